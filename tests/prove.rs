@@ -27,6 +27,10 @@ enum Fault {
     OtherTemplate,
     DoubledStart,
     ThinksByDefault,
+    /// Thinks in the text whatever is asked for; chat alone, without counts.
+    IgnoresThinking,
+    /// Thinks apart from the text unless `chat_template_kwargs` are sent; chat alone, without counts.
+    ThinksUntold,
     AnswerInThink,
     CallsNotParsed,
     WrongStop,
@@ -112,7 +116,10 @@ impl Proxy {
         body.as_object_mut()
             .unwrap()
             .retain(|_, value| !value.is_null());
-        let answer = self.document("/v1/completions", &body);
+        let mut answer = self.document("/v1/completions", &body);
+        if [Fault::IgnoresThinking, Fault::ThinksUntold].contains(&self.fault) {
+            answer["usage"] = Value::Null;
+        }
         let choice = &answer["choices"][0];
         let message = write(choice["text"].as_str().unwrap_or_default());
         let finish = &choice["finish_reason"];
@@ -138,7 +145,29 @@ impl Proxy {
             (status, JSON, error.to_string())
         };
         let message = |text: &str| json!({"role": "assistant", "content": text});
+        let untold = [Fault::IgnoresThinking, Fault::ThinksUntold];
         match self.fault {
+            _ if untold.contains(&self.fault)
+                && !path.ends_with("/models")
+                && (!is_chat || !body["logprobs"].is_null()) =>
+            {
+                refused(404)
+            }
+            Fault::IgnoresThinking if is_chat && body["response_format"].is_null() => self
+                .completed(&body, false, |text| {
+                    message(&format!(
+                        "<think>\nThe invoice is short.\n</think>\n\n{text}"
+                    ))
+                }),
+            Fault::ThinksUntold if is_chat && body["response_format"].is_null() => {
+                self.completed(&body, false, |text| {
+                    let mut message = message(text);
+                    if body["chat_template_kwargs"].is_null() {
+                        message["reasoning_content"] = json!("The invoice is short.");
+                    }
+                    message
+                })
+            }
             Fault::Refuses => refused(503),
             Fault::OtherTemplate if body["messages"].is_array() => changed(&|body| {
                 let system = json!({"role": "system", "content": "You are a helpful assistant."});
@@ -416,6 +445,26 @@ fn each_fault_of_a_server_is_named() {
         (Fault::SchemaIgnored, "schema_not_enforced"),
     ] {
         check_faults(&faulty(&invoice, fault), "invoice", &[expected]);
+    }
+    for (fault, expected) in [
+        (
+            Fault::IgnoresThinking,
+            "the server ignores chat_template_kwargs",
+        ),
+        (
+            Fault::ThinksUntold,
+            "with chat_template_kwargs {\"enable_thinking\":false} there are none",
+        ),
+    ] {
+        let (code, document) = proven(&faulty(&invoice, fault), "invoice", &[]);
+        assert_eq!(
+            (code, faults(&document)),
+            (1, vec!["thinking"]),
+            "{document:#}"
+        );
+        let sentence = document["findings"][0]["sentence"].as_str().unwrap();
+        assert!(sentence.contains(expected), "{document:#}");
+        assert_eq!(outcome(&document, "prompt tokens"), "not compared");
     }
     drop(invoice);
     let base = Server::start(&["tiny", "--cpu"]);

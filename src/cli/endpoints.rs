@@ -58,11 +58,8 @@ mod asking {
     };
     use crate::files;
     use crate::format::counted;
-    use crate::run::{EvalProgress, EvalRecord, workspace};
+    use crate::run::{EvalProgress, EvalRecord, endpoint_files};
     use crate::score::Scorer;
-
-    /// The name of the file, in a workspace and in the user's configuration.
-    const FILE: &str = "endpoints.toml";
 
     #[derive(Debug)]
     pub(in crate::cli) struct EndpointTarget(Endpoint);
@@ -82,11 +79,7 @@ mod asking {
         name: &str,
         file: Option<&Path>,
     ) -> Result<(String, String), Failure> {
-        let here = std::env::current_dir()?;
-        let own = workspace(&here).map(|folder| folder.join(FILE));
-        let user = directories::ProjectDirs::from("", "", "grpo-tui")
-            .map(|folders| folders.config_dir().join(FILE));
-        let usual: Vec<PathBuf> = own.into_iter().chain(user).collect();
+        let usual = endpoint_files(&std::env::current_dir()?);
         let Some(file) = file.or_else(|| {
             usual
                 .iter()
@@ -98,7 +91,7 @@ mod asking {
                 .map(|file| file.display().to_string())
                 .collect();
             return Err(Failure::usage(format!(
-                "{what}: no {FILE} ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
+                "{what}: no endpoints.toml ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
                 files.join(", ")
             )));
         };

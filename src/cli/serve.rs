@@ -16,7 +16,8 @@ use crate::kernels::device::Engine;
 use crate::prompts::template_options;
 use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{
-    PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder,
+    PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, RunReference, RunServer,
+    ServerFolder, task_folder,
 };
 use crate::score::{ReadyModel, Task};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
@@ -111,6 +112,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         None => (Place::Address(listen), arguments.device.engine()?),
     };
     let located = ModelLocation::find(&name, &run_folders)?;
+    let run = match &located {
+        ModelLocation::Run { run, .. } => Some(run.path().to_owned()),
+        _ => None,
+    };
     let digest = is_owned.then(|| located.digest(&run_folders)).transpose()?;
     let ((own_limit, budget), trained) = match &located {
         // Clients of the program's own have their own limits, and render prompts; those of a judge have messages.
@@ -145,6 +150,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         &run_folders,
         &engine,
     )?;
+    let of_adapters = adapters.iter().filter_map(|(name, run)| {
+        let run = run_folders.find(&RunReference::parse(run).run).ok()?;
+        Some((run.path().to_owned(), name.clone()))
+    });
+    let of_adapters: Vec<(PathBuf, String)> = of_adapters.collect();
     let others = adapters
         .into_iter()
         .map(|(name, _)| name)
@@ -192,25 +202,33 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         thinking_limit,
         max_completion_tokens,
     };
+    let runs = run.map(|run| (run, served.names[0].0.clone()));
     let settings = Settings {
         place,
         key,
         queued: queue as usize,
         origins,
     };
+    let mut announced = Vec::new();
     let on_listening = |address: Option<SocketAddr>| {
         if let Some(digest) = digest {
             // The process that has started this one reads one line.
             println!("{}", serde_json::json!(ReadyModel { digest }));
             return;
         }
-        let place = address.map_or_else(
-            || "a Unix socket".to_owned(),
-            |address| format!("http://{address}/v1"),
-        );
+        let Some(address) = address else {
+            return println!("serving {shown} on a Unix socket ({device})");
+        };
+        let place = format!("http://{address}/v1");
+        for (run, model) in runs.into_iter().chain(of_adapters) {
+            let server = RunServer::new(place.clone(), model, api_key_env.clone());
+            // The workbench offers it; a run that is read only is served as well.
+            announced.extend(server.announce(&run));
+        }
         println!("serving {shown} on {place} ({device})");
     };
     serve(served, settings, &pool, on_listening, eprint_line)?;
+    drop(announced);
     Ok(ExitCode::SUCCESS)
 }
 

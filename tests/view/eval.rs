@@ -4,6 +4,7 @@
 mod chat;
 mod comparison;
 mod job;
+mod prove;
 mod single;
 
 use std::path::{Path, PathBuf};

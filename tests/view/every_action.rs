@@ -55,7 +55,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          live.pane.signal live.pane.changes live.pane.metrics live.pane.device live.pane.log live.pane.result \
          eval.read eval.prompt.next eval.fixed eval.broken eval.neither eval.both eval.failures \
          eval.failures_first eval.filter eval.sort eval.choose eval.comment eval.sides eval.copy \
-         eval.copy_first eval.export eval.start eval.baseline eval.rescore eval.chat eval.results \
+         eval.copy_first eval.export eval.start eval.baseline eval.rescore eval.chat eval.prove eval.results \
          move.down move.page_down move.last help palette screen.runs screen.schema \
          screen.prompts screen.scores screen.launch screen.eval pane.next pane.previous pane.zoom editor.wrap \
          notices commands theme settings redraw suspend quit",
@@ -138,6 +138,8 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("home b end j", Outcome::Done, "live.changes.open"),
     ("t", Outcome::Done, "eval.chat.leave"),
+    ("e esc", Outcome::Done, "eval.prove.choose eval.prove.leave"),
+    ("e x", Outcome::Done, "eval.prove.cancel"),
     ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
     ("m", Outcome::Done, "live.charts.toggle"),
     ("m space", Outcome::Done, "live.charts.reset"),
@@ -170,7 +172,11 @@ const JUDGE: &str = "kind = \"judge\"\nendpoint = { base_url = \"http://127.0.0.
 const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"files\"\n";
 
 /// Actions that end what goes on, and the key that begins it.
-const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
+const BEGUN: [(&str, &str); 3] = [
+    ("launch.cancel", "f"),
+    ("scores.cancel", "r"),
+    ("eval.prove.cancel", "enter"),
+];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
 /// run, and a program that answers forecasts. `part`: one of the task's reward, which a program or a judge scores.

@@ -2,9 +2,9 @@
 //! in the background.
 
 use grpo_tui_core::{
-    advantage, confidence, config, dataset, environment, exact_json, facts, files, format, help,
-    hub, judge_check, page, plan, prompts, report, run, schema_keywords, score, secrets,
-    statistics, study, task, text,
+    advantage, api_client, confidence, config, dataset, environment, exact_json, facts, files,
+    format, help, hub, judge_check, page, plan, prompts, report, run, schema_keywords, score,
+    secrets, statistics, study, task, text,
 };
 
 pub mod action;

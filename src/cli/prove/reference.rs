@@ -26,7 +26,7 @@ use crate::prove::{OtherWeights, ProvePrompt, Reference, RunAnswer};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
     At, EvalRecord, RunDirectory, RunError, RunFolders, RunReference, checkpoint_path, eval_path,
-    read_evals,
+    list_checkpoints, read_evals,
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::text::{TextError, Tokenizer};
@@ -193,6 +193,7 @@ impl RunSide {
             has_calls: self.task.calls_functions(),
             kwargs: self.kwargs.clone(),
             has_adapter: self.has_adapter(),
+            other_steps: self.other_steps(),
             why_no_answers: self.why_no_answers.clone(),
             why_no_log_probs: match &self.weights {
                 Some(_) => self.why_no_answers.clone(),
@@ -220,6 +221,11 @@ impl RunSide {
                 loaded = decoder(base, None)?;
                 (&loaded, Adapters::On)
             }
+            OtherWeights::Step(step) => {
+                let name = format!("{}@{step}", self.run.path().display());
+                loaded = decoder(&name, None)?;
+                (&loaded, Adapters::On)
+            }
             OtherWeights::AdapterTwice => {
                 let adapter = checkpoint_path(self.run.path(), self.step);
                 loaded = decoder(own, Some(&adapter))?;
@@ -230,6 +236,15 @@ impl RunSide {
             let read = log_probs(model, micro_batch, adapters, 1.0)?;
             Ok(read.iter().flatten().map(|token| token.log_prob).collect())
         })
+    }
+
+    /// Steps of other checkpoints, the nearest first. Step 0 is the base.
+    fn other_steps(&self) -> Vec<u64> {
+        let steps = list_checkpoints(self.run.path()).unwrap_or_default();
+        let is_other = |step: &u64| ![0, self.step].contains(step);
+        let mut steps: Vec<u64> = steps.into_iter().filter(is_other).collect();
+        steps.sort_by_key(|step| step.abs_diff(self.step));
+        steps
     }
 
     fn has_adapter(&self) -> bool {

@@ -165,11 +165,35 @@ impl Endpoint {
         Ok(endpoint)
     }
 
+    /// All endpoints of the file's `text`, without their keys.
+    pub fn all(label: &str, text: &str) -> Result<Vec<Self>, ApiError> {
+        let defined = Self::all_defined(label, text)?.into_iter();
+        Ok(defined.map(|(endpoint, _)| endpoint).collect())
+    }
+
     pub(super) fn defined(
         name: &str,
         label: &str,
         text: &str,
     ) -> Result<(Self, Option<String>), ApiError> {
+        let mut defined = Self::all_defined(label, text)?;
+        let position = defined.iter().position(|(found, _)| found.name == name);
+        if let Some(position) = position {
+            return Ok(defined.swap_remove(position));
+        }
+        let names: Vec<&str> = defined.iter().map(|(found, _)| &*found.name).collect();
+        let known = if names.is_empty() {
+            "the file has none".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        };
+        let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
+        Err(ApiError::Other(format!(
+            "no endpoint `{name}` in {label}: {advice}"
+        )))
+    }
+
+    fn all_defined(label: &str, text: &str) -> Result<Vec<(Self, Option<String>)>, ApiError> {
         let source = Source { label, text };
         let at = |offset, message: String| ApiError::File(source.error(offset, message));
         let broken = |error: toml::de::Error| {
@@ -179,8 +203,7 @@ impl Endpoint {
             )
         };
         let document = DeTable::parse(text).map_err(broken)?;
-        let mut found = None;
-        for (key, value) in document.get_ref() {
+        let defined = document.get_ref().iter().map(|(key, value)| {
             let own = key.get_ref().as_ref();
             let DeValue::Table(table) = value.get_ref() else {
                 return Err(at(
@@ -189,25 +212,9 @@ impl Endpoint {
                 ));
             };
             let section = Section::new(source, &format!("{own}."), table, &ENDPOINT_KEYS)?;
-            let (endpoint, key_variable) = Self::read(own, &section, key.span().start)?;
-            if own == name {
-                found = Some((endpoint, key_variable));
-            }
-        }
-        found.ok_or_else(|| {
-            let names: Vec<&str> = document
-                .get_ref()
-                .iter()
-                .map(|(key, _)| key.get_ref().as_ref())
-                .collect();
-            let known = if names.is_empty() {
-                "the file has none".to_owned()
-            } else {
-                format!("it has {}", names.join(", "))
-            };
-            let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            ApiError::Other(format!("no endpoint `{name}` in {label}: {advice}"))
-        })
+            Ok(Self::read(own, &section, key.span().start)?)
+        });
+        defined.collect()
     }
 
     /// Reads the key from `key_variable`, and the certificate authorities.

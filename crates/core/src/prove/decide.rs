@@ -1,6 +1,6 @@
 //! Facts -> checks, and the cause of what differs. Nothing is equal that was not compared.
 
-use super::facts::{Facts, IdFacts, LogProbFacts, Setting, SettingFacts};
+use super::facts::{Facts, IdFacts, LogProbFacts, Setting, SettingFacts, ThinkFacts};
 use crate::format::{counted, percent};
 use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
@@ -57,6 +57,7 @@ impl Decision {
 pub(super) fn decide(facts: &Facts) -> (Vec<ServingCheck>, Vec<ServingFinding>) {
     let mut found = Decision::default();
     prompts(facts, &mut found);
+    thinking(facts, &mut found);
     log_probs(facts, &mut found);
     calls(facts, &mut found);
     batch(facts, &mut found);
@@ -119,6 +120,41 @@ fn prompts(facts: &Facts, found: &mut Decision) {
     found.find(fault, sentence);
 }
 
+/// Thoughts where the run has none, or the other way around.
+fn thinking(facts: &Facts, found: &mut Decision) {
+    let ThinkFacts {
+        compared,
+        more,
+        less,
+    } = facts.thinking;
+    if compared == 0 || !facts.has_thinking_switch && !facts.thinking.is_unlike() {
+        return;
+    }
+    let detail = format!(
+        "{more} of {} with thoughts where the run's has none, {less} the other way around",
+        counted(compared, "answer")
+    );
+    let name = "thinking";
+    if !facts.thinking.is_unlike() {
+        return found.check(name, Equal, detail);
+    }
+    found.check(name, Differs, detail.clone());
+    let how = match &facts.thinking_with_kwargs {
+        Some(with) if with.compared > 0 && !with.is_unlike() => {
+            format!(
+                "; with chat_template_kwargs {} there are none",
+                facts.kwargs
+            )
+        }
+        _ if facts.kwargs == "{}" => String::new(),
+        _ => format!(
+            "; the server ignores chat_template_kwargs {}: make them its default",
+            facts.kwargs
+        ),
+    };
+    found.find(ServingFault::Thinking, format!("{detail}{how}"));
+}
+
 fn log_probs(facts: &Facts, found: &mut Decision) {
     let name = "log-probs";
     let measured = match &facts.log_probs {
@@ -132,11 +168,14 @@ fn log_probs(facts: &Facts, found: &mut Decision) {
         mean,
         bias,
         max,
+        median,
+        likelier,
         ..
     } = measured;
     let detail = format!(
-        "mean |difference| {mean:.4} nats/token, limit {} (mean {bias:+.4}, max {max:.3}; {} of {}, by {channel})",
+        "mean |difference| {mean:.4} nats/token, limit {} (median {median:.4}, mean {bias:+.4}, max {max:.3}, {} likelier; {} of {}, by {channel})",
         facts.max_nats,
+        percent(*likelier),
         counted(*tokens, "token"),
         counted(*answers, "answer"),
     );
@@ -200,6 +239,16 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
             ),
         );
     }
+    if let Some((step, distance)) = measured.other_step
+        && explains(Some(distance)).is_some()
+    {
+        return (
+            ServingFault::OtherStep,
+            format!(
+                "step {step} of the run is served: log-probs are {distance:.4} nats/token from those of its checkpoint, and {mean:.4} from the run's"
+            ),
+        );
+    }
     if let Some((slope, left)) = measured.slope
         && facts.has_adapter
         && left < EXPLAINED
@@ -226,12 +275,35 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
         (*setting != Setting::Schema).then(|| rates(&facts.result))
     });
     let cost = chat.unwrap_or_else(|| "not measured".to_owned());
-    (
-        ServingFault::Quantised,
-        format!(
-            "log-probs scatter around the run's by {mean:.3} nats/token (mean {bias:+.3}, correlation {correlation:.3}), as rounded weights do; cost: {cost}"
-        ),
-    )
+    let scatter = format!(
+        "log-probs scatter around the run's by {mean:.3} nats/token (mean {bias:+.3}, correlation {correlation:.3})"
+    );
+    let named = facts.model_names.iter().find_map(|name| rounding(name));
+    let sentence = match named {
+        Some(kind) => format!("the server calls the model {kind}: {scatter}; cost: {cost}"),
+        None => {
+            format!("likely rounded weights, by nothing but this: {scatter}; cost: {cost}")
+        }
+    };
+    (ServingFault::Quantised, sentence)
+}
+
+/// The type that a model's name says its weights are rounded to, such as `Q4_K_M`, `awq` and `fp8`.
+fn rounding(name: &str) -> Option<&str> {
+    const TYPES: [&str; 16] = [
+        "fp8", "fp4", "mxfp4", "nvfp4", "nf4", "int8", "int4", "awq", "gptq", "bnb", "exl2",
+        "w4a16", "w8a16", "w8a8", "4bit", "8bit",
+    ];
+    let is_type = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let of_gguf = ["iq", "q"]
+            .iter()
+            .find_map(|start| word.strip_prefix(start));
+        let of_gguf = of_gguf.unwrap_or_default().as_bytes();
+        TYPES.contains(&word.as_str()) || matches!(of_gguf, [b'1'..=b'8', b'_', ..])
+    };
+    let mut words = name.split(['/', '-', '.', ':', ' ']);
+    words.find(|word| is_type(word))
 }
 
 /// The server's rates against the run's.
@@ -242,6 +314,12 @@ fn rates(result: &SettingResult) -> String {
         verdict(Metric::Valid, &result.valid),
         exact.map(|exact| verdict(Metric::Exact, exact)),
     )
+}
+
+impl ThinkFacts {
+    pub(super) fn is_unlike(self) -> bool {
+        is_beyond_limit(self.more + self.less, self.compared)
+    }
 }
 
 /// Whether more than a server may do otherwise without a cause of its own.
@@ -459,7 +537,10 @@ mod tests {
                 of_server: server_to_base,
                 of_run: 0.4,
             }),
+            median: 0.6 * mean,
+            likelier: 0.5,
             twice: None,
+            other_step: None,
             slope: None,
         }
     }
@@ -508,6 +589,14 @@ mod tests {
             }),
             calls: None,
             in_think: 0,
+            thinking: ThinkFacts {
+                compared: 40,
+                more: 1,
+                less: 0,
+            },
+            thinking_with_kwargs: None,
+            has_thinking_switch: true,
+            model_names: vec!["m".to_owned()],
         }
     }
 
@@ -571,6 +660,11 @@ mod tests {
         assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.95)), [Quantised]);
         assert_eq!(with_log_probs(log_probs(0.3, 0.4, 0.1)), [Quantised]);
         assert_eq!(with_log_probs(log_probs(1.2, 1.4, 0.1)), [OtherModel]);
+        let other_step = LogProbFacts {
+            other_step: Some((20, 0.002)),
+            ..log_probs(0.1, 0.4, 0.95)
+        };
+        assert_eq!(with_log_probs(other_step), [OtherStep]);
         // A base that is hardly another model cannot be told from the run, and is not called equal.
         let close = LogProbFacts {
             base: Ok(BaseDistance {
@@ -636,6 +730,20 @@ mod tests {
             (vec![], vec![CallParser], vec![CallParser])
         );
         assert_eq!(calls(20, 0, 20), [CallInThink]);
+        let thinks = |with| {
+            faults(|facts| {
+                facts.thinking.more = 20;
+                facts.thinking_with_kwargs = with;
+            })
+        };
+        let none = ThinkFacts {
+            compared: 16,
+            ..ThinkFacts::default()
+        };
+        assert_eq!(
+            (thinks(None), thinks(Some(none))),
+            (vec![Thinking], vec![Thinking])
+        );
         // Nothing says that it was the parser.
         let untold = |facts: &mut Facts| {
             facts.calls = Some(Ok(CallFacts {
@@ -666,5 +774,27 @@ mod tests {
         let (checks, _) = decide(&facts);
         let chat = checks.iter().find(|check| check.name == "answers, chat");
         assert_eq!(chat.map(|check| check.outcome), Some(NotCompared));
+    }
+
+    #[test]
+    fn what_a_models_name_says_of_its_weights_is_evidence() {
+        for (name, expected) in [
+            ("SmolLM2-135M-Instruct.Q4_K_M.gguf", Some("Q4_K_M")),
+            ("hf.co/org/model:iq3_xs", Some("iq3_xs")),
+            ("org/Qwen3-8B-AWQ", Some("AWQ")),
+            ("Qwen3-8B-FP8", Some("FP8")),
+            ("Qwen3-8B", None),
+            ("quick-q-8", None),
+        ] {
+            assert_eq!(rounding(name), expected, "{name}");
+        }
+        let sentence = |name: &str| {
+            let mut facts = correct();
+            facts.log_probs = Ok(log_probs(0.3, 0.4, 0.95));
+            facts.model_names = vec![name.to_owned()];
+            decide(&facts).1.remove(0).sentence
+        };
+        assert!(sentence("m-awq").starts_with("the server calls the model awq: "));
+        assert!(sentence("m").starts_with("likely rounded weights, by nothing but this: "));
     }
 }

@@ -23,6 +23,22 @@ pub(super) struct Facts {
     pub(super) calls: Option<Result<CallFacts, String>>,
     /// Answers that are in the server's reasoning alone.
     pub(super) in_think: usize,
+    /// As the request is sent, then with the run's `chat_template_kwargs`, if they were not and answers differ.
+    pub(super) thinking: ThinkFacts,
+    pub(super) thinking_with_kwargs: Option<ThinkFacts>,
+    pub(super) has_thinking_switch: bool,
+    /// What the server calls the model; asked for where log-probs differ.
+    pub(super) model_names: Vec<String>,
+}
+
+/// Chat answers with and without thoughts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ThinkFacts {
+    pub(super) compared: usize,
+    /// With thoughts where the run's answer has none.
+    pub(super) more: usize,
+    /// Other answers, without thoughts where the run's has some.
+    pub(super) less: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +91,13 @@ pub(super) struct LogProbFacts {
     pub(super) correlation: f64,
     /// The reason if the base's log-probs were not computed.
     pub(super) base: Result<BaseDistance, String>,
+    /// Median of |server - run|, and the share of tokens that the server finds likelier than the run.
+    pub(super) median: f64,
+    pub(super) likelier: f64,
     /// Mean |server - run with the adapter doubled|, if computed.
     pub(super) twice: Option<f64>,
+    /// The step of the run's other checkpoint whose log-probs are nearest, and their mean |difference|.
+    pub(super) other_step: Option<(u64, f64)>,
     /// Least-squares slope of server - base on run - base, and the share of the difference that is left.
     pub(super) slope: Option<(f64, f64)>,
 }
@@ -150,6 +171,13 @@ impl Facts {
             stream: Err(not_asked),
             calls: None,
             in_think: 0,
+            thinking: ThinkFacts::default(),
+            thinking_with_kwargs: None,
+            has_thinking_switch: reference
+                .prompts
+                .iter()
+                .any(|prompt| prompt.other_ids.is_some()),
+            model_names: Vec::new(),
         }
     }
 

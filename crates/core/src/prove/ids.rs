@@ -12,7 +12,7 @@ use crate::api_client::ProbePath;
 use crate::format::counted;
 use crate::run::ServingFault;
 
-const KWARGS: &str = "chat_template_kwargs";
+pub(super) const KWARGS: &str = "chat_template_kwargs";
 /// Text of several scripts, in which tokenizers differ.
 const SAMPLE: &str = "Invoice 12.50 EUR, naïve résumé 東京 {\"a\": [1, 2]}\n  x_1";
 
@@ -129,6 +129,21 @@ fn rendered(
         })
     };
     texts.into_iter().map(next).collect()
+}
+
+/// The name that requests have, and what the server's list says of it.
+pub(super) fn model_names(reference: &Reference<'_>, asker: &Asker<'_>) -> Vec<String> {
+    let own = &reference.endpoint.model;
+    let listed = asker.one("models", ProbePath::Models, Value::Null);
+    let listed = listed.unwrap_or_default();
+    let models = listed["data"].as_array().map_or(&[][..], Vec::as_slice);
+    let about = models
+        .iter()
+        .filter(|model| models.len() == 1 || model["id"] == own.as_str())
+        .flat_map(|model| ["id", "root"].map(|key| model[key].as_str()));
+    let mut names = vec![own.clone()];
+    names.extend(about.flatten().map(str::to_owned));
+    names
 }
 
 /// Whether a plain text has other ids there.

@@ -12,6 +12,8 @@ use crate::text::Tokenizer;
 
 /// Answers whose log-probs are asked for.
 const MAX_ANSWERS: usize = 64;
+/// Other checkpoints of the run that are compared where its own differs.
+const MAX_STEPS: usize = 4;
 /// Fewer tokens say nothing.
 const MIN_TOKENS: usize = 8;
 
@@ -199,6 +201,15 @@ pub(super) fn measured(
         let twice = by(OtherWeights::AdapterTwice).ok();
         found.twice = twice.map(|twice| distance(&twice, |pair| pair.server));
     }
+    let is_base = |base: &BaseDistance| base.of_server <= reference.max_nats;
+    if found.mean > reference.max_nats && !found.base.as_ref().is_ok_and(is_base) {
+        let steps = reference.other_steps.iter().take(MAX_STEPS);
+        let distances = steps.filter_map(|step| {
+            let own = by(OtherWeights::Step(*step)).ok()?;
+            Some((*step, distance(&own, |pair| pair.server)))
+        });
+        found.other_step = distances.min_by(|one, other| one.1.total_cmp(&other.1));
+    }
     Ok(found)
 }
 
@@ -217,6 +228,9 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 
 fn summary(pairs: &[Pair]) -> LogProbFacts {
     let differences = || pairs.iter().map(|pair| pair.server - pair.run);
+    let mut sizes: Vec<f64> = differences().map(f64::abs).collect();
+    sizes.sort_by(f64::total_cmp);
+    let likelier = differences().filter(|difference| *difference > 0.0);
     let values: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.run, pair.server)).collect();
     LogProbFacts {
         tokens: pairs.len(),
@@ -227,8 +241,11 @@ fn summary(pairs: &[Pair]) -> LogProbFacts {
         correlation: correlation(&values).map_or(0.0, |found| found.estimate),
         channel: "",
         answers: 0,
+        median: sizes.get(sizes.len() / 2).copied().unwrap_or(0.0),
+        likelier: likelier.count() as f64 / pairs.len().max(1) as f64,
         base: Err("not computed".to_owned()),
         twice: None,
+        other_step: None,
         slope: None,
     }
 }

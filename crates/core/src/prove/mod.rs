@@ -50,6 +50,8 @@ pub struct RunAnswer {
 pub enum OtherWeights {
     Base,
     AdapterTwice,
+    /// The run's checkpoint of another step.
+    Step(u64),
 }
 
 /// The run's side of the comparison.
@@ -66,6 +68,8 @@ pub struct Reference<'a> {
     pub kwargs: Map<String, Value>,
     /// Whether it is an adapter's run.
     pub has_adapter: bool,
+    /// Steps of the run's other checkpoints, the nearest first.
+    pub other_steps: Vec<u64>,
     /// Why answers cannot be compared; empty if they can.
     pub why_no_answers: String,
     /// Why log-probs cannot be compared; empty if they can.
@@ -104,6 +108,9 @@ pub fn prove(
     }
     ids::measure(reference, asker, &mut facts);
     facts.log_probs = log_probs::measured(reference, asker, &facts, &other_weights);
+    if (facts.log_probs.as_ref()).is_ok_and(|found| found.mean > reference.max_nats) {
+        facts.model_names = ids::model_names(reference, asker);
+    }
     settings::measure(reference, asker, &mut facts)?;
     let (checks, findings) = decide::decide(&facts);
     let spent = asker.spent();

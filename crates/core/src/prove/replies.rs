@@ -131,6 +131,26 @@ impl Reply {
     }
 }
 
+/// Whether a text has a think block that says something; `is_open`: the prompt has opened one.
+fn has_thoughts(text: &str, marks: &ThinkMarks, is_open: bool) -> bool {
+    let block = match text.split_once(marks.open) {
+        Some((before, rest)) if before.trim().is_empty() => rest,
+        _ if is_open => text,
+        _ => return false,
+    };
+    let thoughts = block.split(marks.end()).next().unwrap_or_default();
+    !thoughts.trim().is_empty()
+}
+
+impl Reply {
+    /// Whether it has thoughts: apart, or in its text.
+    pub(super) fn thinks(&self, marks: &ThinkMarks) -> bool {
+        // Some servers leave the opening mark to the template.
+        let is_open = self.content.contains(marks.end());
+        !self.reasoning.trim().is_empty() || has_thoughts(&self.content, marks, is_open)
+    }
+}
+
 /// Without its id, and its arguments as JSON is written here: a stream has other white space.
 fn call(call: &Value) -> Value {
     let function = &call["function"];
@@ -143,6 +163,12 @@ fn call(call: &Value) -> Value {
 }
 
 impl RunAnswer {
+    pub(super) fn thinks(&self, marks: &ThinkMarks) -> bool {
+        let text = &self.record.completion;
+        // The template may have opened the block.
+        has_thoughts(text, marks, text.contains(marks.end()))
+    }
+
     /// Whether a token of it was hardly likelier than the second.
     pub(super) fn has_tie(&self) -> bool {
         self.margins.iter().any(|margin| *margin < TIE_NATS)

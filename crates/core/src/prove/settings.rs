@@ -3,18 +3,22 @@
 use serde_json::{Value, json};
 
 use super::asker::{Asker, Request};
-use super::facts::{BatchFacts, CallFacts, Facts, Setting, SettingFacts, StreamFacts};
-use super::ids::{Told, compared};
+use super::facts::{BatchFacts, CallFacts, Facts, Setting, SettingFacts, StreamFacts, ThinkFacts};
+use super::ids::{KWARGS, Told, compared};
 use super::replies::{Likeness, Reply, spoken};
-use super::{ProveError, ProvePrompt, Reference};
+use super::{ProveError, ProvePrompt, Reference, RunAnswer};
 use crate::api_client::ProbePath;
 use crate::format::shortened;
 use crate::run::{Comparison, EvalRecord, SettingResult};
+use crate::text::ThinkMarks;
 
 /// Prompts of the settings that are compared with the server itself.
 const FEW: usize = 16;
 /// No model answers so by itself.
 const PROBE: &str = "k7q";
+
+/// Changes a request.
+type Change<'c> = &'c dyn Fn(&ProvePrompt, &mut Value);
 
 /// Answers to the first prompts, in order.
 type Replies = Vec<Result<Reply, String>>;
@@ -29,17 +33,15 @@ pub(super) fn measure(
     let all = reference.prompts.len();
     let few = all.min(FEW);
     // What is only rendered otherwise by default is asked for as in the run, so that other faults show.
-    let kwargs = facts
-        .ids_with_kwargs
-        .as_ref()
-        .filter(|ids| ids.fault.is_none())
-        .map(|_| Value::Object(reference.kwargs.clone()));
-    let chat =
-        |what: &str, count: usize, at_once: usize, more: &dyn Fn(&ProvePrompt, &mut Value)| {
+    let own_kwargs = Value::Object(reference.kwargs.clone());
+    let ids = facts.ids_with_kwargs.as_ref();
+    let is_default = ids.is_some_and(|ids| ids.fault.is_none());
+    let chat_with =
+        |kwargs: Option<&Value>, what: &str, count: usize, at_once: usize, more: Change<'_>| {
             let requests = reference.prompts[..count].iter().map(|prompt| {
                 let mut body = Value::Object(prompt.body.clone());
-                if let Some(kwargs) = &kwargs {
-                    body["chat_template_kwargs"] = kwargs.clone();
+                if let Some(kwargs) = kwargs {
+                    body[KWARGS] = kwargs.clone();
                 }
                 more(prompt, &mut body);
                 Request {
@@ -50,12 +52,29 @@ pub(super) fn measure(
             replies(asker, what, at_once, requests.collect())
         };
     let at_once = reference.at_once;
-    let together = chat(
-        &format!("chat, {at_once} at once"),
-        all,
-        at_once,
-        &|_, _| (),
-    );
+    let mut kwargs = is_default.then_some(&own_kwargs);
+    let what = format!("chat, {at_once} at once");
+    let mut together = chat_with(kwargs, &what, all, at_once, &|_, _| ());
+    facts.thinking = thinking(reference, &together);
+    let is_sent = kwargs.is_some() || reference.kwargs.is_empty() || {
+        let mut bodies = reference.prompts.iter().map(|prompt| &prompt.body);
+        bodies.all(|body| body.get(KWARGS) == Some(&own_kwargs))
+    };
+    if facts.thinking.is_unlike() && !is_sent {
+        let what = "chat with the run's chat_template_kwargs";
+        let found = thinking(
+            reference,
+            &chat_with(Some(&own_kwargs), what, few, 8, &|_, _| ()),
+        );
+        facts.thinking_with_kwargs = Some(found);
+        if found.compared > 0 && !found.is_unlike() {
+            kwargs = Some(&own_kwargs);
+            together = chat_with(kwargs, what, all, at_once, &|_, _| ());
+        }
+    }
+    let chat = |what: &str, count: usize, at_once: usize, more: Change<'_>| {
+        chat_with(kwargs, what, count, at_once, more)
+    };
     measure_counts(reference, &together, facts);
     let raw = raw(reference, asker);
     facts.is_schema_enforced = schema_probe(reference, asker);
@@ -321,25 +340,48 @@ fn stream(
     }
 }
 
-/// Answers of the run that the server has in its reasoning alone.
+/// Answers of the run, with the server's to the same prompt.
+fn pairs<'a>(
+    reference: &'a Reference<'_>,
+    replies: &'a Replies,
+) -> impl Iterator<Item = (&'a ProvePrompt, &'a RunAnswer, &'a Reply)> {
+    let pairs = reference.prompts.iter().zip(replies);
+    pairs
+        .filter_map(|(prompt, reply)| Some((prompt, prompt.answer.as_ref()?, reply.as_ref().ok()?)))
+}
+
+/// Whether the run's answer is in the server's reasoning alone.
+fn is_in_think(answer: &RunAnswer, reply: &Reply, marks: &ThinkMarks) -> bool {
+    let expected = spoken(&answer.record.completion, marks).trim();
+    // Thinking that its limit ended has no answer after it.
+    let is_whole = !answer.record.truncated && !reply.is_cut_at_limit;
+    let is_empty = reply.content.trim().is_empty() && !reply.has_calls;
+    is_whole && is_empty && !expected.is_empty() && reply.reasoning.contains(expected)
+}
+
 fn in_think(reference: &Reference<'_>, replies: &Replies) -> usize {
     let marks = reference.tokenizer.think_marks();
-    let is_there = |(prompt, reply): &(&ProvePrompt, &Result<Reply, String>)| {
-        let (Some(answer), Ok(reply)) = (&prompt.answer, reply) else {
-            return false;
-        };
-        let expected = spoken(&answer.record.completion, marks).trim();
-        // Thinking that its limit ended has no answer after it.
-        let is_whole = !answer.record.truncated && !reply.is_cut_at_limit;
-        let is_empty = reply.content.trim().is_empty() && !reply.has_calls;
-        is_whole && is_empty && !expected.is_empty() && reply.reasoning.contains(expected)
-    };
-    reference
-        .prompts
-        .iter()
-        .zip(replies)
-        .filter(is_there)
+    pairs(reference, replies)
+        .filter(|(_, answer, reply)| is_in_think(answer, reply, marks))
         .count()
+}
+
+/// Which answers have thoughts, here and there.
+fn thinking(reference: &Reference<'_>, replies: &Replies) -> ThinkFacts {
+    let marks = reference.tokenizer.think_marks();
+    let mut found = ThinkFacts::default();
+    for (prompt, answer, reply) in pairs(reference, replies) {
+        if is_in_think(answer, reply, marks) {
+            continue;
+        }
+        found.compared += 1;
+        let (here, there) = (answer.thinks(marks), reply.thinks(marks));
+        found.more += usize::from(there && !here);
+        // A server may keep thoughts to itself: the answer after them is the same.
+        let is_other = !likeness(prompt, reply, reference).is_alike();
+        found.less += usize::from(here && !there && is_other);
+    }
+    found
 }
 
 fn calls(

@@ -30,6 +30,7 @@ choices! {
         AdapterOff = "adapter_not_applied",
         AdapterTwice = "adapter_applied_twice",
         AdapterScale = "adapter_scale",
+        OtherStep = "other_step",
         Quantised = "quantisation",
         OtherModel = "other_model",
         StopToken = "stop_token",
@@ -71,10 +72,13 @@ impl ServingFault {
                 "the adapter is beside a base into which it was merged: serve the merged folder alone, or the adapter beside the original base"
             }
             Self::AdapterScale => {
-                "compare lora_alpha and r of adapter_config.json with what the server reads (rslora, --lora-scaled), or serve `model export --merged`; or another step is served: prove with its RUN@STEP"
+                "compare lora_alpha and r of adapter_config.json with what the server reads (rslora, --lora-scaled), or serve `model export --merged`"
+            }
+            Self::OtherStep => {
+                "serve the exported folder of this step, or prove with the RUN@STEP that is served"
             }
             Self::Quantised => {
-                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points; where nothing is rounded, another step is served: prove with its RUN@STEP"
+                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points; where nothing is rounded, the folder is of another run or of a step whose checkpoint is gone"
             }
             Self::OtherModel => {
                 "serve the exported folder of this run and step under this name, or prove with the RUN@STEP that is served"

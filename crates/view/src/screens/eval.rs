@@ -13,6 +13,7 @@ mod export;
 mod failures;
 mod layout;
 mod prompts;
+mod prove;
 mod summary;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
     Versus, base_and_trained, base_and_trained_on,
 };
-use crate::run::EvalRecord;
+use crate::run::{EvalRecord, ProveRecord};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
@@ -39,6 +40,7 @@ const PROMPTS: &str = "prompts";
 const ANSWERS: &str = "answers";
 const CHOOSER: &str = "chooser";
 const CHAT: &str = "chat";
+const PROVE: &str = "prove";
 
 #[derive(Debug)]
 pub struct Eval {
@@ -78,6 +80,8 @@ pub struct Eval {
     chooser: Option<Chooser>,
     chat: Option<Chat>,
     started: Option<EvalJob>,
+    prove: Option<Prove>,
+    proving: Option<ProveJob>,
     /// Whether evals of earlier sessions were searched.
     looked: bool,
 }
@@ -113,6 +117,25 @@ struct EvalJob {
     /// Whether its process has exited, if this session started it.
     ended: Arc<AtomicBool>,
     /// Last line of its log.
+    progress: String,
+}
+
+/// Servers that were compared with the open run.
+#[derive(Debug, Default)]
+struct Prove {
+    /// Newest first; `None` before they are read.
+    records: Option<Vec<ProveRecord>>,
+    /// Why the last comparison failed.
+    error: Option<String>,
+    top: Cursor,
+}
+
+/// A comparison in progress.
+#[derive(Debug)]
+struct ProveJob {
+    run: PathBuf,
+    server: String,
+    cancel: CancelToken,
     progress: String,
 }
 
@@ -172,6 +195,8 @@ impl Default for Eval {
             chooser: None,
             chat: None,
             started: None,
+            prove: None,
+            proving: None,
             looked: false,
         }
     }
@@ -189,6 +214,7 @@ impl Eval {
         self.chosen.is_empty()
             && self.chooser.is_none()
             && self.chat.is_none()
+            && self.prove.is_none()
             && self.started.is_none()
     }
 

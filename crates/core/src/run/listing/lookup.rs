@@ -68,6 +68,17 @@ pub fn workspace(from: &Path) -> Option<&Path> {
         .find(|folder| folder.join("tasks").is_dir())
 }
 
+/// Where endpoints are defined, the file that is read first: the nearest workspace above `from`, the user's
+/// configuration.
+pub fn endpoint_files(from: &Path) -> Vec<PathBuf> {
+    let user = directories::ProjectDirs::from("", "", "grpo-tui");
+    let user = user.map(|folders| folders.config_dir().to_owned());
+    let folders = workspace(from).map(Path::to_owned).into_iter().chain(user);
+    folders
+        .map(|folder| folder.join("endpoints.toml"))
+        .collect()
+}
+
 impl RunFolders {
     /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the
     /// user's data directory.

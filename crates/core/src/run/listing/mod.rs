@@ -9,7 +9,7 @@ mod tags;
 mod task_changes;
 mod unknown_model;
 
-pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
+pub use lookup::{At, RunFolders, RunReference, endpoint_files, resolve_checkpoint, workspace};
 pub(crate) use promote::trained_templates;
 pub use promote::{PROVENANCE, promote};
 pub use recorded_lengths::{recorded_lengths, recorded_pace};

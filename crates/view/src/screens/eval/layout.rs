@@ -2,17 +2,19 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, summary};
+use super::{ANSWERS, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, summary};
 use crate::pane::content::Place;
 use crate::shared::Shared;
 
 pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
-    let pane = if eval.chooser.is_some() {
-        CHOOSER
-    } else {
-        eval.pane
+    let pane = match eval {
+        Eval { prove: Some(_), .. } => PROVE,
+        Eval {
+            chooser: Some(_), ..
+        } => CHOOSER,
+        _ => eval.pane,
     };
-    if eval.chooser.is_some()
+    if [PROVE, CHOOSER].contains(&pane)
         || eval.versus().is_none()
         || shared.zoomed
         || area.width < 50

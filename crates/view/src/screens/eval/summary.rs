@@ -110,8 +110,15 @@ fn plain(lines: Vec<Line<'static>>) -> Vec<Linked> {
 fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
-    let started =
-        super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
+    let jobs = [
+        super::eval_job::progress(eval),
+        super::prove::progress(eval),
+    ];
+    let started: String = jobs
+        .iter()
+        .flatten()
+        .map(|text| format!(" · {text}"))
+        .collect();
     let run = versus.evals[0].id.short_folder();
     let (names, prompts, schema) = (
         names.join(" → "),

@@ -1,0 +1,137 @@
+"""`prove` against vLLM on a GPU: a run's adapter beside its base, the base, the merged model, and that in fp8.
+
+    python3 scripts/gpu-prove.py BINARY MODEL OUT    MODEL: a folder or a GGUF file, as `scripts/real-models` prints one; OUT: a folder for verdicts and logs
+
+Trains `invoice` with default settings, exports, and starts vLLM three times (SGLang once, where it is installed). Each step has a timeout, the whole 9 minutes.
+Exit code 1 where a correct server is called different, or the base is not told from the run; 77 without vLLM.
+"""
+import atexit, importlib.util, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+
+BUDGET_SECONDS = 540
+begun = time.time()
+if importlib.util.find_spec("vllm") is None:
+    print("not run: no vLLM", file=sys.stderr)
+    sys.exit(77)
+binary, model, out = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolute()
+out.mkdir(parents=True, exist_ok=True)
+work = pathlib.Path(tempfile.mkdtemp(prefix="grpo-tui-prove-", dir=os.environ.get("WORK", "/dev/shm")))
+atexit.register(shutil.rmtree, work, ignore_errors=True)
+environment = dict(os.environ, VLLM_USE_FLASHINFER_SAMPLER="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
+if importlib.util.find_spec("uvloop") is None:  # vLLM's server asks for nothing but `run`
+    (work / "stubs").mkdir(exist_ok=True)
+    (work / "stubs/uvloop.py").write_text("from asyncio import run\n")
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(work / "stubs")]))
+found = {}
+
+
+def left(seconds):
+    rest = BUDGET_SECONDS - (time.time() - begun)
+    if rest < 5:
+        sys.exit("FAIL prove: the time is over")
+    return min(seconds, rest)
+
+
+def step(name, *command, seconds=60):
+    start = time.time()
+    try:
+        ended = subprocess.run([binary, *map(str, command)], capture_output=True, text=True, timeout=left(seconds))
+    except subprocess.TimeoutExpired:
+        sys.exit(f"FAIL prove: {name} took longer than {seconds} s")
+    print(f"{name}: exit code {ended.returncode}, {time.time() - start:.1f} s", flush=True)
+    return ended
+
+
+def done(name, *command, seconds=60):
+    ended = step(name, *command, seconds=seconds)
+    if ended.returncode:
+        sys.exit(f"FAIL prove: {name}: {ended.stderr[-2000:]}")
+    return ended.stdout
+
+
+class Server:
+    """A server until the end of the block, with the models that it serves."""
+
+    def __init__(self, name, command, port):
+        self.name, self.command, self.port = name, command, port
+
+    def __enter__(self):
+        self.log = open(out / f"{self.name}.log", "w")
+        self.start = time.time()
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=environment, start_new_session=True)
+        end = time.time() + left(200)
+        while time.time() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        print(f"{self.name}: ready after {time.time() - self.start:.1f} s", flush=True)
+                        return self
+            except OSError:
+                time.sleep(0.5)
+        code = self.process.poll()
+        self.__exit__()
+        print((out / f"{self.name}.log").read_text()[-3000:])
+        raise RuntimeError(f"{self.name}: no answer (exit code {code})")
+
+    def __exit__(self, *_):
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, kind)
+                self.process.wait(10)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+        self.log.close()
+
+    def prove(self, name, model):
+        url = f"http://127.0.0.1:{self.port}/v1"
+        ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", 200, "--json", seconds=100)
+        try:
+            document = json.loads(ended.stdout)
+        except ValueError:
+            document = {"error": ended.stderr[-2000:], "findings": [], "differs": None}
+        document["exit_code"] = ended.returncode
+        found[name] = document
+        (out / "prove.json").write_text(json.dumps(found, indent=1))
+
+
+def vllm(name, served, port, *more):
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(served), "--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port),
+               "--dtype", "bfloat16", "--max-model-len", "2048", "--gpu-memory-utilization", "0.3", "--max-num-seqs", "64", "--disable-log-stats", *more]
+    return Server(name, command, port)
+
+
+if model.endswith(".gguf"):
+    done("import", "model", "import", model, "--out", work / "base")
+    model = str(work / "base")
+done("train", "train", "invoice", "--model", model, "--gpu", 0, "--runs", work / "runs", "--name", "proven", "--json", seconds=200)
+[folder] = (work / "runs").iterdir()
+run = f"{folder}@last"
+done("export adapter", "model", "export", "--model", run, "--out", work / "adapter")
+done("export merged", "model", "export", "--model", run, "--merged", "--out", work / "merged")
+rank = json.loads((work / "adapter/adapter_config.json").read_text())["r"]
+rank = next(size for size in (8, 16, 32, 64, 128, 256) if size >= rank)
+servers = [
+    (vllm("vllm-adapter", model, 8011, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"trained={work / 'adapter'}"), [("adapter", "trained"), ("base", "base")]),
+    (vllm("vllm-merged", work / "merged", 8012), [("merged", "base")]),
+    (vllm("vllm-fp8", work / "merged", 8013, "--quantization", "fp8"), [("fp8", "base")]),
+]
+if importlib.util.find_spec("sglang"):
+    command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(work / "merged"), "--served-model-name", "base", "--port", "8014", "--mem-fraction-static", "0.3"]
+    servers.append((Server("sglang-merged", command, 8014), [("sglang", "base")]))
+failed = []
+for server, proofs in servers:
+    try:
+        with server:
+            for name, served in proofs:
+                server.prove(name, served)
+    except RuntimeError as why:
+        failed.append(str(why))
+for name, document in found.items():
+    faults = [finding["fault"] for finding in document["findings"]]
+    print(f"{name}: {document.get('verdict', document.get('error'))}; log-probs {document.get('log_prob_difference')} nats/token, {document.get('seconds', 0):.1f} s")
+    for finding in document["findings"]:
+        print(f"    {finding['fault']}: {finding['sentence']}")
+    is_right = {"base": faults == ["adapter_not_applied"], "fp8": document["differs"] is not None}.get(name, document["differs"] is False)
+    if not is_right:
+        failed.append(name)
+print(f"{time.time() - begun:.0f} s; " + (f"FAIL: {'; '.join(failed)}" if failed else "pass"))
+sys.exit(bool(failed))
