@@ -166,8 +166,8 @@ fn has(known: &[Known<'_>], is_known: &dyn Fn(&ConfidenceSummary) -> bool) -> bo
 /// The reliability curve: a row per bin, the share that is right by eval.
 fn curve(name: &str, known: &[Known<'_>], part: fn(&ConfidenceSummary) -> &Calibration) -> Block {
     let bin_of = |summary: &ConfidenceSummary, low: f64| -> Option<ReliabilityBin> {
-        let bins = part(summary).bins.iter();
-        bins.cloned().find(|bin| bin.low == low)
+        let mut bins = part(summary).bins.iter();
+        bins.find(|bin| bin.low == low).cloned()
     };
     let mut lows: Vec<f64> = known
         .iter()

@@ -260,10 +260,9 @@ fn broken_leaves(leaf: &Value, listed: &[Value], choice: u64) -> Vec<(Mutation, 
     let mut add = |mutation, value: Option<Value>| {
         broken.extend(value.map(|value| (mutation, value)));
     };
-    let other = listed
-        .iter()
-        .filter(|other| *other != leaf && !other.is_null());
-    add(Mutation::OtherEnum, other.last().cloned());
+    let is_other = |other: &&Value| *other != leaf && !other.is_null();
+    let other = listed.iter().rfind(is_other);
+    add(Mutation::OtherEnum, other.cloned());
     if !leaf.is_null() {
         add(Mutation::Null, Some(Value::Null));
     }
@@ -432,7 +431,7 @@ fn letter_off(text: &str, choice: u64) -> Option<String> {
         .filter(|(_, letter)| letter.is_alphabetic())
         .collect();
     let (at, letter) = *letters.get(scale(choice, letters.len() as u64) as usize)?;
-    let other = if letter.to_ascii_lowercase() == 'q' {
+    let other = if letter.eq_ignore_ascii_case(&'q') {
         'k'
     } else {
         'q'
