@@ -180,13 +180,20 @@ fn text(
 
 /// The lines that differ, old and new; the texts have as many lines.
 fn changed_lines(old: &str, new: &str) -> Vec<Block> {
-    let lines = old.lines().zip(new.lines());
-    let differing: Vec<_> = lines.filter(|(old, new)| old != new).collect();
-    let line = |level, mark: &str, text: &str| Block::Text(level, format!("{mark} {text}"));
+    let lines = old.lines().zip(new.lines()).zip(1_usize..);
+    let differing: Vec<_> = lines.filter(|((old, new), _)| old != new).collect();
+    let line = |level, mark: &str, number: usize, text: &str| {
+        Block::Text(level, format!("{mark} {number:>4}  {text}"))
+    };
     let shown = differing
         .iter()
         .take(MAX_LINES)
-        .flat_map(|(old, new)| [line(Level::Error, "-", old), line(Level::Good, "+", new)]);
+        .flat_map(|((old, new), number)| {
+            [
+                line(Level::Error, "-", *number, old),
+                line(Level::Good, "+", *number, new),
+            ]
+        });
     let mut blocks: Vec<Block> = shown.collect();
     if differing.len() > MAX_LINES {
         let more = differing.len() - MAX_LINES;
