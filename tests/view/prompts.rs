@@ -234,7 +234,7 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
     let mut stage = stage(120, 36);
     stage.keys("j j j");
     let id = selected_id(&stage);
-    for _ in 0..7 {
+    for _ in 0..8 {
         stage.keys("s");
         assert_eq!(selected_id(&stage), id);
         stage.keys("S");

@@ -222,7 +222,9 @@ pub fn split_by(
             let smallest = free.iter().min_by_key(|(_, count)| *count);
             chosen.extend(smallest.map(|(key, _)| *key));
         }
-        chosen.truncate(most);
+        // The test set leaves the eval set one.
+        let left = usize::from(set == 2 && shares[1] > 0 && most > 1);
+        chosen.truncate(most - left);
         most -= chosen.len();
         set_of.extend(chosen.into_iter().map(|key| (key, set)));
     }
