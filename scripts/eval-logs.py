@@ -4,6 +4,7 @@
     python3 scripts/eval-logs.py inspect OUT [PROMPTS EPOCHS]   (inspect-ai 0.3.285: .eval and .json)
     python3 scripts/eval-logs.py lm-eval OUT                    (lm-eval 0.4.13: samples of a task with two filters, and of choices)
     python3 scripts/eval-logs.py verifiers OUT                  (verifiers 0.1.8.post2: results.jsonl)
+    python3 scripts/eval-logs.py traces OUT [URL MODEL]         (verifiers 0.4.0: traces.jsonl, of a server of its own or of one that is given)
     python3 scripts/eval-logs.py promptfoo OUT PROMPTFOO        (promptfoo 0.121.20, the path of its program: JSON and JSONL)
 
 Each program in an environment of its own; no network. The answers of a model depend on its name alone.
@@ -160,6 +161,87 @@ def verifiers(out):
     make_dataset(results).to_json(out / "results.jsonl")
 
 
+SUMS = """
+import verifiers.v1 as vf
+
+__all__ = ["Sums"]
+
+class Data(vf.TaskData):
+    answer: int
+
+class Sum(vf.Task[Data]):
+    @vf.reward(weight=1.0)
+    async def right(self, trace: vf.Trace) -> float:
+        return float(trace.last_reply.endswith(f" {self.data.answer}"))
+
+    @vf.reward(weight=0.5)
+    async def short(self, trace: vf.Trace) -> float:
+        return float(len(trace.last_reply) < 17)
+
+    @vf.metric
+    async def letters(self, trace: vf.Trace) -> float:
+        return len(trace.last_reply)
+
+class Sums(vf.Taskset[Sum, vf.TasksetConfig]):
+    def load(self):
+        for number in range(4):
+            yield Sum(Data(prompt=f"What is {number}+{number}?", system_prompt="Add.", answer=2 * number), self.config.task)
+"""
+
+
+def traces(out, url=None, model="small"):
+    """Episodes of a taskset; a server of its own refuses one of them."""
+    import asyncio
+    import http.server
+    import shutil
+    import threading
+
+    from verifiers.v1.cli.eval.runner import run_eval
+    from verifiers.v1.configs.cli.eval import EvalConfig
+
+    answer = answers(model)
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+            status, body = 200, {
+                "id": "1", "object": "chat.completion", "created": 1, "model": model,
+                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer(asked)}}],
+                "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14},
+            }
+            if asked.startswith("What is 3"):
+                status, body = 400, {"error": {"message": "the model is busy", "type": "invalid_request_error"}}
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    if url is None:
+        server = http.server.HTTPServer(("127.0.0.1", 0), Server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+    os.environ.setdefault("OWN_KEY", "none")
+    here = pathlib.Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        (folder / "sums.py").write_text(SUMS)
+        shutil.copyfile(here / "verifiers_service.py", folder / "verifiers_service.py")
+        sys.path.insert(0, str(folder))
+        agent = {"runtime": {"type": "subprocess"}, "harness": {"id": "verifiers-service"}}
+        config = EvalConfig.model_validate({
+            "env": {"taskset": {"id": "sums"}, "agent": agent}, "model": model, "client": {"base_url": url, "api_key_var": "OWN_KEY"},
+            "num_rollouts": 2, "max_concurrent": 1, "push": False, "rich": None, "output_dir": folder / "out",
+        })
+        asyncio.run(run_eval(config))
+        [file] = (folder / "out").glob("**/traces.jsonl")
+        (out / "traces.jsonl").write_bytes(file.read_bytes())
+
+
 def promptfoo(out, program):
     models = """module.exports = class {
   constructor(options) { this.name = options.config.name }
@@ -199,5 +281,7 @@ if __name__ == "__main__":
     out.mkdir(parents=True, exist_ok=True)
     if kind == "promptfoo":
         promptfoo(out, pathlib.Path(more[0]).absolute())
+    elif kind == "traces":
+        traces(out, *more)
     else:
         {"inspect": inspect, "lm-eval": lm_eval, "verifiers": verifiers}[kind](out, *map(int, more))

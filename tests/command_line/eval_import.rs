@@ -275,6 +275,13 @@ fn other_formats_and_scores() {
         json!([8, null, 0.125, 0.125]),
         "verifiers: 8 completions of 4 prompts",
     );
+    // By verifiers itself: of 8 rollouts one is right, and two were refused.
+    check(
+        &[&log("traces.jsonl")],
+        "small",
+        json!([6, null, 1.0 / 6.0, 1.0 / 6.0]),
+        "verifiers (format 0.4.0): 8 completions of 4 prompts",
+    );
     let trl = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dataset/trl.parquet");
     check(
         &[trl.to_str().unwrap()],

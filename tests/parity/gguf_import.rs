@@ -10,7 +10,7 @@ use grpo_tui::hub::{RopeScaling, find_model};
 use grpo_tui::text::{Message, Thinking, Tokenizer};
 
 use super::llama_cpp::{export, with_tokenizer, written_as_gguf};
-use super::model_commands::{exported, model, printed_log_probs, text, text as path_text};
+use super::model_commands::{model, printed_log_probs, text, text as path_text};
 use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
 fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
@@ -55,7 +55,14 @@ fn every_architecture_comes_back_bit_for_bit() {
         imported.unwrap();
         let [expected, found] =
             [&folder, &out].map(|folder| printed_log_probs(&[text(folder)], &sequence));
-        assert_eq!(expected, found, "{}", golden.name);
+        // 1 is added to Gemma's norms, and taken away.
+        let near = f32::from(u8::from(golden.name.starts_with("gemma"))) * 1e-5;
+        let is_near = |(one, other): (&f32, &f32)| (one - other).abs() <= near;
+        assert!(
+            expected.len() == found.len() && expected.iter().zip(&found).all(is_near),
+            "{}: {expected:?} {found:?}",
+            golden.name
+        );
     }
 }
 
@@ -223,13 +230,19 @@ fn gemma_3_comes_back() {
         message.contains("soft caps (`final_logit_softcapping`) are not supported"),
         "{message}"
     );
-    // Written as a folder, not as GGUF.
-    let refused = exported(path_text(&out), &["--gguf", "f32"], Path::new("model.gguf"));
-    assert!(
-        stderr(&refused).contains("a Gemma 3 model is not written as GGUF"),
-        "{}",
-        stderr(&refused)
-    );
+    // Written by us it comes back as well: numbers, and cuts by scores that are the order of the merges.
+    let (file, again) = (work.path().join("again.gguf"), work.path().join("again"));
+    export(path_text(&out), "f32", &file);
+    import(&file, &again).unwrap();
+    let back = Tokenizer::load(&find_model(path_text(&again)).unwrap()).unwrap();
+    for text in ["abc a\nü", "a b  c"] {
+        assert_eq!(back.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+    }
+    assert_eq!(back.stop_ids(), tokenizer.stop_ids());
+    let [own, found] =
+        [&out, &again].map(|folder| printed_log_probs(&[path_text(folder)], &[2, 3, 4]));
+    let is_near = |(one, other): (&f32, &f32)| (one - other).abs() < 1e-5;
+    assert!(own.iter().zip(&found).all(is_near), "{own:?} {found:?}");
 }
 
 /// A piece of a tensor begins where the one before ended, in blocks of 32; tokenizer, template and stop tokens agree.

@@ -74,7 +74,8 @@ pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
 pub(super) fn written_as_gguf() -> Vec<Golden> {
     let is_refused = |golden: &Golden| {
         [
-            "gemma",
+            "gemma3-tied",
+            "gemma4",
             "gpt_oss",
             "qwen3_5",
             "qwen3_moe",
@@ -168,7 +169,12 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
         );
         with_tokenizer(golden, &folder);
         export(text(&folder), "f32", &file);
-        check(text(&folder), &file, TOLERANCE);
+        // llama.cpp takes GELU from a table of f16.
+        let near = match golden.name.starts_with("gemma3") {
+            true => 1e-3,
+            false => TOLERANCE,
+        };
+        check(text(&folder), &file, near);
     }
     // A tiny model's numbers of 8 bits move its log-probs further.
     for (stored_as, near) in [("bf16", 0.1), ("f16", 0.02), ("q8_0", 0.3)] {

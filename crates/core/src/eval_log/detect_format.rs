@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::sample::{EvalLogError, LogHeader, LogOptions, Take, fail, open};
-use super::{inspect, lm_eval, promptfoo, rows};
+use super::{inspect, lm_eval, promptfoo, rows, verifiers};
 
 /// Bytes at the start of a file that tell its format.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -46,10 +46,7 @@ pub(super) fn read(
             lm_eval::read(path, options, take)
         }
         _ if has(["testIdx", "promptIdx"]) => promptfoo::read(path, options, true, take),
-        _ if has(["traces", "task"]) => Err(fail(
-            path,
-            "these traces of verifiers are message graphs, which are not read: write a line with prompt, completion and reward for each",
-        )),
+        _ if verifiers::is_log(&text) => verifiers::read(path, options, take),
         _ if first.contains("\"status\"") && first.contains("\"eval\"") => {
             inspect::read_json(path, options, take)
         }

@@ -10,6 +10,7 @@ mod promptfoo;
 mod rows;
 mod sample;
 mod score_value;
+mod verifiers;
 
 pub use import::{ImportedLog, ImportedTarget, Importer, inferred_task};
 pub use sample::{EvalLogError, LogHeader, LogOptions, NamedScore, Sample};

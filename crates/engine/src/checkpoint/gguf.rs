@@ -7,15 +7,16 @@ use std::path::Path;
 use candle_core::quantized::gguf_file::{Value, write};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value as Json;
 
+use super::gguf_tokenizer::{Metadata, vocabulary};
 use super::{CheckpointError, ExportedAdapter};
 use crate::config::choices;
 use crate::files::{Access, Sync, replace_file_with};
-use crate::hub::{Architecture, ModelConfig, ModelSource, ModelTensor, Role, RopeScaling, Scope};
+use crate::hub::{
+    Architecture, Kind, ModelConfig, ModelSource, ModelTensor, Role, RopeScaling, Scope,
+};
 use crate::kernels::k_quants;
 use crate::model::{Weights, peft_name};
-use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
 choices! {
     /// Storage of matrices, as llama.cpp's converter names it; norms and biases are always f32.
@@ -129,7 +130,10 @@ pub fn export_gguf(
         let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF; write the Hugging Face folder with `model export --merged`".to_owned();
         return Err(refused(problem));
     }
-    if let Some(window) = &config.options.window {
+    let is_gemma = config.architecture == Architecture::Gemma3;
+    if is_gemma {
+        check_gemma(&config).map_err(refused)?;
+    } else if let Some(window) = &config.options.window {
         let problem = format!(
             "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write the Hugging Face folder with `model export --merged`",
             window.tokens
@@ -145,6 +149,11 @@ pub fn export_gguf(
     for tensor in config.tensors() {
         let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
         let numbers = turned(&config, &tensor, numbers)?;
+        // llama.cpp adds nothing to norm weights.
+        let numbers = match tensor.spec.kind {
+            Kind::Norm => numbers.affine(1.0, config.options.norm_offset)?,
+            _ => numbers,
+        };
         let quantized = quantized(&numbers, stored_as.dtype_of(&tensor, &config))?;
         let Some(quantized) = quantized else {
             let problem = format!(
@@ -263,8 +272,6 @@ fn write_gguf(
     written.map_err(failed)
 }
 
-type Metadata = Vec<(String, Value)>;
-
 /// `general.architecture`.
 fn supported_family(
     source: &ModelSource,
@@ -273,6 +280,7 @@ fn supported_family(
     match config.architecture {
         Architecture::Qwen3 => Ok("qwen3"),
         Architecture::Qwen2 => Ok("qwen2"),
+        Architecture::Gemma3 => Ok("gemma3"),
         // As in llama.cpp's converter.
         Architecture::Llama | Architecture::Mistral => Ok("llama"),
         other => {
@@ -286,6 +294,41 @@ fn supported_family(
             ))
         }
     }
+}
+
+/// One in so many layers is global, as llama.cpp has it; `None` if every layer is.
+fn window_pattern(config: &ModelConfig) -> Result<Option<usize>, String> {
+    let Some(window) = &config.options.window else {
+        return Ok(None);
+    };
+    let is_global = |scope: &Scope| *scope == Scope::Everything;
+    let period = window.scopes.iter().position(is_global);
+    let period = period.map_or(window.scopes.len() + 1, |first| first + 1);
+    let mut layers = window.scopes.iter().enumerate();
+    match layers.all(|(layer, scope)| is_global(scope) == (layer + 1).is_multiple_of(period)) {
+        true => Ok(Some(period)),
+        false => Err(
+            "llama.cpp has one global layer in every so many, these `layer_types` have not; write the Hugging Face folder with `model export --merged`"
+                .to_owned(),
+        ),
+    }
+}
+
+/// What llama.cpp's `gemma3` computes from the shape alone.
+fn check_gemma(config: &ModelConfig) -> Result<(), String> {
+    window_pattern(config)?;
+    // Only the 27B has 62 layers.
+    let scalar = match config.num_hidden_layers {
+        62 => config.hidden_size / config.num_attention_heads,
+        _ => config.head_dim,
+    };
+    let own = config.options.query_scalar.unwrap_or(scalar as f64);
+    if own == scalar as f64 {
+        return Ok(());
+    }
+    Err(format!(
+        "llama.cpp divides scores by the root of {scalar}, not of `query_pre_attn_scalar` = {own}; write the Hugging Face folder with `model export --merged`"
+    ))
 }
 
 /// Architecture and shape.
@@ -357,11 +400,25 @@ fn described(
             Vec::new()
         }
     };
+    let window = config.options.window.as_ref();
+    let period = window_pattern(config).ok().flatten();
+    let window = window.zip(period).map(|(window, period)| {
+        let keys = [
+            ("attention.sliding_window", Value::U32(window.tokens as u32)),
+            (
+                "attention.sliding_window_pattern",
+                Value::U32(period as u32),
+            ),
+            ("rope.freq_base_swa", Value::F32(window.rope_theta as f32)),
+        ];
+        keys.map(|(key, value)| (format!("{family}.{key}"), value))
+    });
     of_file
         .into_iter()
         .chain(counts)
         .chain(constants)
         .chain(scaling)
+        .chain(window.into_iter().flatten())
         .collect()
 }
 
@@ -383,176 +440,6 @@ fn turned(
         .transpose(1, 2)?
         .contiguous()?
         .reshape(numbers.shape())
-}
-
-/// Llama 3's pre-tokenizer.
-pub(super) const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Pre-tokenizer of Mistral's Tekken.
-pub(super) const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// llama.cpp's names of pre-tokenizers, by the pattern in `tokenizer.json`.
-const WORDS: [(&str, &str); 3] = [
-    (QWEN2_WORDS, "qwen2"),
-    (LLAMA3_WORDS, "llama-bpe"),
-    (TEKKEN_WORDS, "tekken"),
-];
-
-fn cut_of(tokenizer: &Json) -> Option<&'static str> {
-    let cut = &tokenizer["pre_tokenizer"];
-    let steps: Vec<&Json> = cut["pretokenizers"]
-        .as_array()
-        .map_or_else(|| vec![cut], |steps| steps.iter().collect());
-    let (bytes, before) = steps.split_last()?;
-    let is_plain = bytes["type"] == "ByteLevel" && bytes["add_prefix_space"] != true;
-    let cuts_words = bytes["use_regex"] != false;
-    match before {
-        _ if !is_plain => None,
-        [] if cuts_words => Some("gpt-2"),
-        [digits]
-            if cuts_words && digits["type"] == "Digits" && digits["individual_digits"] == true =>
-        {
-            Some("smollm")
-        }
-        [split] if !cuts_words && split["type"] == "Split" && split["behavior"] == "Isolated" => {
-            WORDS
-                .iter()
-                .find(|(pattern, _)| split["pattern"]["Regex"] == *pattern)
-                .map(|(_, name)| *name)
-        }
-        _ => None,
-    }
-}
-
-/// Values of `tokenizer.ggml.token_type`.
-const NORMAL: i32 = 1;
-pub(super) const CONTROL: i32 = 3;
-pub(super) const USER_DEFINED: i32 = 4;
-pub(super) const UNUSED: i32 = 5;
-
-/// Key of a separate template for prompts with tools.
-pub(super) const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
-
-/// Tokens, merges, stop tokens and chat templates.
-fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {
-    let label = source.label("tokenizer.json");
-    let remedy =
-        "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
-    let refused =
-        |problem: String| CheckpointError::foreign(&label, format!("{problem}; {remedy}"));
-    let file = tokenizer_json(source).map_err(|error| match error {
-        TextError::Hub(error) => error.into(),
-        error => refused(error.to_string()),
-    })?;
-    let tokenizer: Json =
-        serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
-    let vocab = tokenizer["model"]["vocab"].as_object();
-    let merges = tokenizer["model"]["merges"].as_array();
-    let (Some(vocab), Some(merges)) = (vocab, merges) else {
-        return Err(refused(
-            "only byte-level BPE tokenizers can be written".to_owned(),
-        ));
-    };
-    let cut = cut_of(&tokenizer).ok_or_else(|| {
-        refused(format!(
-            "llama.cpp cuts text in no way that equals its `pre_tokenizer`: {}",
-            tokenizer["pre_tokenizer"]
-        ))
-    })?;
-    let added = tokenizer["added_tokens"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    // Embedding rows without a token need a name too.
-    let mut tokens: Vec<(String, i32)> = (0..config.vocab_size)
-        .map(|id| (format!("[PAD{id}]"), UNUSED))
-        .collect();
-    let known = vocab.iter().map(|(token, id)| (token.as_str(), id, NORMAL));
-    let special = added.iter().map(|token| {
-        let kind = if token["special"] == true {
-            CONTROL
-        } else {
-            USER_DEFINED
-        };
-        (
-            token["content"].as_str().unwrap_or_default(),
-            &token["id"],
-            kind,
-        )
-    });
-    for (token, id, kind) in known.chain(special) {
-        let row = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
-        *row.ok_or_else(|| {
-            refused(format!(
-                "token {token:?} has id {id}, but config.json says `vocab_size` = {}",
-                config.vocab_size
-            ))
-        })? = (token.to_owned(), kind);
-    }
-    let merge = |merge: &Json| match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
-        (Some(merge), _) => Some(merge.to_owned()),
-        (_, Some([first, second])) => Some(format!("{} {}", first.as_str()?, second.as_str()?)),
-        _ => None,
-    };
-    let merges: Option<Vec<Value>> = merges
-        .iter()
-        .map(|pair| merge(pair).map(Value::String))
-        .collect();
-    let merges = merges
-        .filter(|merges| !merges.is_empty())
-        .ok_or_else(|| refused("its `merges` are no list of pairs of tokens".to_owned()))?;
-    let read = Tokenizer::load(source).map_err(|error| refused(error.to_string()))?;
-    let (names, kinds): (Vec<Value>, Vec<Value>) = tokens
-        .into_iter()
-        .map(|(token, kind)| (Value::String(token), Value::I32(kind)))
-        .unzip();
-    let mut metadata = vec![
-        ("model", Value::String("gpt2".to_owned())),
-        ("pre", Value::String(cut.to_owned())),
-        ("tokens", Value::Array(names)),
-        ("token_type", Value::Array(kinds)),
-        ("merges", Value::Array(merges)),
-        // The chat template contains the beginning of a prompt.
-        ("add_bos_token", Value::Bool(false)),
-    ];
-    let template = read.chat_template();
-    let named =
-        |name: &str| template.and_then(|template| read.token_id(template.special_token(name)?));
-    // `eos_token` first, since templates may write it. GGUF has three stop tokens.
-    let mut stops: Vec<u32> = [named("eos_token"), read.turn_end_id()]
-        .into_iter()
-        .flatten()
-        .chain(read.stop_ids().iter().copied())
-        .collect();
-    let mut seen = std::collections::HashSet::new();
-    stops.retain(|id| seen.insert(*id));
-    let stop_keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
-    let ids = [
-        ("bos_token_id", named("bos_token")),
-        ("padding_token_id", named("pad_token")),
-    ]
-    .into_iter()
-    .chain(stop_keys.into_iter().zip(stops.into_iter().map(Some)));
-    metadata.extend(ids.filter_map(|(key, id)| Some((key, Value::U32(id?)))));
-    let mut metadata: Metadata = metadata
-        .into_iter()
-        .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value))
-        .collect();
-    metadata.extend(template.map(|template| {
-        (
-            "tokenizer.chat_template".to_owned(),
-            Value::String(template.exported_source().into_owned()),
-        )
-    }));
-    if let Some(text) = template.and_then(|template| template.tool_use_source()) {
-        let name = "tool_use".to_owned();
-        metadata.extend([
-            (
-                "tokenizer.chat_templates".to_owned(),
-                Value::Array(vec![Value::String(name)]),
-            ),
-            (TOOL_TEMPLATE.to_owned(), Value::String(text.to_owned())),
-        ]);
-    }
-    Ok(metadata)
 }
 
 #[cfg(test)]

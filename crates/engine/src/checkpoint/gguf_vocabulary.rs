@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::quantized::gguf_file::Value;
 use serde_json::{Value as Json, json};
 
-use super::gguf::{CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, TOOL_TEMPLATE, UNUSED, USER_DEFINED};
 use super::gguf_metadata::Metadata;
+use super::gguf_tokenizer::{
+    CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, TOOL_TEMPLATE, UNUSED, USER_DEFINED,
+};
 use crate::text::QWEN2_WORDS;
 
 /// A GGUF file's tokenizer, from its metadata below `tokenizer.`.

@@ -4,7 +4,8 @@ mod export; // exports Hugging Face files and PEFT adapters
 mod gguf; // exports GGUF
 mod gguf_import; // imports GGUF
 mod gguf_metadata; // header of GGUF
-mod gguf_vocabulary; // tokenizer of GGUF
+mod gguf_tokenizer; // tokenizer -> GGUF
+mod gguf_vocabulary; // GGUF -> tokenizer
 mod import; // imports PEFT adapters
 mod locate; // finds the model named M
 mod new_folder; // folders created atomically
