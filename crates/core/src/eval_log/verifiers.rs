@@ -163,13 +163,13 @@ fn sample(trace: &Value, graph: &Graph<'_>, place: String) -> Sample {
     let limit = trace["stop_condition"].as_str().unwrap_or_default();
     let last = calls.iter().rfind(|call| call["error"].is_null());
     let ids = [&task["key"], &task["hash"], &data["id"], &data["idx"]];
-    let expected = EXPECTED.iter().map(|name| &data[*name]);
+    let mut expected = EXPECTED.iter().map(|name| &data[*name]);
     Sample {
         place,
         id: ids.into_iter().find_map(id_text),
         messages: conversation(&messages.into()),
         completion,
-        expected: expected.cloned().find(|value| !value.is_null()),
+        expected: expected.find(|value| !value.is_null()).cloned(),
         scores,
         error: error
             .filter(|_| trace["ok"] != true)

@@ -108,7 +108,13 @@ impl ReadingModel<'_> {
         }
         for packed in pack([(prompt, vec![completion])], usize::MAX) {
             let take = |_, position, logits| _ = found.insert(position, logits);
-            read_logits(self.model, &packed, self.own, &[positions.clone()], take)?;
+            read_logits(
+                self.model,
+                &packed,
+                self.own,
+                std::slice::from_ref(&positions),
+                take,
+            )?;
         }
         Ok(found)
     }
