@@ -174,7 +174,7 @@ mod asking {
             let Endpoint { name, logprobs, .. } = &self.0;
             if asked.confidence && !logprobs {
                 return Err(Failure::usage(format!(
-                    "--confidence: endpoint `{name}` is asked for no log-probs: set logprobs = true in {FILE}, if the server gives them"
+                    "--confidence: endpoint `{name}` is asked for no log-probs: set logprobs = true in endpoints.toml, if the server gives them"
                 )));
             }
             self.questions(&self.form(asked)?, asked).map(|_| ())
