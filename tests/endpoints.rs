@@ -101,6 +101,8 @@ fn good(text: &str) -> String {
 fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let Some(request) = HttpRequest::read(&mut reader) else {
+        // As servers without TLS answer its first message.
+        _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
         return;
     };
     let reply = {

@@ -338,6 +338,6 @@ fn a_tokenizer_that_llama_cpp_lacks_is_refused_before_anything_is_written() {
     );
     refused(
         &|tokenizer| tokenizer["model"] = json!({"type": "Unigram", "vocab": []}),
-        "only byte-level BPE",
+        "only BPE tokenizers",
     );
 }

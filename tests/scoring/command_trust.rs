@@ -65,7 +65,7 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     assert_eq!(seen, expected);
     assert!(ran.exists());
     let checked = stdout(&call(here, &["task", "check", "prime-sum"]));
-    assert!(checked.contains("command task.toml ok"), "{checked}");
+    assert!(checked.contains("python task.toml ok"), "{checked}");
     fs::remove_file(&ran).unwrap();
     fs::write(task.join("scorer.py"), changed + "\n").unwrap();
     refused(&["score", "prime-sum"]);

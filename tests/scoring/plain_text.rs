@@ -243,7 +243,7 @@ fn malformed_definitions_name_line_value_and_remedy() {
     );
     check(
         "kind = \"tex\"",
-        " line 3 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, code, tests, sql, http_request, state, agent, judge, not \"tex\"; did you mean `text`?",
+        " line 3 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, python, code, tests, sql, http_request, state, agent, judge, not \"tex\"; did you mean `text`?",
     );
 }
 

@@ -56,7 +56,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[score]\nkind = \"sqlx\"\n",
-        "line 4 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, code, tests, sql, http_request, state, agent, judge, not \"sqlx\"; did you mean `sql`?",
+        "line 4 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, python, code, tests, sql, http_request, state, agent, judge, not \"sqlx\"; did you mean `sql`?",
     );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
@@ -131,7 +131,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\nkind = \"regexp\"\nname = \"a\"\n",
-        "line 4 column 8: `reward.kind` takes json_schema, structured, text, regex, tool_calls, command, code, tests, sql, http_request, state, agent, judge, not \"regexp\"; did you mean `regex`?",
+        "line 4 column 8: `reward.kind` takes json_schema, structured, text, regex, tool_calls, command, python, code, tests, sql, http_request, state, agent, judge, not \"regexp\"; did you mean `regex`?",
     );
     check(
         "[reward]\npart = \"fields\"\n",

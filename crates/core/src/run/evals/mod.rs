@@ -1,6 +1,7 @@
 //! Evals: their answers, summaries, comparisons, comments.
 
 pub(super) mod against_base;
+mod answer_summary;
 mod comments;
 mod confidence_summary;
 mod endpoint_summary;
@@ -16,6 +17,7 @@ mod tool_summary;
 
 pub use crate::api_client::LogProbs;
 pub use against_base::AgainstBase;
+pub use answer_summary::AnswerSummary;
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use confidence_summary::{
     Acceptance, Calibration, ConfidenceSummary, HeldOut, PRECISION, Scaled,
@@ -30,7 +32,7 @@ pub use field_rates::{FieldSummary, InventedSummary};
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{
-    AnswerSummary, Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path,
-    read_evals, write_evals,
+    Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals,
+    write_evals,
 };
 pub use tool_summary::{CallCount, ChainRate, ToolSummary, ValidCalls};

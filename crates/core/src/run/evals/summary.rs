@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::answer_summary::AnswerSummary;
 use super::confidence_summary::ConfidenceSummary;
 use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
@@ -15,11 +16,10 @@ use super::field_rates::{FieldSummary, InventedSummary};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use super::tool_summary::ToolSummary;
-use crate::facts::Tier;
 use crate::files::{self, Checked};
 use crate::run::error::RunError;
 use crate::score::null_is_nan;
-use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
+use crate::statistics::{Verdict, mcnemar_exact, wilson, wilson_by_prompt};
 use crate::task::{PromptSet, SetName};
 
 /// The result of an eval. Rates are in [0, 1], and 0 if `n` is 0.
@@ -82,66 +82,6 @@ pub struct EvalSummary {
     /// `None` unless asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Box<ConfidenceSummary>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AnswerSummary {
-    pub n: usize,
-    /// Mean number of turns per conversation.
-    pub mean_turns: f64,
-    pub valid: f64,
-    pub valid_interval: [f64; 2],
-    /// Expected share of valid conversations if answers were independent: the mean of
-    /// `valid ^ turns`.
-    pub independent: f64,
-    /// `independent` at the ends of `valid_interval`.
-    pub independent_interval: [f64; 2],
-}
-
-impl AnswerSummary {
-    fn from_records(records: &[&EvalRecord]) -> Option<Box<Self>> {
-        let counts = |record: &&EvalRecord| {
-            (
-                record
-                    .turns
-                    .iter()
-                    .filter(|turn| turn.tier == Tier::Valid)
-                    .count(),
-                record.turns.len(),
-            )
-        };
-        let conversations: Vec<(usize, usize)> = records
-            .iter()
-            .filter(|record| !record.turns.is_empty())
-            .map(counts)
-            .collect();
-        if conversations.is_empty() {
-            return None;
-        }
-        let n = conversations
-            .iter()
-            .map(|(_, answers)| answers)
-            .sum::<usize>();
-        let valid = conversations.iter().map(|(valid, _)| valid).sum::<usize>() as f64 / n as f64;
-        let valid_interval: [f64; 2] = wilson_by_prompt(&conversations).into();
-        let mean = |of: &dyn Fn(usize) -> f64| {
-            records
-                .iter()
-                .map(|record| of(record.turn_count()))
-                .sum::<f64>()
-                / records.len() as f64
-        };
-        let independent = |rate: f64| mean(&|turns| compound(rate, turns as u32));
-        Some(Box::new(Self {
-            n,
-            mean_turns: mean(&|turns| turns as f64),
-            valid,
-            valid_interval,
-            independent: independent(valid),
-            independent_interval: valid_interval.map(independent),
-        }))
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -547,6 +487,7 @@ fn each_record(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Tier;
 
     fn record(id: &str, tier: Tier, exact: Option<bool>, tag: &str) -> EvalRecord {
         let tolerant = tier == Tier::Valid;

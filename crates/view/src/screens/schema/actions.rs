@@ -321,7 +321,7 @@ const ACTIONS: &[Action] = &[
         "schema.nullable",
         "Allow null where values are made up",
         "",
-        &["alt-n"],
+        &["alt-u"],
         HERE,
         |schema, shared| match made_up::allow_null(schema, shared) {
             true => after(schema, shared, Effect::Edited),

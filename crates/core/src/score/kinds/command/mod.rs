@@ -5,6 +5,7 @@ pub(super) mod answer;
 mod code;
 mod definition;
 mod judge;
+mod keys;
 mod pool;
 mod program_tests;
 mod python;

@@ -6,7 +6,7 @@ use serde_json::json;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::definition::{ERRORS, FILES, ISOLATION, MAX_PROCESSES, MEMORY, OUTPUT, PROCESSES, READ};
+use super::keys::{ERRORS, FILES, ISOLATION, MAX_PROCESSES, MEMORY, OUTPUT, PROCESSES, READ};
 use crate::score::definition::{KeyInfo, Kind};
 use crate::score::needs::{CommandMode, CommandRules, PythonRules};
 use crate::task::{Home, Read, Section};
