@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::output::is_captured;
 use super::{Outcome, print, print_indented};
 use crate::page::text::render;
-use crate::page::{Block, Cell, Fact, Level, Row, Table};
+use crate::page::{Block, Cell, Fact, Row, Table};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
 use crate::sandbox::{Machine, Tried, machine, try_promises};
@@ -353,7 +353,7 @@ fn view_facts(found: &ViewReport) -> Vec<Fact> {
     let is_other = |path: &&PathBuf| found.looked_for.iter().all(|looked| looked.path != **path);
     let others = found.files.iter().filter(is_other);
     let note = |note: &String| Fact {
-        level: Level::Warning,
+        level: crate::page::Level::Warning,
         ..Fact::new("warning", note.as_str())
     };
     std::iter::once(Fact::new("workbench", looks))

@@ -135,7 +135,9 @@ class Reward:
             model = row.get("reward_model")
             truth = model.get("ground_truth") if isinstance(model, dict) else None
             given = {"data_source": row.get("data_source", ""), "solution_str": question["completion"], "extra_info": row.get("extra_info"),
-                     "ground_truth": self.column(row, "ground_truth") if truth is None else truth}
+                     "ground_truth": truth}
+            if truth is None:
+                given["ground_truth"] = self.column(row, "ground_truth", next((each.default for each in parameters if each.name == "ground_truth"), None))
             return wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         if form == "verifiers":
             given = {**row, "completion": self.completion(question, "messages"), "prompt": row.get("prompt", row.get("messages", [])), "state": {},
@@ -152,18 +154,20 @@ class Reward:
                 named[parameter.name] = text
             elif parameter.name == "row":
                 named["row"] = row
-            elif parameter.name in row or parameter.default is parameter.empty:
-                named[parameter.name] = self.column(row, parameter.name)
+            else:
+                named[parameter.name] = self.column(row, parameter.name, parameter.default)
             is_first = False
             if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name in named:
                 positional.append(named.pop(parameter.name))
         return wait(function(*positional, **named))
 
-    def column(self, row, name):
+    def column(self, row, name, default=inspect.Parameter.empty):
         if name in row:
             return row[name]
         if name in EXPECTED and "expected" in row:
             return row["expected"]
+        if default is not inspect.Parameter.empty:
+            return default
         has = f": it has {', '.join(row)}" if row else ""
         raise Wrong(f"{self.name} asks for `{name}`, which the row lacks{has}")
 
