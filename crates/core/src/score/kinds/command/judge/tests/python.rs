@@ -99,7 +99,10 @@ fn a_function_is_called_as_its_parameters_say() {
         "def f(data_source, solution_str, ground_truth='3', extra_info=None): return solution_str == ground_truth",
         ["1", "0"],
     );
-    check("def f(completion, color='2'): return completion == color", ["1", "0"]);
+    check(
+        "def f(completion, color='2'): return completion == color",
+        ["1", "0"],
+    );
     // verifiers
     check(
         "def f(parser, completion, answer, **kwargs): return float(completion[-1]['content'] == answer)",
