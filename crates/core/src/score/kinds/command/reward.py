@@ -4,7 +4,7 @@
 NAME is called by the names of its parameters:
 
 completions                as TRL calls it: lists of prompts, completions and the rows' columns; a list of numbers or None
-data_source, solution_str  as verl calls compute_score
+data_source, solution_str  as verl calls compute_score; in the plural a batch
 parser, state, info        as verifiers calls it, with messages; a rubric's functions with its weights
 others                     the completion, then the row, or its columns by name
 """
@@ -35,9 +35,9 @@ class Reward:
             self.weights = getattr(found, "weights", None) or getattr(found, "reward_weights", None) or [1.0] * len(functions)
         elif not callable(found):
             raise Wrong(f"{place} is {type(found).__name__}: name a function")
-        self.parser = getattr(found, "parser", None)
+        self.objects = {"parser": getattr(found, "parser", None), **getattr(found, "class_objects", {})}
         self.functions = [self.described(function) for function in (functions if self.is_rubric else [found])]
-        self.is_batched = self.functions[0][3] == "trl"
+        self.is_batched = self.functions[0][3] == "batch"
 
     def load(self):
         with open(self.file, encoding="utf-8") as file:
@@ -66,8 +66,8 @@ class Reward:
         takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
         if self.is_rubric:
             form = "verifiers"
-        elif "completions" in names:
-            form = "trl"
+        elif {"completions", "solution_strs"} & set(names):
+            form = "batch"
         elif "solution_str" in names:
             form = "verl"
         elif {"parser", "state", "info"} & set(names):
@@ -90,6 +90,9 @@ class Reward:
         given = {key: [row.get(key) for row in rows] for key in columns}
         given["prompts"] = [row.get("prompt", row.get("messages", "")) for row in rows]
         given["completions"] = [self.completion(question, "row") for question in questions]
+        if "solution_strs" in {parameter.name for parameter in parameters}:
+            given.update(data_sources=[row.get("data_source", "") for row in rows], extra_infos=[row.get("extra_info") for row in rows],
+                         solution_strs=[question["completion"] for question in questions], ground_truths=[self.truth(row) for row in rows])
         given["trainer_state"] = None
         given["log_metric"] = lambda name, value: metrics.__setitem__(name, number(value, "log_metric"))
         given["log_extra"] = lambda *_: None
@@ -132,16 +135,13 @@ class Reward:
         row = question["row"] or {}
         names = [parameter.name for parameter in parameters]
         if form == "verl":
-            model = row.get("reward_model")
-            truth = model.get("ground_truth") if isinstance(model, dict) else None
+            default = [parameter.default for parameter in parameters if parameter.name == "ground_truth"]
             given = {"data_source": row.get("data_source", ""), "solution_str": question["completion"], "extra_info": row.get("extra_info"),
-                     "ground_truth": truth}
-            if truth is None:
-                given["ground_truth"] = self.column(row, "ground_truth", next((each.default for each in parameters if each.name == "ground_truth"), None))
+                     "ground_truth": self.truth(row, *default)}
             return wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         if form == "verifiers":
             given = {**row, "completion": self.completion(question, "messages"), "prompt": row.get("prompt", row.get("messages", [])), "state": {},
-                     "info": row.get("info", {}), "task": row.get("task", ""), "answer": row.get("answer", row.get("expected", "")), "parser": self.parser}
+                     "info": row.get("info", {}), "task": row.get("task", ""), "answer": row.get("answer", row.get("expected", "")), **self.objects}
             return wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         text, positional, named, is_first = self.completion(question, "text"), [], {}, True
         for parameter in parameters:
@@ -160,6 +160,12 @@ class Reward:
             if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name in named:
                 positional.append(named.pop(parameter.name))
         return wait(function(*positional, **named))
+
+    def truth(self, row, default=inspect.Parameter.empty):
+        """As verl's rows have it."""
+        model = row.get("reward_model")
+        found = model.get("ground_truth") if isinstance(model, dict) else None
+        return self.column(row, "ground_truth", default) if found is None else found
 
     def column(self, row, name, default=inspect.Parameter.empty):
         if name in row:

@@ -103,6 +103,10 @@ fn a_function_is_called_as_its_parameters_say() {
         "def f(completion, color='2'): return completion == color",
         ["1", "0"],
     );
+    check(
+        "def f(data_sources, solution_strs, ground_truths, extra_infos):\n    return [{'score': s == t} for s, t in zip(solution_strs, ground_truths)]",
+        ["1", "0"],
+    );
     // verifiers
     check(
         "def f(parser, completion, answer, **kwargs): return float(completion[-1]['content'] == answer)",
