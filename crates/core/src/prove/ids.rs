@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::asker::{Asker, Request};
 use super::facts::{Facts, IdFacts};
-use super::replies::token_ids;
+use super::replies::{Told, token_ids};
 use super::{ProvePrompt, Reference};
 use crate::api_client::ProbePath;
 use crate::format::counted;
@@ -30,13 +30,6 @@ impl Channel {
             Self::ApplyTemplate => "/apply-template and /tokenize",
         }
     }
-}
-
-/// What a server told of one prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Told {
-    Ids(Vec<u32>),
-    Count(usize),
 }
 
 pub(super) fn measure(reference: &Reference<'_>, asker: &Asker<'_>, facts: &mut Facts) {

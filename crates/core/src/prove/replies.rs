@@ -3,8 +3,14 @@
 use serde_json::{Value, json};
 
 use super::RunAnswer;
-use super::ids::Told;
 use crate::text::{ThinkMarks, Tokenizer};
+
+/// What a server told of one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Told {
+    Ids(Vec<u32>),
+    Count(usize),
+}
 
 /// An answer with its parts.
 #[derive(Debug, Clone, Default)]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::asker::{Asker, Request};
 use super::facts::{BatchFacts, CallFacts, Facts, Setting, SettingFacts, StreamFacts, ThinkFacts};
-use super::ids::{KWARGS, Told, compared};
-use super::replies::{Likeness, Reply, spoken};
+use super::ids::{KWARGS, compared};
+use super::replies::{Likeness, Reply, Told, spoken};
 use super::{ProveError, ProvePrompt, Reference, RunAnswer};
 use crate::api_client::ProbePath;
 use crate::format::shortened;
