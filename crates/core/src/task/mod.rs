@@ -33,5 +33,5 @@ pub use resolve::{folder_of, known_names};
 pub(crate) use source::Home;
 pub use task_files::{PromptFiles, PromptSet, ScoreRules, TaskFiles, TierValues};
 pub use template_kwargs::{TEMPLATE_KWARGS, refused_kwarg};
-pub(crate) use toml_section::{Section, Source};
+pub(crate) use toml_section::{Section, Source, finite_number};
 pub use tools::{Function, ToolsError, functions};

@@ -187,16 +187,15 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
-        let (text, offset) = match self.get(key) {
-            None => return Ok(None),
-            Some((DeValue::Integer(number), offset)) => (number.to_string(), offset),
-            Some((DeValue::Float(number), offset)) => (number.to_string(), offset),
-            Some((value, offset)) => return Err(self.wrong_type(key, offset, "a number", value)),
+        let Some((value, offset)) = self.get(key) else {
+            return Ok(None);
         };
-        match text.replace('_', "").parse::<f64>() {
-            Ok(value) if value.is_finite() => Ok(Some(value)),
-            _ => Err(self.error(key, offset, format!("must be a finite number, not {text}"))),
-        }
+        let Some(text) = number_text(value) else {
+            return Err(self.wrong_type(key, offset, "a number", value));
+        };
+        finite_number(value)
+            .map(Some)
+            .ok_or_else(|| self.error(key, offset, format!("must be a finite number, not {text}")))
     }
 
     pub(crate) fn table(&self, key: &str) -> Read<Option<&'a DeTable<'a>>> {
@@ -276,6 +275,19 @@ impl<'a> Section<'a> {
             format!("must be {expected}, not {}", described(found)),
         )
     }
+}
+
+fn number_text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+pub(crate) fn finite_number(value: &DeValue<'_>) -> Option<f64> {
+    let number = number_text(value)?.replace('_', "").parse::<f64>().ok();
+    number.filter(|number| number.is_finite())
 }
 
 fn described(value: &DeValue<'_>) -> String {

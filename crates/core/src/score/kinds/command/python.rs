@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use toml::Spanned;
-use toml::de::DeValue;
 
 use super::keys::{ERRORS, FILES, ISOLATION, MAX_PROCESSES, MEMORY, OUTPUT, PROCESSES, READ};
 use crate::score::definition::{KeyInfo, Kind};
 use crate::score::needs::{CommandMode, CommandRules, PythonRules};
-use crate::task::{Home, Read, Section};
+use crate::task::{Home, Read, Section, finite_number};
 
 const SCRIPT: &str = include_str!("reward.py");
 const EXAMPLE: &str = "reward = \"rewards.py:score\"";
@@ -79,9 +77,9 @@ impl CommandRules {
         };
         let command = vec![interpreter(score, home)?, reward];
         let mut read = Self::with_command(CommandMode::Python(rules), command, score, home)?;
-        read.files.insert(0, file.clone());
-        let mut seen = std::collections::BTreeSet::new();
-        read.files.retain(|name| seen.insert(name.clone()));
+        if !read.files.contains(&file) {
+            read.files.insert(0, file);
+        }
         Ok(read)
     }
 }
@@ -109,10 +107,11 @@ fn range(score: &Section<'_>) -> Read<Option<[f64; 2]>> {
     let Some((value, offset)) = score.get("range") else {
         return Ok(None);
     };
-    let ends: Option<Vec<f64>> = value
-        .as_array()
-        .and_then(|ends| ends.iter().map(number).collect());
-    match ends.as_deref() {
+    let ends = value.as_array().map(|ends| {
+        let ends = ends.iter().map(|end| finite_number(end.get_ref()));
+        ends.collect::<Option<Vec<f64>>>()
+    });
+    match ends.flatten().as_deref() {
         Some(&[least, full]) if least < full && (full - least).is_finite() => {
             Ok(Some([least, full]))
         }
@@ -122,15 +121,6 @@ fn range(score: &Section<'_>) -> Read<Option<[f64; 2]>> {
             "takes two numbers, the least and the full reward, such as [-1.0, 2.0]",
         )),
     }
-}
-
-fn number(value: &Spanned<DeValue<'_>>) -> Option<f64> {
-    let text = match value.get_ref() {
-        DeValue::Integer(number) => number.to_string(),
-        DeValue::Float(number) => number.to_string(),
-        _ => return None,
-    };
-    text.replace('_', "").parse().ok()
 }
 
 fn interpreter(score: &Section<'_>, home: &Home) -> Read<String> {

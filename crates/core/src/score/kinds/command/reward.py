@@ -289,9 +289,9 @@ def main():
     source, sink, own = os.dup(0), os.dup(1), os.getpid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # in order with tracebacks
     place, settings = sys.argv[1], json.loads(sys.argv[2])
     file = place.rpartition(":")[0]
-    problem = None
 
     def guarded(function, *arguments):
         """The result, or None and what went wrong, and whether a function has raised it."""
@@ -305,36 +305,34 @@ def main():
         finally:
             if os.getpid() != own:  # a child that the function has forked
                 os._exit(0)
-            sys.stdout.flush()
 
-    def write(lines, answers):
+    def write(ids, answers):
         text = b""
-        for line, answer in zip(lines, answers):
-            answer = {**answer, "id": json.loads(line)["id"]}
+        for id, answer in zip(ids, answers):
             try:
-                text += json.dumps(answer, allow_nan=False).encode() + b"\n"
+                line = json.dumps({**answer, "id": id}, allow_nan=False)
             except (TypeError, ValueError) as error:
-                answer = {"id": answer["id"], "error": f"{place} returned what is no JSON: {error}"}
-                text += json.dumps(answer).encode() + b"\n"
+                line = json.dumps({"id": id, "error": f"{place} returned what is no JSON: {error}"})
+            text += line.encode() + b"\n"
         while text:
             text = text[os.write(sink, text):]
 
-    def ask(lines):
-        # Parsed anew for each call: a function may change what it is given.
-        return guarded(reward.answer, [json.loads(line) for line in lines]) if reward else (None, problem, False)
-
     reward, problem, _ = guarded(Reward, place, settings)
+
+    def ask(lines):
+        asked = [json.loads(line) for line in lines]
+        ids = [question["id"] for question in asked]
+        answers, why, has_raised = guarded(reward.answer, asked) if reward else (None, problem, False)
+        if has_raised and len(lines) > 1:
+            # Which of them it fails for; parsed anew, since a function may change what it is given.
+            for line in lines:
+                ask([line])
+        else:
+            write(ids, answers or [{"error": why}] * len(ids))
+
     for lines in questions(source):
-        together = [lines] if reward and reward.is_batched else [[line] for line in lines]
-        for lines in together:
-            answers, why, has_raised = ask(lines)
-            if has_raised and len(lines) > 1:
-                # Which of them it fails for.
-                for line in lines:
-                    answers, why, _ = ask([line])
-                    write([line], answers or [{"error": why}])
-            else:
-                write(lines, answers or [{"error": why}] * len(lines))
+        for together in [lines] if reward and reward.is_batched else [[line] for line in lines]:
+            ask(together)
 
 
 main()
