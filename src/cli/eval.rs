@@ -27,7 +27,7 @@ use crate::policy::{
 use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
-    ConfidenceSummary, EvalFolder, EvalProgress, EvalRecord, MaskCost, RunFolders, SpeedSummary,
+    EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary,
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
@@ -254,15 +254,12 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
                     .as_ref()
                     .and_then(|all| all[place].as_ref());
                 let asked = TargetInput { rows, ..asked }.for_variant(variant);
-                Some((&rows.set, answers(target, &asked, &mut loaded)?.0))
+                let (records, _) = answers(target, &asked, &mut loaded)?;
+                Some((rows.set.clone(), records))
             }
             None => None,
         };
         let (records, speed) = answers(target, &asked.for_variant(variant.as_ref()), &mut loaded)?;
-        let fitted_on = fitted_on
-            .as_ref()
-            .map(|(set, records)| (*set, &records[..]));
-        let confidence = ConfidenceSummary::new(&records, fitted_on).map(Box::new);
         let description = variant
             .as_ref()
             .map(Variant::description)
@@ -271,7 +268,12 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
             prompts: description,
             ..result(&about, target.name.clone(), records)
         };
-        (result.summary.speed, result.summary.confidence) = (speed, confidence);
+        result.summary.speed = speed;
+        if let (Some(confidence), Some((set, fitted_on))) =
+            (&mut result.summary.confidence, fitted_on)
+        {
+            confidence.held_out = Some(HeldOut::new(set, &fitted_on, &result.records));
+        }
         let valid = percent(result.summary.valid);
         let time = duration(start.elapsed().as_secs_f64());
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));

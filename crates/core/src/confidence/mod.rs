@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::dataset::PromptRow;
-use crate::score::Scorer;
+use crate::score::Score;
 use crate::text::THINK_MARKS;
 
 pub use leaf_spans::{LeafSpan, is_number_byte, is_white_space, leaf_spans};
@@ -101,9 +100,8 @@ impl AnswerConfidence {
         leaves.try_fold(1.0, |sum, leaf| Some(join(sum, leaf.confidence?)))
     }
 
-    /// Marks the leaves that are right, and those that the prompt states.
-    pub fn judge(&mut self, completion: &str, scorer: &Scorer, row: &PromptRow) {
-        let score = scorer.score(completion, Some(row));
+    /// Marks the leaves that are right by the completion's score, and those that the prompt states.
+    pub fn judge(&mut self, completion: &str, score: &Score) {
         let spans = spans_of(completion);
         let starts: HashMap<usize, &str> = spans
             .iter()

@@ -124,11 +124,11 @@ impl Conversation {
             unanswered: row.turn_count() - self.answers.len(),
             ..EvalRecord::default()
         };
-        if let [answer] = &self.answers[..]
+        if let ([answer], [score]) = (&self.answers[..], &self.scores[..])
             && !answer.written.is_empty()
         {
             let mut confidence = confidence_of_tokens(&answer.written);
-            confidence.judge(&answer.text, scorer, row);
+            confidence.judge(&answer.text, score);
             record.confidence = Some(Box::new(confidence));
         }
         scorer.join(&mut self.scores.iter_mut().collect::<Vec<_>>());

@@ -14,9 +14,8 @@ use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    ConfidenceSummary, EvalRecord, EvalSummary, RunDirectory, RunError, RunState, StoredTarget,
-    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
-    task_folder,
+    EvalRecord, EvalSummary, HeldOut, RunDirectory, RunError, RunState, StoredTarget, entries,
+    eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256, task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -287,10 +286,9 @@ impl EvalResult {
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
         let stored = StoredTarget::read(&id.folder, &id.target);
         let mut summary = EvalSummary::from_records(&records);
-        if summary.confidence.is_some() {
-            let fitted_on = id.fitted_on()?;
-            let fitted_on = fitted_on.as_ref().map(|(set, records)| (set, &records[..]));
-            summary.confidence = ConfidenceSummary::new(&records, fitted_on).map(Box::new);
+        if let Some(confidence) = &mut summary.confidence {
+            let held_out = |(set, fitted_on): (_, Vec<_>)| HeldOut::new(set, &fitted_on, &records);
+            confidence.held_out = id.fitted_on()?.map(held_out);
         }
         let result = Self {
             name: id.name(with_folder),

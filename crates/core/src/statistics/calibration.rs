@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compare::Interval;
 use super::rates::{wilson, wilson_by_prompt};
+use crate::dataset::{GOLDEN, mix};
 
 /// A stated probability, and whether it came true.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,20 +124,21 @@ pub fn calibration_error(documents: &[Vec<Forecast>]) -> Option<Interval> {
         return None;
     }
     let estimate = all.error();
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    // SplitMix64 from the state GOLDEN.
+    let mut random = (2_u64..).map(|count| mix(GOLDEN.wrapping_mul(count)));
     let mut resampled: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let mut sum = Gaps::default();
-            for _ in 0..gaps.len() {
-                sum.add(&gaps[split_mix(&mut random) as usize % gaps.len()]);
+            for bits in random.by_ref().take(gaps.len()) {
+                sum.add(&gaps[bits as usize % gaps.len()]);
             }
             sum.error()
         })
         .collect();
     let drawn = |_| {
         let mut sum = Gaps::default();
-        for one in documents.iter().flatten() {
-            let is_right = (split_mix(&mut random) >> 11) as f64 / UNIT < one.confidence;
+        for (one, bits) in documents.iter().flatten().zip(random.by_ref()) {
+            let is_right = (bits >> 11) as f64 / UNIT < one.confidence;
             sum.count(&Forecast { is_right, ..*one });
         }
         sum.error()
@@ -168,15 +170,6 @@ pub fn calibration_error(documents: &[Vec<Forecast>]) -> Option<Interval> {
             .max(farthest)
             .clamp(estimate, 1.0),
     })
-}
-
-/// The next number of SplitMix64.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
 }
 
 /// The confidence at a temperature: its logit, divided. 1 changes nothing.

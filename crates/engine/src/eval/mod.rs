@@ -92,75 +92,63 @@ pub fn evaluate(
         ..
     } = policy.converse(&questions, settings, Some(watch))?;
     let scorer = settings.tasks[0].scorer;
-    let Some(constraints) = asked.confidence else {
-        return records(prompts, conversations, scorer, rollout_seconds);
-    };
-    let token_ids = |conversation: &Conversation| {
-        let first = conversation.turns.first();
-        first.map_or_else(Vec::new, |turn| turn.completion.token_ids.clone())
-    };
-    let completions: Vec<Vec<Vec<u32>>> = conversations
-        .iter()
-        .map(|samples| samples.iter().map(token_ids).collect())
-        .collect();
+    let confidences = asked
+        .confidence
+        .map(|constraints| confidences(policy, prompts, constraints, &conversations))
+        .transpose()?;
     let mut records = records(prompts, conversations, scorer, rollout_seconds)?;
-    add_confidences(
-        policy,
-        prompts,
-        constraints,
-        &completions,
-        scorer,
-        &mut records,
-    )?;
+    for (record, confidence) in records.iter_mut().zip(confidences.into_iter().flatten()) {
+        record.confidence = Some(Box::new(confidence));
+    }
     Ok(records)
 }
 
-/// Adds the confidence of each value to the records of `conversations`, of one turn each.
-/// `constraints`: of the task, whether answers were sampled under them or not.
+/// The confidence of each value of all conversations, of one turn each. `constraints`: of the task,
+/// whether answers were sampled under them or not.
 ///
 /// # Errors
 /// [`EvalError`].
-fn add_confidences(
+fn confidences(
     policy: &Policy,
     prompts: &[Prompt],
     constraints: &TaskConstraints,
-    completions: &[Vec<Vec<u32>>],
-    scorer: &Scorer,
-    records: &mut [EvalRecord],
-) -> Result<(), EvalError> {
+    conversations: &[Vec<Conversation>],
+) -> Result<Vec<AnswerConfidence>, EvalError> {
     let (model, _) = policy.model_of(PolicyVersion::Trained);
     let reading = ReadingModel { model, own: None };
     let mut compiled = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         compiled.push(constraints.for_row(&prompt.row, &prompt.text)?);
     }
-    let given = prompts.iter().zip(&compiled).zip(completions);
-    let given = given.flat_map(|((prompt, constraint), completions)| {
-        completions.iter().map(|completion| GivenAnswer {
+    let given = prompts.iter().zip(&compiled).zip(conversations);
+    let given = given.flat_map(|((prompt, constraint), samples)| {
+        samples.iter().map(|conversation| GivenAnswer {
             prompt: &prompt.token_ids,
-            completion,
+            completion: conversation
+                .turns
+                .first()
+                .map_or(&[], |turn| &turn.completion.token_ids),
             vocabulary: constraint.vocabulary(),
             constraint: Some(constraint),
         })
     });
     let given: Vec<GivenAnswer<'_>> = given.collect();
     let read = |answer: &GivenAnswer<'_>| answer_confidence(reading, answer);
-    let mut found = policy.threads.map(&given, read)?.into_iter();
-    let mut rest = records;
-    for (prompt, completions) in prompts.iter().zip(completions) {
-        let (own, others) = rest.split_at_mut(completions.len());
-        rest = others;
-        let mut judged: Vec<AnswerConfidence> = found.by_ref().take(own.len()).collect();
-        for (record, confidence) in own.iter().zip(&mut judged) {
-            confidence.judge(&record.completion, scorer, &prompt.row);
+    let mut found = policy.threads.map(&given, read)?;
+    let mut rest = found.iter_mut();
+    for samples in conversations {
+        let mut judged = Vec::with_capacity(samples.len());
+        for (conversation, confidence) in samples.iter().zip(rest.by_ref()) {
+            let Some(turn) = conversation.turns.first() else {
+                judged.push(("", confidence));
+                continue;
+            };
+            confidence.judge(&turn.text, &turn.score);
+            judged.push((turn.text.as_str(), confidence));
         }
-        let texts = own.iter().map(|record| record.completion.as_str());
-        set_agreement(&mut texts.zip(&mut judged).collect::<Vec<_>>());
-        for (record, confidence) in own.iter_mut().zip(judged) {
-            record.confidence = Some(Box::new(confidence));
-        }
+        set_agreement(&mut judged);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Records of conversations, in prompt order. `seconds`: of all together.

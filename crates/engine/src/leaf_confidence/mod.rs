@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Result;
+use rayon::prelude::*;
 
 use crate::confidence::{
     Among, AnswerConfidence, LeafConfidence, LeafSpan, is_number_byte, is_white_space, leaf_spans,
 };
 use crate::constraint::{Constraint, Vocabulary};
 use crate::model::Decoder;
+use crate::score::on_every_core;
 use crate::update::{pack, read_logits};
 
 /// A completion to read.
@@ -83,7 +85,12 @@ pub fn answer_confidence(
                 }
                 None => {
                     let share = |part: &Part| walked.share(answer, part, &logits[&part.position]);
-                    parts.iter().map(share).product()
+                    let shares: Vec<f64> = match reading.model.device().is_cpu() {
+                        // Other threads read other answers.
+                        true => parts.iter().map(share).collect(),
+                        false => on_every_core(|| parts.par_iter().map(share).collect()),
+                    };
+                    shares.iter().product()
                 }
             });
         }
@@ -250,27 +257,25 @@ impl Walked {
         let (own, vocabulary) = (answer.completion[part.position], answer.vocabulary);
         let token = &vocabulary.bytes[own as usize];
         let (before, kept) = (&token[..part.before], &token[..part.until]);
+        let mask = self.masks.get(&part.position);
         let (mut most, mut allowed) = (f32::NEG_INFINITY, Vec::new());
-        for (id, logit) in (0..).zip(logits).take(vocabulary.bytes.len()) {
-            let bytes = vocabulary.bytes[id as usize].as_slice();
-            if !self.is_allowed(part.position, id) || !bytes.starts_with(before) {
+        for ((id, logit), bytes) in (0..).zip(logits).zip(&vocabulary.bytes) {
+            if mask.is_some_and(|mask| !is_set(mask, id)) || !has_start(bytes, before) {
                 continue;
             }
             if part.is_first && !begins_value(bytes, part.before) {
                 continue;
             }
+            let is_ended = || match bytes.get(part.until) {
+                Some(next) => !is_number_byte(*next),
+                // A stop token ends a number that is the whole answer.
+                None => part.until == 0 && vocabulary.stop_ids.contains(&id),
+            };
             let is_alike = id == own
                 || match part.ends {
                     Ends::No => false,
-                    Ends::WithLastByte => bytes.starts_with(kept),
-                    Ends::BeforeNext => {
-                        bytes.starts_with(kept)
-                            && match bytes.get(part.until) {
-                                Some(next) => !is_number_byte(*next),
-                                // A stop token ends a number that is the whole answer.
-                                None => part.until == 0 && vocabulary.stop_ids.contains(&id),
-                            }
-                    }
+                    Ends::WithLastByte => has_start(bytes, kept),
+                    Ends::BeforeNext => has_start(bytes, kept) && is_ended(),
                 };
             most = most.max(*logit);
             allowed.push((*logit, is_alike));
@@ -283,16 +288,17 @@ impl Walked {
         }
         if all > 0.0 { alike / all } else { 0.0 }
     }
-
-    fn is_allowed(&self, position: usize, id: u32) -> bool {
-        let mask = self.masks.get(&position);
-        mask.is_none_or(|mask| is_set(mask, id))
-    }
 }
 
 /// Whether a token has a value's first byte after `before` others.
 fn begins_value(bytes: &[u8], before: usize) -> bool {
     bytes.get(before).is_some_and(|byte| !is_white_space(*byte))
+}
+
+/// As `starts_with`, which calls `memcmp` for each token of the vocabulary, mostly with an empty
+/// `start`.
+fn has_start(bytes: &[u8], start: &[u8]) -> bool {
+    bytes.len() >= start.len() && bytes.iter().zip(start).all(|(one, other)| one == other)
 }
 
 fn is_set(mask: &[u32], id: u32) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Result;
 
-use super::{GivenAnswer, Logits, Part, ReadingModel, Walked, begins_value, is_set};
+use super::{GivenAnswer, Logits, Part, ReadingModel, Walked, begins_value, has_start, is_set};
 use crate::confidence::{LeafSpan, is_number_byte};
 use crate::constraint::Constraint;
 use crate::update::{pack, read_logits};
@@ -109,25 +109,26 @@ impl Search<'_> {
     fn expand(&mut self, beginning: &Beginning, logits: &[f32], mask: &[u32]) -> bool {
         let vocabulary = self.answer.vocabulary;
         let is_first = beginning.tokens.is_empty();
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |logit: f32| f64::from(logit - most).exp();
-        let all: f64 = logits.iter().map(|logit| weight(*logit)).sum();
-        let mut choices = 0;
-        for (id, logit) in (0..).zip(logits).take(vocabulary.bytes.len()) {
-            let bytes = vocabulary.bytes[id as usize].as_slice();
+        let mut choices = Vec::new();
+        for ((id, logit), bytes) in (0..).zip(logits).zip(&vocabulary.bytes) {
             if !is_set(mask, id) {
                 continue;
             }
             let own = match is_first {
-                true if !bytes.starts_with(self.before) => continue,
+                true if !has_start(bytes, self.before) => continue,
                 true if !begins_value(bytes, self.before.len()) => continue,
                 true => &bytes[self.before.len()..],
                 false => bytes,
             };
-            choices += 1;
-            if choices > MAX_CHOICES.min(vocabulary.bytes.len() / MAX_SHARE) {
+            if choices.len() == MAX_CHOICES.min(vocabulary.bytes.len() / MAX_SHARE) {
                 return false;
             }
+            choices.push((id, logit, own));
+        }
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| f64::from(logit - most).exp();
+        let all: f64 = logits.iter().map(|logit| weight(*logit)).sum();
+        for (id, logit, own) in choices {
             let mass = beginning.mass * weight(*logit) / all;
             let value = [beginning.value.as_slice(), own].concat();
             match end_of_value(&value) {

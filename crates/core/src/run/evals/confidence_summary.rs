@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
-use crate::confidence::AnswerConfidence;
 use crate::statistics::{
     Forecast, Interval, ReliabilityBin, at_temperature, brier, calibration_error,
     fitted_temperature, reliability, threshold, wilson_by_prompt,
@@ -15,7 +14,7 @@ use crate::task::SetName;
 /// Share of the accepted documents that is to be exact.
 pub const PRECISION: f64 = 0.99;
 
-/// An eval's confidences. What is fitted on another set is in `held_out`.
+/// An eval's confidences.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfidenceSummary {
@@ -29,7 +28,7 @@ pub struct ConfidenceSummary {
     /// Answers without a confidence, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown: BTreeMap<String, usize>,
-    /// `None`: only one set was evaluated.
+    /// What is fitted on another set; `None`: only one set was evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
 }
@@ -93,13 +92,12 @@ struct Document {
 }
 
 impl ConfidenceSummary {
-    /// `None` if no record has confidences. `other`: another set of the same eval, to fit on.
-    pub fn new(records: &[EvalRecord], other: Option<(&SetName, &[EvalRecord])>) -> Option<Self> {
+    /// `None` if no record has confidences.
+    pub fn new(records: &[EvalRecord]) -> Option<Self> {
         if records.iter().all(|record| record.confidence.is_none()) {
             return None;
         }
         let documents = documents(records);
-        let held_out = other.map(|(set, fitted_on)| held_out(set, fitted_on, &documents));
         let mut unknown = BTreeMap::new();
         let reasons = records
             .iter()
@@ -111,7 +109,7 @@ impl ConfidenceSummary {
             documents: calibration(&documents, |document| &document.answers),
             agreement: (agreement.n > 0).then_some(agreement),
             unknown,
-            held_out,
+            held_out: None,
         })
     }
 }
@@ -129,7 +127,10 @@ fn documents(records: &[EvalRecord]) -> Vec<Document> {
         };
         document
             .answers
-            .extend(answer_forecast(confidence, is_exact));
+            .extend(confidence.least().map(|least| Forecast {
+                confidence: least,
+                is_right: is_exact,
+            }));
         for leaf in &confidence.leaves {
             let forecast = |confidence: f64| {
                 Some(Forecast {
@@ -142,14 +143,6 @@ fn documents(records: &[EvalRecord]) -> Vec<Document> {
         }
     }
     by_prompt.into_values().collect()
-}
-
-fn answer_forecast(confidence: &AnswerConfidence, is_right: bool) -> Option<Forecast> {
-    let confidence = confidence.least()?;
-    Some(Forecast {
-        confidence,
-        is_right,
-    })
 }
 
 type Part = fn(&Document) -> &Vec<Forecast>;
@@ -173,33 +166,36 @@ fn calibration_of(by_document: &[Vec<Forecast>]) -> Calibration {
     }
 }
 
-fn held_out(set: &SetName, fitted_on: &[EvalRecord], measured_on: &[Document]) -> HeldOut {
-    let fitted_on = documents(fitted_on);
-    let all = |documents: &[Document], part: Part| -> Vec<Forecast> {
-        documents.iter().flat_map(part).copied().collect()
-    };
-    let scaled = |part: Part| {
-        let temperature = fitted_temperature(&all(&fitted_on, part))?;
-        let scale = |one: &Forecast| Forecast {
-            confidence: at_temperature(one.confidence, temperature),
-            ..*one
+impl HeldOut {
+    /// Of records of the same eval: what is fitted on those of `set`, measured on the others.
+    pub fn new(set: SetName, fitted_on: &[EvalRecord], measured_on: &[EvalRecord]) -> Self {
+        let (fitted_on, measured_on) = (documents(fitted_on), documents(measured_on));
+        let all = |documents: &[Document], part: Part| -> Vec<Forecast> {
+            documents.iter().flat_map(part).copied().collect()
         };
-        let of_document = |document: &Document| part(document).iter().map(scale).collect();
-        let scaled = calibration_of(&measured_on.iter().map(of_document).collect::<Vec<_>>());
-        Some(Scaled {
-            temperature,
-            error: scaled.error,
-            brier: scaled.brier,
-        })
-    };
-    let answers: Part = |document| &document.answers;
-    let threshold = threshold(&all(&fitted_on, answers), PRECISION);
-    HeldOut {
-        set: set.clone(),
-        n: fitted_on.iter().map(|document| document.n).sum(),
-        values: scaled(|document| &document.values),
-        documents: scaled(answers),
-        acceptance: threshold.map(|threshold| Acceptance::at(threshold, measured_on)),
+        let scaled = |part: Part| {
+            let temperature = fitted_temperature(&all(&fitted_on, part))?;
+            let scale = |one: &Forecast| Forecast {
+                confidence: at_temperature(one.confidence, temperature),
+                ..*one
+            };
+            let of_document = |document: &Document| part(document).iter().map(scale).collect();
+            let scaled = calibration_of(&measured_on.iter().map(of_document).collect::<Vec<_>>());
+            Some(Scaled {
+                temperature,
+                error: scaled.error,
+                brier: scaled.brier,
+            })
+        };
+        let answers: Part = |document| &document.answers;
+        let threshold = threshold(&all(&fitted_on, answers), PRECISION);
+        Self {
+            set,
+            n: fitted_on.iter().map(|document| document.n).sum(),
+            values: scaled(|document| &document.values),
+            documents: scaled(answers),
+            acceptance: threshold.map(|threshold| Acceptance::at(threshold, &measured_on)),
+        }
     }
 }
 
@@ -248,7 +244,7 @@ fn rate(counts: &[(usize, usize)]) -> Interval {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::confidence::LeafConfidence;
+    use crate::confidence::{AnswerConfidence, LeafConfidence};
 
     fn record(id: usize, confidence: Option<f64>, exact: bool) -> EvalRecord {
         let leaf = |confidence: Option<f64>| LeafConfidence {
@@ -279,9 +275,8 @@ mod tests {
             .map(|id| record(id, Some(0.55 + id as f64 / 20.0), id >= 6))
             .chain([record(9, None, false)])
             .collect();
-        let set = SetName::from("eval");
-        let found = ConfidenceSummary::new(&test, Some((&set, &eval))).unwrap();
-        let held_out = found.held_out.unwrap();
+        let found = ConfidenceSummary::new(&test).unwrap();
+        let held_out = HeldOut::new("eval".into(), &eval, &test);
         let kept = held_out.acceptance.unwrap();
         assert!((kept.threshold - 0.8).abs() < 1e-9 && held_out.n == 10);
         assert_eq!((kept.accepted, kept.n), (4, 10));
@@ -295,22 +290,20 @@ mod tests {
 
     #[test]
     fn one_set_holds_nothing_out_and_no_record_has_no_summary() {
-        assert_eq!(ConfidenceSummary::new(&[EvalRecord::default()], None), None);
-        assert_eq!(ConfidenceSummary::new(&[], None), None);
-        let one = ConfidenceSummary::new(&[record(0, Some(0.9), true)], None).unwrap();
+        assert_eq!(ConfidenceSummary::new(&[EvalRecord::default()]), None);
+        assert_eq!(ConfidenceSummary::new(&[]), None);
+        let one = ConfidenceSummary::new(&[record(0, Some(0.9), true)]).unwrap();
         let error = one.documents.error.unwrap();
         assert!(one.held_out.is_none() && one.documents.n == 1);
         assert!(
             (error.estimate - 0.1).abs() < 1e-9 && error.high > 0.5,
             "{error:?}"
         );
-        let unknown = ConfidenceSummary::new(&[record(0, None, true)], None).unwrap();
+        let unknown = ConfidenceSummary::new(&[record(0, None, true)]).unwrap();
         assert_eq!((unknown.documents.n, unknown.documents.error), (0, None));
         // Nothing reaches the precision, and nothing can be fitted.
         let wrong = [record(0, Some(0.9), false)];
-        let set = SetName::from("eval");
-        let found = ConfidenceSummary::new(&wrong, Some((&set, &wrong))).unwrap();
-        let held_out = found.held_out.unwrap();
+        let held_out = HeldOut::new("eval".into(), &wrong, &wrong);
         assert!(held_out.acceptance.is_none() && held_out.documents.is_none());
     }
 }

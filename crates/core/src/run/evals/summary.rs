@@ -146,7 +146,7 @@ impl EvalSummary {
             endpoint: EndpointSummary::from_records(records).map(Box::new),
             samples: SampleSummary::from_records(&all).map(Box::new),
             speed: None,
-            confidence: ConfidenceSummary::new(records, None).map(Box::new),
+            confidence: ConfidenceSummary::new(records).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary
