@@ -37,8 +37,8 @@ pub use needs::{
     ModelDevice, RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{LineWork, score_stream};
-pub use scorer::forced_fields::ForcedField;
-pub(crate) use scorer::forced_fields::{forced_fields, values_of};
+pub(crate) use scorer::forced_fields::values_of;
+pub use scorer::forced_fields::{ForcedField, forced_fields};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::AgentOptionError;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Scorer;
-use crate::dataset::{PromptRow, expected_target, schema_source};
+use crate::dataset::{PromptRow, expected_target, has_own_schema};
 use crate::exact_json;
 use crate::format::{shortened, shown_lines};
 use crate::score::answer::json::parse;
@@ -86,7 +86,11 @@ pub(crate) fn values_of(answer: &Value) -> Vec<StatedValue> {
 
 /// Fields that may be neither null nor missing, in the order of the answers. Rows with their own
 /// schema are not read.
-pub(crate) fn forced_fields(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<ForcedField> {
+pub fn forced_fields<'r>(
+    task: &Task,
+    scorer: &Scorer,
+    rows: impl IntoIterator<Item = &'r PromptRow>,
+) -> Vec<ForcedField> {
     let grounded = task
         .schema()
         .and_then(|_| Grounded::new(&*task.definition, task));
@@ -95,8 +99,8 @@ pub(crate) fn forced_fields(task: &Task, scorer: &Scorer, rows: &[PromptRow]) ->
         return Vec::new();
     };
     let answered: Vec<(&PromptRow, Value)> = rows
-        .iter()
-        .filter(|row| schema_source(row).is_none())
+        .into_iter()
+        .filter(|row| !has_own_schema(row))
         .filter_map(|row| Some((row, expected_target(row.expected.as_ref()?))))
         .collect();
     let answered: Vec<_> = answered
