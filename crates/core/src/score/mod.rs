@@ -14,7 +14,7 @@ mod scorer; // verdicts -> scores
 
 pub use answer::json;
 pub use answer::nullable_schema::with_null;
-pub(crate) use answer::stated_value::Leaf as StatedLeaf;
+pub(crate) use answer::stated_value::{Leaf as StatedLeaf, StatedValue};
 pub use definition::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use error::ScoreError;
 pub(crate) use grounded::mentions;
