@@ -28,6 +28,8 @@ use crate::task::{LeafRules, ScoreRules};
 
 pub use edits::Mutation;
 
+/// Mutants scored on the side: as one edits, and for a report.
+pub const QUICK_LIMIT: usize = 2_000;
 /// Mutants scored unless another limit is given: where a program is asked for each, and where a judge is.
 const DEFAULT_LIMIT: usize = 10_000;
 const DEFAULT_PROGRAM_LIMIT: usize = 500;
