@@ -15,6 +15,7 @@ use crate::score::answer::stated_value::{Leaf, StatedValue, state};
 use crate::score::grounded::Grounded;
 use crate::score::task::Task;
 use crate::score::verdict::Tier;
+use crate::task::unescaped;
 
 /// Rows whose prompts are searched, spread evenly.
 const MAX_ROWS: usize = 500;
@@ -94,8 +95,7 @@ pub fn forced_fields<'r>(
     let grounded = task
         .schema()
         .and_then(|_| Grounded::new(&*task.definition, task));
-    let asks_others = scorer.runs_programs() || scorer.asks_judge();
-    let Some(grounded) = grounded.filter(|_| !asks_others) else {
+    let Some(grounded) = grounded.filter(|_| !scorer.runs_programs()) else {
         return Vec::new();
     };
     let answered: Vec<(&PromptRow, Value)> = rows
@@ -194,7 +194,7 @@ impl Probe<'_> {
             let Some(members) = without.pointer_mut(parent).and_then(Value::as_object_mut) else {
                 break;
             };
-            members.remove(&key.replace("~1", "/").replace("~0", "~"));
+            members.remove(&unescaped(key));
             if is_valid(&without) {
                 return Some(false);
             }
