@@ -1,6 +1,8 @@
 //! Numbers and names as a person reads them: shares, bytes, times, counts, ids, places in a text, misspelt names. What
 //! is not known is `n/a`.
 
+use std::borrow::Borrow;
+
 pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "n/a".to_owned(), show)
 }
@@ -114,6 +116,15 @@ pub fn shortened_start(text: &str, most: usize) -> String {
     match text.chars().count().checked_sub(most) {
         None | Some(0) => text.to_owned(),
         Some(over) => format!("…{}", text.chars().skip(over + 1).collect::<String>()),
+    }
+}
+
+/// The first `most` names, and how many more there are: `a, b and 3 more`.
+pub fn listed<S: Borrow<str>>(names: &[S], most: usize) -> String {
+    let (shown, more) = names.split_at(names.len().min(most));
+    match more.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

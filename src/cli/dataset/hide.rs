@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::{Failure, Outcome, print_json};
+use super::super::{Failure, Outcome, print_json, replace_keeping};
 use super::import::path_of;
 use crate::dataset;
 use crate::exact_json;
-use crate::files::{Access, create_file, replace_file};
+use crate::files::{Access, create_file};
 use crate::format::counted;
 use crate::prompts::{FieldReport, HIDDEN_TAG, HiddenField, hide_values};
 use crate::score::{Scorer, Task};
@@ -97,27 +97,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     if !arguments.dry_run {
         let old = task.read(&file)?;
-        let text = String::from_utf8(old.clone().into_owned())?;
+        let text = std::str::from_utf8(&old)?;
         let line = |(index, line): (usize, &str)| match hidden.rows.get(&(index + 1)) {
             Some(row) => exact_json::write(row) + "\n",
             None => format!("{line}\n"),
         };
         let new: String = text.lines().enumerate().map(line).collect();
-        let fail = |error: std::io::Error| {
-            Failure::failed(format!(
-                "{}: {error}; choose another file",
-                target.display()
-            ))
-        };
         match &arguments.out {
-            Some(path) => create_file(path, new.as_bytes(), Access::Umask).map_err(fail)?,
+            Some(path) => create_file(path, new.as_bytes(), Access::Umask).map_err(|error| {
+                Failure::failed(format!("{}: {error}; choose another file", path.display()))
+            })?,
             None => {
-                let kept = target.with_file_name(format!(
-                    "{}.bak",
-                    target.file_name().unwrap_or_default().to_string_lossy()
-                ));
-                replace_file(&kept, &old, Access::Umask).map_err(fail)?;
-                replace_file(&target, new.as_bytes(), Access::Umask).map_err(fail)?;
+                replace_keeping(&target, &old, new.as_bytes())?;
             }
         }
     }

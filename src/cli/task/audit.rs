@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::{Failure, Outcome, print, print_json};
+use super::super::{Failure, Outcome, print, print_json, replace_keeping};
 use super::Choice;
 use crate::dataset;
-use crate::files::{Access, replace_file};
 use crate::format::percent;
 use crate::page::text::render;
 use crate::page::{Block, Level};
@@ -214,13 +213,7 @@ fn write(task: &Task, fields: &[String], schema: &str) -> Result<(), Failure> {
     let changed = task.with_definition_text(schema)?;
     Scorer::new(&changed)?;
     let path = task.path(file)?;
-    let old = path.with_file_name(format!("{file}.bak"));
-    let fail = |path: &std::path::Path, error: std::io::Error| {
-        Failure::failed(format!("{}: {error}", path.display()))
-    };
-    replace_file(&old, task.definition_text.as_bytes(), Access::Umask)
-        .map_err(|error| fail(&old, error))?;
-    replace_file(&path, schema.as_bytes(), Access::Umask).map_err(|error| fail(&path, error))?;
+    let old = replace_keeping(&path, task.definition_text.as_bytes(), schema.as_bytes())?;
     eprintln!(
         "{}: null is allowed in {}; the old schema is {}",
         path.display(),

@@ -18,8 +18,7 @@ use crate::prompts::{
     CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
     data_problems, search_rows, similar_prompts,
 };
-use crate::score::audit::audit;
-use crate::score::{PartValue, RewardPart, Scorer, Task};
+use crate::score::{PartValue, RewardPart, Scorer, Task, forced_fields};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
@@ -248,9 +247,9 @@ fn check_absent(
         let mut rules = rules.map(|rule| rule.replace(".*", ""));
         rules.any(|rule| rule == ALL_FIELDS || format!("{path}.").starts_with(&format!("{rule}.")))
     };
-    let refusing: Vec<String> = audit(task, scorer, rows)
+    let refusing: Vec<String> = forced_fields(task, scorer, rows)
         .into_iter()
-        .filter_map(|finding| Some(finding.forced?.path))
+        .map(|field| field.path)
         .filter(is_paid)
         .collect();
     if !refusing.is_empty() {

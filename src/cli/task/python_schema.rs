@@ -1,6 +1,6 @@
 //! `task new --schema module:Class`: the JSON Schema of a Pydantic class, from the user's Python.
 
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::super::Failure;
+use super::trust::says_yes;
 use crate::files;
+use crate::format::listed;
 use crate::run::sha256;
 use crate::score::Trust;
 use crate::secrets::visible;
@@ -156,9 +158,7 @@ impl PythonClass {
                 ))
             );
             eprintln!("Trust it, as it is now? [y/N]");
-            let mut answer = String::new();
-            std::io::stdin().lock().read_line(&mut answer)?;
-            if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            if !says_yes()? {
                 let message = format!(
                     "{} is not trusted and was not imported; --trust answers yes",
                     self.source
@@ -224,13 +224,7 @@ impl PythonClass {
             }
             Some(module) => format!("install it: {python} -m pip install {module}"),
             None if !printed.classes.is_empty() => {
-                let shown: Vec<&str> = printed
-                    .classes
-                    .iter()
-                    .take(MAX_NAMED)
-                    .map(String::as_str)
-                    .collect();
-                format!("classes there: {}", shown.join(", "))
+                format!("classes there: {}", listed(&printed.classes, MAX_NAMED))
             }
             None => format!("correct it: {python} must import it and know its JSON Schema"),
         };
@@ -262,16 +256,12 @@ fn notes(label: &str, validators: &[Validator]) -> Vec<String> {
         };
         format!("{} of {place} ({})", one.validator, one.kind)
     };
-    let shown: Vec<String> = validators.iter().take(MAX_NAMED).map(named).collect();
-    let more = match validators.len().saturating_sub(MAX_NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let names: Vec<String> = validators.iter().map(named).collect();
     let mut notes = vec![format!("schema of {label}")];
-    if !shown.is_empty() {
+    if !names.is_empty() {
         notes.push(format!(
-            "warning: JSON Schema does not know these validators, so answers that they refuse are valid here: {}{more}; write them as keywords, or score with `kind = \"command\"`",
-            shown.join(", ")
+            "warning: JSON Schema does not know these validators, so answers that they refuse are valid here: {}; write them as keywords, or score with `kind = \"command\"`",
+            listed(&names, MAX_NAMED)
         ));
     }
     notes

@@ -26,6 +26,12 @@ pub(super) struct Arguments {
     revoke: bool,
 }
 
+pub(super) fn says_yes() -> Result<bool, Failure> {
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let mut all = Trust::for_task(&task)?;
@@ -116,9 +122,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             );
         }
         println!("Trust {}, as they are now? [y/N]", Trust::counts(&all));
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !says_yes()? {
             return Err(Failure::failed(format!(
                 "not trusted: the {} will not be used",
                 subjects.join(" and the ")

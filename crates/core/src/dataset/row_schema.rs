@@ -40,22 +40,23 @@ impl SchemaSource {
     }
 }
 
+/// A row's `schema`, and its `response_format`, which counts without one.
+fn given(row: &PromptRow) -> [Option<&Value>; 2] {
+    let given = |key: &str| row.fields.get(key).filter(|value| !value.is_null());
+    let format = given("response_format").filter(|format| format["type"] != "text");
+    [given("schema"), format]
+}
+
 /// A row's `schema`, else its `response_format`; `None` if it has the task's.
 pub(crate) fn schema_source(row: &PromptRow) -> Option<SchemaSource> {
-    let given = |key: &str| {
-        row.fields
-            .get(key)
-            .filter(|value| !value.is_null())
-            .cloned()
-    };
-    let format = || given("response_format").filter(|format| format["type"] != "text");
-    let schema = given("schema").map(SchemaSource::Schema);
-    schema.or_else(|| format().map(SchemaSource::Format))
+    let [schema, format] = given(row);
+    let schema = schema.cloned().map(SchemaSource::Schema);
+    schema.or_else(|| format.cloned().map(SchemaSource::Format))
 }
 
 /// Whether a row brings the schema of its answer; the kind of the task must be one that has a schema.
 pub fn has_own_schema(row: &PromptRow) -> bool {
-    schema_source(row).is_some()
+    given(row).iter().any(Option::is_some)
 }
 
 /// The JSON Schema of a row that has its own.

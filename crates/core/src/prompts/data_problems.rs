@@ -22,8 +22,6 @@ const MIN_SCORED: usize = 64;
 /// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
 /// Python takes 15 ms of CPU time.
 const MAX_WRONG: usize = 1_000;
-/// Rows whose prompts are searched for the expected values.
-const MAX_GROUNDED: usize = 500;
 /// Rows named beside the first that cannot be scored, each for another reason.
 const MAX_OTHER_REASONS: usize = 8;
 
@@ -186,13 +184,7 @@ fn made_up_values(
     set: PromptSet,
     rows: &[&PromptRow],
 ) -> Vec<DataProblem> {
-    let step = rows.len().div_ceil(MAX_GROUNDED).max(1);
-    let rows: Vec<PromptRow> = rows
-        .iter()
-        .step_by(step)
-        .map(|row| (*row).clone())
-        .collect();
-    let fields = forced_fields(task, scorer, &rows);
+    let fields = forced_fields(task, scorer, rows.iter().copied());
     let some = fields.iter().filter(|field| field.is_unstated_in_some());
     some.map(|field| DataProblem {
         kind: DataProblemKind::MadeUp,

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use crate::dataset::{PromptRow, expected_target, mix, text_hash};
-use crate::score::{Scorer, StatedLeaf, Task, Tier, mentions, values_of};
+use crate::dataset::{PromptRow, expected_target, has_own_schema, mix, text_hash};
+use crate::score::{Scorer, StatedLeaf, StatedValue, Task, Tier, mentions, values_of};
 
 /// Added to the tags of a changed row, so that its rates are told apart.
 pub const HIDDEN_TAG: &str = "hidden";
@@ -183,17 +183,11 @@ impl Hide<'_> {
     }
 
     fn check_schema(&self, row: &PromptRow, path: &str) -> Result<(), String> {
+        let is_right = |own: &Value| self.is_valid(own, row);
         let allows = self.with_null(row).is_none_or(|hidden| {
-            self.is_valid(&hidden, row)
-                || row
-                    .expected
-                    .as_ref()
-                    .is_none_or(|own| !self.is_valid(own, row))
+            self.is_valid(&hidden, row) || !row.expected.as_ref().is_some_and(is_right)
         });
-        let has_own = ["schema", "response_format"]
-            .iter()
-            .any(|key| row.fields.get(key).is_some_and(|value| !value.is_null()));
-        if allows || has_own {
+        if allows || has_own_schema(row) {
             return Ok(());
         }
         Err(format!(
@@ -213,40 +207,31 @@ impl Hide<'_> {
             return Err("it has later turns or a demonstration".to_owned());
         }
         let values = self.values(row);
-        let expected = self
-            .with_null(row)
-            .ok_or("`expected` has several right answers")?;
+        let own = row.expected.as_ref();
+        let target = own.map(expected_target).unwrap_or_default();
         let same = |(pointer, _): &(String, StatedLeaf)| {
-            let own = row.expected.as_ref().and_then(|own| own.pointer(pointer));
-            let target = row.expected.as_ref().map(expected_target);
-            own == target.as_ref().and_then(|target| target.pointer(pointer))
+            own.and_then(|own| own.pointer(pointer)) == target.pointer(pointer)
         };
-        if !values.iter().all(same) {
-            return Err("`expected` has several right answers".to_owned());
-        }
+        let expected = self.with_null(row).filter(|_| values.iter().all(same));
+        let expected = expected.ok_or("`expected` has several right answers")?;
+        let stated = mentions(row);
+        let mut others = values_of(&target);
+        others.retain(|other| other.path != self.path && !stated(&other.leaf).is_empty());
         let mut hidden = row.clone();
         for (_, leaf) in &values {
-            let texts = self.aliases(leaf);
-            if mentions(row, leaf).is_empty()
-                && texts.iter().all(|text| mentions(row, text).is_empty())
-            {
+            let mut leaves = vec![leaf.clone()];
+            leaves.extend(self.aliases(leaf));
+            if leaves.iter().all(|leaf| stated(leaf).is_empty()) {
                 return Err("the prompt does not state the value".to_owned());
             }
-            for leaf in std::iter::once(leaf).chain(&texts) {
-                self.remove(&mut hidden, row, leaf)?;
+            for leaf in &leaves {
+                remove(&mut hidden, &others, leaf)?;
             }
         }
-        hidden.expected = Some(expected);
-        if let Some(other) = self.lost(row, &hidden) {
-            return Err(format!("the same text states {other}"));
-        }
-        let expected = hidden
-            .expected
-            .as_ref()
-            .filter(|expected| self.is_valid(expected, &hidden));
-        match expected {
-            Some(_) => Ok(hidden),
-            None => Err("its schema allows no null there".to_owned()),
+        hidden.expected = Some(expected.clone());
+        match self.is_valid(&expected, &hidden) {
+            true => Ok(hidden),
+            false => Err("its schema allows no null there".to_owned()),
         }
     }
 
@@ -265,67 +250,48 @@ impl Hide<'_> {
             .map(|alias| StatedLeaf::Text(alias.clone()))
             .collect()
     }
+}
 
-    /// Removes every mention of a value.
-    fn remove(
-        &self,
-        hidden: &mut PromptRow,
-        row: &PromptRow,
-        leaf: &StatedLeaf,
-    ) -> Result<(), String> {
-        for _ in 0..MAX_MENTIONS {
-            let Some((message, span)) = self.first_mention(hidden, leaf) else {
-                return Ok(());
-            };
-            let text = hidden.messages[message].content.clone();
-            let span = with_ends(&text, span, leaf);
-            let mut best = None;
-            for removed in without(&text, span) {
-                hidden.messages[message].content = removed;
-                if self.lost(row, hidden).is_none() {
-                    best = Some(());
-                    break;
-                }
-            }
-            if best.is_none() {
-                // Reported by the caller, with the text that keeps most.
-                return match self.lost(row, hidden) {
-                    Some(other) => Err(format!("the same text states {other}")),
-                    None => Ok(()),
-                };
-            }
-        }
-        Err("the prompt states the value too often".to_owned())
-    }
-
-    fn first_mention(&self, row: &PromptRow, leaf: &StatedLeaf) -> Option<(usize, Range<usize>)> {
-        if let Some(found) = mentions(row, leaf).into_iter().next() {
-            return Some(found);
-        }
-        // A sign such as `€` has no words.
-        let StatedLeaf::Text(sign) = leaf else {
-            return None;
+/// Removes every mention of a value from a row that states the others.
+fn remove(hidden: &mut PromptRow, others: &[StatedValue], leaf: &StatedLeaf) -> Result<(), String> {
+    for _ in 0..MAX_MENTIONS {
+        let Some((message, span)) = first_mention(hidden, leaf) else {
+            return Ok(());
         };
-        if sign.is_empty() || sign.contains(char::is_alphanumeric) {
-            return None;
+        let text = hidden.messages[message].content.clone();
+        let mut lost = None;
+        for removed in without(&text, with_ends(&text, span, leaf)) {
+            hidden.messages[message].content = removed;
+            let stated = mentions(hidden);
+            lost = others.iter().find(|other| stated(&other.leaf).is_empty());
+            if lost.is_none() {
+                break;
+            }
         }
-        let sources = row.messages.iter().enumerate();
-        let mut sources = sources.filter(|(_, turn)| matches!(&*turn.role, "user" | "tool"));
-        sources.find_map(|(message, turn)| {
-            let start = turn.content.find(sign)?;
-            Some((message, start..start + sign.len()))
-        })
+        if let Some(other) = lost {
+            return Err(format!("the same text states {}", other.path.join(".")));
+        }
     }
+    Err("the prompt states the value too often".to_owned())
+}
 
-    /// Another field whose value `before` states, and `after` does not.
-    fn lost(&self, before: &PromptRow, after: &PromptRow) -> Option<String> {
-        let values = values_of(&expected_target(before.expected.as_ref()?));
-        let mut others = values.into_iter().filter(|value| value.path != self.path);
-        let other = others.find(|value| {
-            !mentions(before, &value.leaf).is_empty() && mentions(after, &value.leaf).is_empty()
-        });
-        other.map(|value| value.path.join("."))
+fn first_mention(row: &PromptRow, leaf: &StatedLeaf) -> Option<(usize, Range<usize>)> {
+    if let Some(found) = mentions(row)(leaf).into_iter().next() {
+        return Some(found);
     }
+    // A sign such as `€` has no words.
+    let StatedLeaf::Text(sign) = leaf else {
+        return None;
+    };
+    if sign.is_empty() || sign.contains(char::is_alphanumeric) {
+        return None;
+    }
+    let sources = row.messages.iter().enumerate();
+    let mut sources = sources.filter(|(_, turn)| matches!(&*turn.role, "user" | "tool"));
+    sources.find_map(|(message, turn)| {
+        let start = turn.content.find(sign)?;
+        Some((message, start..start + sign.len()))
+    })
 }
 
 /// The text without a value: without its line, if nothing but a label is on it; then, without the

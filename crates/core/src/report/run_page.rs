@@ -19,9 +19,6 @@ use crate::score::mutants::{self, MutationReport, mutation_report};
 use crate::score::{Scorer, Task};
 use crate::task::PromptSet;
 
-/// Broken expected answers that a report scores; `task audit --mutants` scores more.
-const MAX_MUTANTS: usize = 2_000;
-
 #[derive(Debug)]
 pub struct RunContext {
     pub launched: String,
@@ -216,7 +213,7 @@ fn broken_answers(folder: &Path) -> Option<MutationReport> {
         return None;
     }
     let rows = dataset::load(&task, PromptSet::Train).ok()?;
-    mutation_report(&task, &scorer, &rows, Some(MAX_MUTANTS), &|| true).ok()?
+    mutation_report(&task, &scorer, &rows, Some(mutants::QUICK_LIMIT), &|| true).ok()?
 }
 
 /// What differs from the previous run of the task, and the keys without their default.

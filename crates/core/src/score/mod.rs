@@ -14,7 +14,7 @@ mod scorer; // verdicts -> scores
 
 pub use answer::json;
 pub use answer::nullable_schema::with_null;
-pub(crate) use answer::stated_value::Leaf as StatedLeaf;
+pub(crate) use answer::stated_value::{Leaf as StatedLeaf, StatedValue};
 pub use definition::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use error::ScoreError;
 pub(crate) use grounded::mentions;
@@ -37,8 +37,8 @@ pub use needs::{
     ModelDevice, RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{LineWork, score_stream};
-pub use scorer::forced_fields::ForcedField;
-pub(crate) use scorer::forced_fields::{forced_fields, values_of};
+pub(crate) use scorer::forced_fields::values_of;
+pub use scorer::forced_fields::{ForcedField, forced_fields};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::AgentOptionError;

@@ -27,7 +27,9 @@ pub(crate) use normalisations::read_normalisations;
 pub use normalisations::{ALL_FIELDS, Normalisation, Normalisations};
 pub(crate) use parse::{read_reward, read_rules};
 pub(crate) use references::follow_references;
-pub use references::{decode_path, encode_path, encode_reference, escaped, referenced_part};
+pub use references::{
+    decode_path, encode_path, encode_reference, escaped, referenced_part, unescaped,
+};
 pub(crate) use resolve::{find_embedded, find_home};
 pub use resolve::{folder_of, known_names};
 pub(crate) use source::Home;

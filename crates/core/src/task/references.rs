@@ -207,8 +207,14 @@ fn from_host(document: &str, reference: &str) -> String {
     }
 }
 
+/// A name as a step of a JSON pointer.
 pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// The name that a step of a JSON pointer is.
+pub fn unescaped(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
 }
 
 pub fn encode_path(file: &str) -> String {

@@ -19,7 +19,7 @@ use super::positive::{Positive, Refusal};
 use crate::schema_keywords::{Draft as KnownDraft, Keyword};
 use crate::score::json::{self, Places};
 use crate::score::{MessageSchema, encode_references};
-use crate::task::decode_path;
+use crate::task::{decode_path, escaped};
 
 /// Base address of task files.
 pub(super) const HOME: &str = "task:///";
@@ -643,10 +643,6 @@ fn known_draft(draft: Draft) -> KnownDraft {
 
 fn inside((document, pointer): &Place, key: &str) -> Place {
     (*document, format!("{pointer}/{}", escaped(key)))
-}
-
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// JSON pointer to a contained value, by its address in memory.

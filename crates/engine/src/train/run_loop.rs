@@ -18,7 +18,7 @@ use super::step::grpo_steps;
 use super::supervised::sft_step;
 use super::trainer::Trainer;
 use crate::facts::{AlertLevel, SaveReason};
-use crate::format::counted;
+use crate::format::{counted, listed};
 use crate::policy::{PolicyVersion, demonstrated_tokens};
 use crate::prompts::rows_without_answer;
 use crate::run::events::{Alert, Eval};
@@ -264,14 +264,7 @@ fn untaught(trainer: &Trainer) -> Option<Alert> {
         .filter(|(_, shown)| shown.is_none())
         .map(|(prompt, _)| format!("`{}`", prompt.row.id))
         .collect();
-    let more = rows.len().saturating_sub(NAMED_ROWS);
-    let named = rows[..rows.len() - more].join(", ");
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    let sentence = format!("Rows without distillation: {named}{more}.");
+    let sentence = format!("Rows without distillation: {}.", listed(&rows, NAMED_ROWS));
     let suggestion = "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled.";
     let step = trainer.state.step;
     (!rows.is_empty()).then(|| Alert::new("untaught", AlertLevel::Info, step, sentence, suggestion))

@@ -159,12 +159,12 @@ impl Grounded {
     }
 }
 
-/// Places in a row's messages of the roles `user` and `tool` that state a value, by message: bytes
-/// of its content.
-pub(crate) fn mentions(row: &PromptRow, leaf: &Leaf) -> Vec<(usize, Range<usize>)> {
-    let (_, places) = Search::new(row).places(leaf);
+/// Finds the places in a row's messages of the roles `user` and `tool` that state a value, by
+/// message: bytes of its content.
+pub(crate) fn mentions(row: &PromptRow) -> impl Fn(&Leaf) -> Vec<(usize, Range<usize>)> {
+    let search = Search::new(row);
     let place = |Place { message, span }| (message, span);
-    places.into_iter().map(place).collect()
+    move |leaf| search.places(leaf).1.into_iter().map(place).collect()
 }
 
 fn summed(

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
+use crate::format::{counted, listed, shortened, shown_lines};
 use crate::page::{Bar, Block, Cell, Level};
 use crate::score::answer::json::parse_prefix;
 use crate::score::definition::degenerate_answers::{self, FillStyle};
@@ -208,18 +209,13 @@ fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
         return Vec::new();
     };
     let names: Vec<&str> = forced.iter().map(|field| field.path.as_str()).collect();
-    let (shown, more) = names.split_at(names.len().min(MAX_NAMED));
-    let more = match more.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     let may_not = match forced.len() {
         1 => "may not be null",
         _ => "may not be null or missing",
     };
     let pays = format!(
-        "{}{more} {may_not}, so where a prompt does not state one the answer must make it up: `{}` earns {:.2} with a made-up {}, {:.2} with null",
-        shown.join(", "),
+        "{} {may_not}, so where a prompt does not state one the answer must make it up: `{}` earns {:.2} with a made-up {}, {:.2} with null",
+        listed(&names, MAX_NAMED),
         visible(&worst.made_up),
         worst.reward_of_made_up,
         worst.path,
@@ -253,7 +249,7 @@ fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
     if forced.iter().all(|field| field.unstated == 0) {
         blocks.push(Block::detail(format!(
             "every expected value is stated by its prompt ({} tried)",
-            crate::format::counted(first.rows, "row")
+            counted(first.rows, "row")
         )));
     }
     blocks
@@ -345,7 +341,7 @@ fn finding(
     } else {
         mean_reward(rewards.into_iter())
     };
-    let short: String = crate::format::shortened(&shown, 60);
+    let short: String = shortened(&shown, 60);
     let accepting: Vec<usize> = rows
         .iter()
         .zip(&scores)
@@ -358,8 +354,8 @@ fn finding(
         _ if !accepting.is_empty() => format!(
             "`{short}` is valid for {} of {}, {}: {advice}",
             accepting.len(),
-            crate::format::counted(rows.len(), "row"),
-            crate::format::shown_lines(&accepting)
+            counted(rows.len(), "row"),
+            shown_lines(&accepting)
         ),
         Tier::Valid if weak => {
             format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")

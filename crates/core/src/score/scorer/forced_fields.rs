@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Scorer;
-use crate::dataset::{PromptRow, expected_target, schema_source};
+use crate::dataset::{PromptRow, expected_target, has_own_schema};
 use crate::exact_json;
 use crate::format::{shortened, shown_lines};
 use crate::score::answer::json::parse;
@@ -15,6 +15,7 @@ use crate::score::answer::stated_value::{Leaf, StatedValue, state};
 use crate::score::grounded::Grounded;
 use crate::score::task::Task;
 use crate::score::verdict::Tier;
+use crate::task::unescaped;
 
 /// Rows whose prompts are searched, spread evenly.
 const MAX_ROWS: usize = 500;
@@ -86,17 +87,20 @@ pub(crate) fn values_of(answer: &Value) -> Vec<StatedValue> {
 
 /// Fields that may be neither null nor missing, in the order of the answers. Rows with their own
 /// schema are not read.
-pub(crate) fn forced_fields(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<ForcedField> {
+pub fn forced_fields<'r>(
+    task: &Task,
+    scorer: &Scorer,
+    rows: impl IntoIterator<Item = &'r PromptRow>,
+) -> Vec<ForcedField> {
     let grounded = task
         .schema()
         .and_then(|_| Grounded::new(&*task.definition, task));
-    let asks_others = scorer.runs_programs() || scorer.asks_judge();
-    let Some(grounded) = grounded.filter(|_| !asks_others) else {
+    let Some(grounded) = grounded.filter(|_| !scorer.runs_programs()) else {
         return Vec::new();
     };
     let answered: Vec<(&PromptRow, Value)> = rows
-        .iter()
-        .filter(|row| schema_source(row).is_none())
+        .into_iter()
+        .filter(|row| !has_own_schema(row))
         .filter_map(|row| Some((row, expected_target(row.expected.as_ref()?))))
         .collect();
     let answered: Vec<_> = answered
@@ -190,7 +194,7 @@ impl Probe<'_> {
             let Some(members) = without.pointer_mut(parent).and_then(Value::as_object_mut) else {
                 break;
             };
-            members.remove(&key.replace("~1", "/").replace("~0", "~"));
+            members.remove(&unescaped(key));
             if is_valid(&without) {
                 return Some(false);
             }

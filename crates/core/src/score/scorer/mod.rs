@@ -433,6 +433,7 @@ impl Scorer {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(Part::scored_by))
     }
 
+    /// Whether a program or a judge is asked.
     pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.are_asked_together)
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Runs, no_run};
 use crate::command_log::CommandLine;
-use crate::format::{bytes, counted, percent, short_id};
+use crate::format::{bytes, counted, listed, percent, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::report::{Entry, RunRow};
@@ -125,21 +125,15 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
                 "" => short_id(&run.id).to_owned(),
                 name => format!("{} ({name})", short_id(&run.id)),
             };
-            let names: Vec<String> = several.iter().take(MAX_NAMES).map(named).collect();
-            let more = several.len().saturating_sub(MAX_NAMES);
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
+            let names: Vec<String> = several.iter().map(named).collect();
             let checkpoints: usize = several
                 .iter()
                 .filter_map(row)
                 .map(|row| row.checkpoints.len())
                 .sum();
-            let names = names.join(", ");
             format!(
-                "{names}{more}: {}, {size} total.\nThis cannot be undone.",
+                "{}: {}, {size} total.\nThis cannot be undone.",
+                listed(&names, MAX_NAMES),
                 counted(checkpoints, "checkpoint")
             )
         }

@@ -10,13 +10,10 @@ use crate::dataset::PromptRow;
 use crate::message::{Change, Command, Sender, Work};
 use crate::prompts::audit_task;
 use crate::score::audit::audit;
-use crate::score::mutants::mutation_report;
+use crate::score::mutants::{QUICK_LIMIT, mutation_report};
 use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::shared::{LastScores, OpenTask, Shared};
 use crate::task::PromptSet;
-
-/// Broken expected answers that are scored as one edits; `grpo-tui task audit --mutants` scores more.
-const MAX_MUTANTS: usize = 2_000;
 
 pub(super) fn compute(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
@@ -85,7 +82,7 @@ pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
             return;
         }
         let keep_going = || sender.is_wanted();
-        let report = mutation_report(&task, &scorer, rows, Some(MAX_MUTANTS), &keep_going);
+        let report = mutation_report(&task, &scorer, rows, Some(QUICK_LIMIT), &keep_going);
         sender.send(move |schema: &mut Schema, shared| {
             if is_current(shared) {
                 schema.mutants = report.transpose();

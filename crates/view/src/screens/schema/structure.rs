@@ -2,7 +2,7 @@
 
 use crate::json_reader::{Kind, Node, Place, read};
 use crate::schema_keywords::{Keyword, KeywordValue};
-use crate::task::decode_path;
+use crate::task::{decode_path, escaped, unescaped};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
@@ -183,7 +183,7 @@ impl Structure {
     }
 
     fn step(&self, at: usize, step: &str) -> Option<usize> {
-        let step = step.replace("~1", "/").replace("~0", "~");
+        let step = unescaped(step);
         match self.node(at)?.kind {
             Kind::Array => self
                 .children(at)
@@ -204,7 +204,7 @@ impl Structure {
         for at in self.around(index) {
             let Some(node) = self.node(at) else { break };
             match (&node.key, node.parent) {
-                (Some(key), _) => steps.push(key.text.replace('~', "~0").replace('/', "~1")),
+                (Some(key), _) => steps.push(escaped(&key.text)),
                 (None, Some(parent)) => {
                     let place = self
                         .children(parent)

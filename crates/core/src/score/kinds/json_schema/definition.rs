@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::judge::SchemaJudge;
-use crate::dataset::{PromptRow, row_schema, schema_source};
+use crate::dataset::{PromptRow, has_own_schema, row_schema};
 use crate::score::definition::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
     ABSENT, ALIASES, ASSERT_FORMATS, AnswerSchema, Definition, FIELDS, FoundDefinition, GRADED,
@@ -132,7 +132,7 @@ impl Definition for SchemaFiles {
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let has_own = rows.iter().any(|row| schema_source(row).is_some());
+        let has_own = rows.iter().any(has_own_schema);
         let values = Self::lazy_values(&self.schema);
         let written = |(index, (name, value, advice)): (usize, (_, Value, _))| {
             if !has_own {

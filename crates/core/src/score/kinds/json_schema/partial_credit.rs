@@ -7,7 +7,7 @@ use serde_json::{Map, Value as SchemaValue};
 
 use super::schema::Violation;
 use crate::score::answer::json::{Kind, Value};
-use crate::task::decode_path;
+use crate::task::{decode_path, escaped};
 
 #[derive(Debug)]
 pub(super) struct Constraints {
@@ -229,7 +229,7 @@ impl Walk<'_> {
                 .and_then(|object| object.get(key))
                 .map(|member| &member.value);
             if member.is_some() || required.contains(key.as_str()) {
-                let key = key.replace('~', "~0").replace('/', "~1");
+                let key = escaped(key);
                 let (path, location) = (
                     format!("{}/{key}", place.path),
                     format!("{}/properties/{key}", place.location),

@@ -6,7 +6,7 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use super::schema_rewrite::ADDRESSES;
 use crate::score::answer::json::{self, Places, Value};
 use crate::score::error::ScoreError;
-use crate::task::{decode_path, encode_reference};
+use crate::task::{decode_path, encode_reference, escaped};
 
 /// Base address of the schema's own file.
 pub(super) const HOME: &str = "task:///";
@@ -199,10 +199,7 @@ fn find_address(
             .enumerate()
             .find_map(|(index, item)| find_address(item, format!("{pointer}/{index}"), is_wanted)),
         json::Kind::Object(object) => object.members().iter().find_map(|member| {
-            let inner = format!(
-                "{pointer}/{}",
-                member.key.replace('~', "~0").replace('/', "~1")
-            );
+            let inner = format!("{pointer}/{}", escaped(&member.key));
             match &member.value.kind {
                 json::Kind::String(target)
                     if ADDRESSES.contains(&&*member.key) && is_wanted(&member.key, target) =>

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::notation::{Notation, StructuredRules};
-use crate::dataset::{PromptRow, expected, schema_source};
+use crate::dataset::{PromptRow, expected, has_own_schema};
 use crate::score::answer::json;
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::answer::transcript::AnswerText;
@@ -132,7 +132,7 @@ impl Judge for Structured {
     fn row_problem(&self, row: &PromptRow) -> Option<String> {
         match self.rules.notation_of(Some(row)) {
             Ok(Notation::Json) => self.values.row_problem(row),
-            Ok(notation) => schema_source(row).is_some().then(|| {
+            Ok(notation) => has_own_schema(row).then(|| {
                 let name = notation.name();
                 format!("`schema` of the row: it counts for answers in JSON, not in {name}")
             }),

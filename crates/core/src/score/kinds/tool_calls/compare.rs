@@ -11,6 +11,7 @@ use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::verdict::field_compare::compare_members;
 use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{FailureClass, OrderedMap};
+use crate::task::escaped;
 
 /// Entry of `fields`: whether the right functions are called, as often as expected and in order.
 const CALLS: &str = "calls";
@@ -237,11 +238,7 @@ fn wrong_arguments(
     };
     let mut of = |argument: &str, message: String, offset: Option<usize>| Violation {
         message: format!("argument {argument:?} of {}: {message}", shorten(call.name)),
-        instance_path: format!(
-            "/{}/arguments/{}",
-            pair.call,
-            argument.replace('~', "~0").replace('/', "~1")
-        ),
+        instance_path: format!("/{}/arguments/{}", pair.call, escaped(argument)),
         schema_path: String::new(),
         offset: offset.map_or(call.name_at, |offset| places.locate(offset)),
         class: FailureClass::WrongValue,

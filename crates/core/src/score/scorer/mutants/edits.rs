@@ -209,15 +209,17 @@ pub(super) fn of_value(
                 answer,
             }));
         };
-        let with = |value: Option<Value>| Some(replaced(answer, &site.place, value?));
+        let with = |value: Option<Value>| {
+            let value = value?;
+            Some(changed(answer, &site.place, |place| *place = value))
+        };
         if let Some((Step::Member(name), above)) = site.place.split_last() {
-            let members = value_at(answer, above).and_then(Value::as_object);
-            let rest = members.map(|members| {
-                let rest = members.iter().filter(|(member, _)| member != name);
-                let rest = rest.map(|(name, value)| (name.clone(), value.clone()));
-                replaced(answer, above, Value::Object(rest.collect()))
+            let rest = changed(answer, above, |above| {
+                if let Some(members) = above.as_object_mut() {
+                    members.shift_remove(*name);
+                }
             });
-            add(Mutation::Dropped, rest);
+            add(Mutation::Dropped, Some(rest));
         }
         match site.value {
             Value::Array(items) => {
@@ -375,8 +377,8 @@ fn value_at<'v>(value: &'v Value, place: &[Step<'_>]) -> Option<&'v Value> {
     })
 }
 
-/// The answer with another value at a place.
-fn replaced(answer: &Value, place: &[Step<'_>], value: Value) -> Value {
+/// The answer, changed at a place.
+fn changed(answer: &Value, place: &[Step<'_>], change: impl FnOnce(&mut Value)) -> Value {
     let mut changed = answer.clone();
     let target = place
         .iter()
@@ -385,7 +387,7 @@ fn replaced(answer: &Value, place: &[Step<'_>], value: Value) -> Value {
             Step::Item(at) => value.get_mut(*at),
         });
     if let Some(target) = target {
-        *target = value;
+        change(target);
     }
     changed
 }

@@ -28,6 +28,8 @@ use crate::task::{LeafRules, ScoreRules};
 
 pub use edits::Mutation;
 
+/// Mutants scored on the side: as one edits, and for a report.
+pub const QUICK_LIMIT: usize = 2_000;
 /// Mutants scored unless another limit is given: where a program is asked for each, and where a judge is.
 const DEFAULT_LIMIT: usize = 10_000;
 const DEFAULT_PROGRAM_LIMIT: usize = 500;
@@ -300,7 +302,10 @@ impl<'r> Breaking<'_, 'r> {
     }
 
     fn count(&mut self, tried: &Tried<'r>, mutant: &Mutant, score: &Score, truth: f64) {
-        let equality = self.equality(tried, mutant, score);
+        let is_less = score.is_error() || score.reward < truth - ROUNDING;
+        let equality = (!is_less)
+            .then(|| self.equality(tried, mutant, score))
+            .flatten();
         let key = (mutant.field.clone(), mutant.mutation);
         let cell = self.cells.entry(key).or_insert_with(|| MutationCell {
             field: mutant.field.clone(),
@@ -312,9 +317,8 @@ impl<'r> Breaking<'_, 'r> {
             example: None,
         });
         cell.mutants += 1;
-        if score.is_error() {
-            cell.unscored += 1;
-        } else if score.reward < truth - ROUNDING {
+        if is_less {
+            cell.unscored += usize::from(score.is_error());
         } else if equality == Some(Equality::Declared) {
             cell.equal_by_rule += 1;
         } else {
