@@ -239,7 +239,9 @@ def traces(out, url=None, model="small"):
         })
         asyncio.run(run_eval(config))
         [file] = (folder / "out").glob("**/traces.jsonl")
-        (out / "traces.jsonl").write_bytes(file.read_bytes())
+        # Folders of runtimes are this machine's.
+        text = file.read_text().replace(f"{pathlib.Path.home()}/.cache/verifiers/runtimes/subprocess/", "/tmp/verifiers/")
+        (out / "traces.jsonl").write_text(text)
 
 
 def promptfoo(out, program):

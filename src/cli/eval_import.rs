@@ -21,7 +21,7 @@ use crate::task::{PromptSet, SetName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Logs: inspect's .eval or .json, promptfoo's JSON, lm-eval's samples_*.jsonl, verifiers' results.jsonl, TRL's
+    /// Logs: inspect's .eval or .json, promptfoo's JSON, lm-eval's samples_*.jsonl, verifiers' results.jsonl or traces.jsonl, TRL's
     /// completions, or tables with a prompt, a completion and a score (.jsonl, .json, .csv, .parquet). At most three models
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,

@@ -154,7 +154,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let run = run_folders.find(&RunReference::parse(run).run).ok()?;
         Some((run.path().to_owned(), name.clone()))
     });
-    let of_adapters: Vec<(PathBuf, String)> = of_adapters.collect();
+    let of_adapters: Vec<_> = of_adapters.collect();
     let others = adapters
         .into_iter()
         .map(|(name, _)| name)
@@ -202,7 +202,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         thinking_limit,
         max_completion_tokens,
     };
-    let runs = run.map(|run| (run, served.names[0].0.clone()));
+    let of_run = run.map(|run| (run, served.names[0].0.clone()));
     let settings = Settings {
         place,
         key,
@@ -220,7 +220,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             return println!("serving {shown} on a Unix socket ({device})");
         };
         let place = format!("http://{address}/v1");
-        for (run, model) in runs.into_iter().chain(of_adapters) {
+        for (run, model) in of_run.into_iter().chain(of_adapters) {
             let server = RunServer::new(place.clone(), model, api_key_env.clone());
             // The workbench offers it; a run that is read only is served as well.
             announced.extend(server.announce(&run));

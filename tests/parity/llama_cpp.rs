@@ -169,7 +169,8 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
         );
         with_tokenizer(golden, &folder);
         export(text(&folder), "f32", &file);
-        // llama.cpp takes GELU from a table of f16.
+        // llama.cpp rounds GELU and its argument to f16: `ggml_vec_geglu_f32` in ggml-cpu/vec.h, where
+        // GGML_GELU_FP16 is defined, looks it up in `ggml_table_gelu_f16`.
         let near = match golden.name.starts_with("gemma3") {
             true => 5e-3,
             false => TOLERANCE,

@@ -9,6 +9,7 @@ use super::sample::{
     id_text, open,
 };
 use super::{json_stream, score_value};
+use crate::text::Message;
 
 /// What a task's data call the expected answer.
 const EXPECTED: [&str; 5] = ["answer", "expected", "target", "ground_truth", "solution"];
@@ -113,10 +114,14 @@ fn sample(trace: &Value, graph: &Graph<'_>, place: String) -> Sample {
     let path = graph.path();
     let is_sampled = |node: &&Value| node["sampled"] == true;
     let prompt = path.iter().take_while(|node| !is_sampled(node));
-    let mut messages: Vec<Value> = prompt.map(|node| node["message"].clone()).collect();
+    let prompt: Value = prompt.map(|node| node["message"].clone()).collect();
     let (task, data) = (&trace["task"], &trace["task"]["data"]);
+    let mut messages = conversation(&prompt);
     if messages.is_empty() {
-        messages = conversation_of_task(data);
+        // It failed before its first message.
+        let system = data["system_prompt"].as_str();
+        messages.extend(system.map(|text| Message::new("system", text)));
+        messages.extend(conversation(&data["prompt"]));
     }
     let reply = path.iter().copied().rfind(is_sampled);
     let completion = match trace["root_reply"].as_str() {
@@ -167,7 +172,7 @@ fn sample(trace: &Value, graph: &Graph<'_>, place: String) -> Sample {
     Sample {
         place,
         id: ids.into_iter().find_map(id_text),
-        messages: conversation(&messages.into()),
+        messages,
         completion,
         expected: expected.find(|value| !value.is_null()).cloned(),
         scores,
@@ -183,18 +188,6 @@ fn sample(trace: &Value, graph: &Graph<'_>, place: String) -> Sample {
             || last.is_some_and(|call| call["finish_reason"] == "length"),
         ..Sample::default()
     }
-}
-
-/// The prompt of a trace that failed before its first message.
-fn conversation_of_task(data: &Value) -> Vec<Value> {
-    let system = data["system_prompt"].as_str();
-    let system = system.map(|text| serde_json::json!({"role": "system", "content": text}));
-    let prompt = match &data["prompt"] {
-        Value::String(text) => vec![serde_json::json!({"role": "user", "content": text})],
-        Value::Array(turns) => turns.clone(),
-        _ => Vec::new(),
-    };
-    system.into_iter().chain(prompt).collect()
 }
 
 fn text(value: &Value) -> String {

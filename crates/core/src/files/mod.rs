@@ -17,7 +17,7 @@ pub use checksum::{
 };
 pub use failpoint::{failpoint, fails_at, panic_point, rendezvous_timeout, test_clock, torn_write};
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -26,6 +26,11 @@ use std::path::{Component, Path, PathBuf};
 
 /// Default limit of a file that is read whole.
 pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
+
+/// Whether another open file has an exclusive lock of this one.
+pub fn is_locked(file: &File) -> bool {
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
 
 /// Opens a regular file for reading, following links. Refuses a FIFO, socket or device at once,
 /// since opening it could block or have effects.

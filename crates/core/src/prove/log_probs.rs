@@ -197,12 +197,13 @@ pub(super) fn measured(
         of_server: distance(&base, |pair| pair.server),
         of_run: distance(&base, |pair| pair.run),
     });
-    if reference.has_adapter && found.mean > reference.max_nats {
+    let is_far = found.mean > reference.max_nats;
+    if is_far && reference.has_adapter {
         let twice = by(OtherWeights::AdapterTwice).ok();
         found.twice = twice.map(|twice| distance(&twice, |pair| pair.server));
     }
     let is_base = |base: &BaseDistance| base.of_server <= reference.max_nats;
-    if found.mean > reference.max_nats && !found.base.as_ref().is_ok_and(is_base) {
+    if is_far && !found.base.as_ref().is_ok_and(is_base) {
         let steps = reference.other_steps.iter().take(MAX_STEPS);
         let distances = steps.filter_map(|step| {
             let own = by(OtherWeights::Step(*step)).ok()?;
@@ -236,7 +237,7 @@ fn summary(pairs: &[Pair]) -> LogProbFacts {
         tokens: pairs.len(),
         mean: mean(differences().map(f64::abs)),
         bias: mean(differences()),
-        max: differences().map(f64::abs).fold(0.0, f64::max),
+        max: sizes.last().copied().unwrap_or(0.0),
         // Constant log-probs correlate with nothing.
         correlation: correlation(&values).map_or(0.0, |found| found.estimate),
         channel: "",

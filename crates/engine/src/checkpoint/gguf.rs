@@ -118,7 +118,10 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
-    let refused = |problem| CheckpointError::foreign(source.label("config.json"), problem);
+    let refused = |problem: String| {
+        let remedy = "write the Hugging Face folder with `model export --merged`";
+        CheckpointError::foreign(source.label("config.json"), format!("{problem}; {remedy}"))
+    };
     let family = supported_family(source, &config)?;
     if let RopeScaling::Yarn {
         factor,
@@ -127,7 +130,7 @@ pub fn export_gguf(
     } = config.rope_scaling
         && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
     {
-        let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF; write the Hugging Face folder with `model export --merged`".to_owned();
+        let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF".to_owned();
         return Err(refused(problem));
     }
     let is_gemma = config.architecture == Architecture::Gemma3;
@@ -135,7 +138,7 @@ pub fn export_gguf(
         check_gemma(&config).map_err(refused)?;
     } else if let Some(window) = &config.options.window {
         let problem = format!(
-            "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write the Hugging Face folder with `model export --merged`",
+            "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens",
             window.tokens
         );
         return Err(refused(problem));
@@ -308,7 +311,7 @@ fn window_pattern(config: &ModelConfig) -> Result<Option<usize>, String> {
     match layers.all(|(layer, scope)| is_global(scope) == (layer + 1).is_multiple_of(period)) {
         true => Ok(Some(period)),
         false => Err(
-            "llama.cpp has one global layer in every so many, these `layer_types` have not; write the Hugging Face folder with `model export --merged`"
+            "llama.cpp has one global layer in every so many, these `layer_types` have not"
                 .to_owned(),
         ),
     }
@@ -327,7 +330,7 @@ fn check_gemma(config: &ModelConfig) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "llama.cpp divides scores by the root of {scalar}, not of `query_pre_attn_scalar` = {own}; write the Hugging Face folder with `model export --merged`"
+        "llama.cpp divides scores by the root of {scalar}, not of `query_pre_attn_scalar` = {own}"
     ))
 }
 
@@ -368,30 +371,18 @@ fn described(
         constants.map(|(key, number)| (format!("{family}.{key}"), Value::F32(number as f32)));
     let scaling = match config.rope_scaling {
         RopeScaling::Linear { factor } => vec![
-            (
-                format!("{family}.rope.scaling.type"),
-                Value::String("linear".to_owned()),
-            ),
-            (
-                format!("{family}.rope.scaling.factor"),
-                Value::F32(factor as f32),
-            ),
+            ("type", Value::String("linear".to_owned())),
+            ("factor", Value::F32(factor as f32)),
         ],
         RopeScaling::Yarn {
             factor,
             original_positions,
             ..
         } => vec![
+            ("type", Value::String("yarn".to_owned())),
+            ("factor", Value::F32(factor as f32)),
             (
-                format!("{family}.rope.scaling.type"),
-                Value::String("yarn".to_owned()),
-            ),
-            (
-                format!("{family}.rope.scaling.factor"),
-                Value::F32(factor as f32),
-            ),
-            (
-                format!("{family}.rope.scaling.original_context_length"),
+                "original_context_length",
                 Value::U32(original_positions as u32),
             ),
         ],
@@ -400,6 +391,8 @@ fn described(
             Vec::new()
         }
     };
+    let scaling = scaling.into_iter();
+    let scaling = scaling.map(|(key, value)| (format!("{family}.rope.scaling.{key}"), value));
     let window = config.options.window.as_ref();
     let period = window_pattern(config).ok().flatten();
     let window = window.zip(period).map(|(window, period)| {

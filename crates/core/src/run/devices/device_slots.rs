@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 use serde::{Deserialize, Serialize};
 
+use crate::files::is_locked;
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
 use crate::run::storage::folder::{user_id, user_name};
@@ -222,7 +223,7 @@ pub fn slots_folder() -> Result<PathBuf, RunError> {
 
 pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
     let lock = open_shared(&folder.join(format!("{}.lock", device.name()))).ok()?;
-    if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+    if !is_locked(&lock) {
         return None;
     }
     let mut text = Vec::new();
@@ -322,7 +323,7 @@ fn lives(path: &Path) -> bool {
     let Ok(file) = open_shared(path) else {
         return false;
     };
-    let lives = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    let lives = is_locked(&file);
     if !lives {
         let _ = std::fs::remove_file(path);
     }

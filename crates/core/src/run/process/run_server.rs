@@ -1,12 +1,14 @@
 //! Servers of a run on this machine: a file in `serving/` of the run, locked for as long as its process serves.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{is_locked, open, random_bytes};
+use crate::format::hex;
 use crate::run::error::RunError;
 use crate::run::storage::directory::host_name;
 use crate::run::storage::durable::{ensure_folder, entries};
@@ -45,15 +47,17 @@ impl RunServer {
         // Those of servers that are gone.
         for entry in entries(&folder)? {
             let path = entry.path();
-            if crate::files::open(&path).is_ok_and(|file| file.try_lock_shared().is_ok()) {
+            if open(&path).is_ok_and(|file| !is_locked(&file)) {
                 let _ = std::fs::remove_file(path);
             }
         }
-        let path = folder.join(format!("{}.json", std::process::id()));
+        // One process may serve several checkpoints of the run.
+        let name = random_bytes::<8>().map_err(RunError::io("name a file in", &folder))?;
+        let path = folder.join(format!("{}.json", hex(&name)));
         let failed = || RunError::io("write", &path);
         let mut options = OpenOptions::new();
-        let open = options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = open.open(&path).map_err(failed())?;
+        let options = options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path).map_err(failed())?;
         file.lock()
             .and_then(|()| file.write_all(serde_json::json!(self).to_string().as_bytes()))
             .map_err(failed())?;
@@ -63,10 +67,7 @@ impl RunServer {
     /// Those that serve the run on this machine now.
     pub fn list(run: &Path) -> Vec<Self> {
         let read = |path: &Path| {
-            let file = crate::files::open(path).ok()?;
-            if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
-                return None;
-            }
+            let file = open(path).ok().filter(is_locked)?;
             let mut text = String::new();
             file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
             let server: Self = serde_json::from_str(&text).ok()?;
@@ -94,6 +95,10 @@ mod tests {
         let server = RunServer::new("http://127.0.0.1:1/v1".into(), "m".into(), None);
         let held = server.announce(run.path()).unwrap();
         assert_eq!(RunServer::list(run.path()), std::slice::from_ref(&server));
+        // Another of the same process, as of an adapter of the same run.
+        let second = server.announce(run.path()).unwrap();
+        assert_eq!(RunServer::list(run.path()).len(), 2);
+        drop(second);
         // Of another machine on the same file system.
         let elsewhere = RunServer {
             host: "elsewhere".to_owned(),

@@ -144,8 +144,7 @@ impl RunLock {
 
     /// Whether some process holds the lock. A missing or unreadable lock file is not held.
     pub fn is_held(run: &Path) -> bool {
-        crate::files::open(&run.join("lock"))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        crate::files::open(&run.join("lock")).is_ok_and(|file| crate::files::is_locked(&file))
     }
 
     pub fn run(&self) -> &Path {

@@ -34,13 +34,9 @@ impl Described for Eval {
 
 impl screen::Screen for Eval {
     fn pane(&self) -> &'static str {
-        match self {
-            Self { chat: Some(_), .. } => CHAT,
-            Self { prove: Some(_), .. } => PROVE,
-            Self {
-                chooser: Some(_), ..
-            } => CHOOSER,
-            _ => self.pane,
+        match self.chat {
+            Some(_) => CHAT,
+            None => layout::pane(self),
         }
     }
 

@@ -6,14 +6,19 @@ use super::{ANSWERS, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, summary};
 use crate::pane::content::Place;
 use crate::shared::Shared;
 
-pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
-    let pane = match eval {
+/// Without the chat, which has places of its own.
+pub(super) fn pane(eval: &Eval) -> &'static str {
+    match eval {
         Eval { prove: Some(_), .. } => PROVE,
         Eval {
             chooser: Some(_), ..
         } => CHOOSER,
         _ => eval.pane,
-    };
+    }
+}
+
+pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
+    let pane = pane(eval);
     if [PROVE, CHOOSER].contains(&pane)
         || eval.versus().is_none()
         || shared.zoomed
