@@ -1,7 +1,8 @@
 //! The audit names schemas that lazy answers satisfy, and values that the reward does not compare.
 
 use grpo_tui::dataset::PromptRow;
-use grpo_tui::score::audit::{Finding, audit};
+use grpo_tui::page::text::render;
+use grpo_tui::score::audit::{Finding, audit, page};
 use grpo_tui::score::mutants::{MutationCell, MutationReport, mutation_report};
 use grpo_tui::score::{Scorer, Task};
 
@@ -490,5 +491,38 @@ fn what_cannot_be_broken_is_said() {
     assert!(
         wrong.starts_with("line 1: the scorer does not accept"),
         "{wrong}"
+    );
+}
+
+#[test]
+fn answers_that_the_scorer_fails_on_earn_nothing_that_is_known() {
+    let folder = folder_with("{\"type\":\"object\",\"required\":[\"a\"]}", "");
+    let task = Task::load(folder.path()).unwrap();
+    let rows = [row(r#"{"a":"x"}"#), row(r#"{"a":"y"}"#)];
+    let mut findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
+    findings.retain(|finding| !finding.weak);
+    assert!(findings.len() > 1, "{findings:?}");
+    let shown = |findings: &[Finding]| render(&page(&task, findings));
+    let all = shown(&findings);
+    assert!(
+        all.contains("no degenerate answer scores") && !all.contains("n/a"),
+        "{all}"
+    );
+    findings[0].reward = f64::NAN;
+    let some = shown(&findings);
+    assert!(
+        some.contains("no degenerate answer that could be scored scores")
+            && some.contains("(not scored)")
+            && some.contains("n/a")
+            && !some.contains("NaN"),
+        "{some}"
+    );
+    findings
+        .iter_mut()
+        .for_each(|finding| finding.reward = f64::NAN);
+    let none = shown(&findings);
+    assert!(
+        none.contains("no degenerate answer could be scored: the scorer fails on each"),
+        "{none}"
     );
 }

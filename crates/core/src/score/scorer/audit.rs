@@ -36,7 +36,7 @@ pub struct Finding {
     pub tier: Tier,
     /// Rows tried: not all for a long answer or schema.
     pub rows: usize,
-    /// Mean over the rows.
+    /// Mean over the rows; NaN (`null`) if the scorer failed on all.
     pub reward: f64,
     /// Whether training could be drawn to it.
     pub weak: bool,
@@ -44,6 +44,13 @@ pub struct Finding {
     /// Of a value that is invented in a field that may not be null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<ForcedField>,
+}
+
+impl Finding {
+    /// Whether the scorer did not fail on every row.
+    fn is_scored(&self) -> bool {
+        self.reward.is_finite()
+    }
 }
 
 /// Scores degenerate answers on the task's rows (once without a row, if there are none).
@@ -178,18 +185,40 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
             "nothing to try: this kind of scorer has no degenerate answers",
         ));
     } else if page.is_empty() {
-        let text = format!("no degenerate answer scores as high as a correct one, {best:.2}");
-        page.push(Block::Text(Level::Good, text));
+        page.push(
+            match findings.iter().filter(|one| one.is_scored()).count() {
+                0 => {
+                    let text = "no degenerate answer could be scored: the scorer fails on each";
+                    Block::Finding(Level::Warning, text.to_owned())
+                }
+                scored => {
+                    let of = if scored < findings.len() {
+                        " that could be scored"
+                    } else {
+                        ""
+                    };
+                    let text = format!(
+                        "no degenerate answer{of} scores as high as a correct one, {best:.2}"
+                    );
+                    Block::Text(Level::Good, text)
+                }
+            },
+        );
     }
     page.extend(forced_blocks(findings));
-    let bar = |finding: &Finding| Bar {
-        note: visible(&finding.completion).to_string().into(),
-        tier: Some(finding.tier),
-        ..Bar::new(
-            format!("{} ({})", finding.name, finding.tier),
-            Cell::Number(finding.reward, 2),
-            finding.reward / best,
-        )
+    let bar = |finding: &Finding| {
+        let tier = finding.is_scored().then_some(finding.tier);
+        let judged = tier.map_or("not scored", Tier::name);
+        let reward = tier.map(|_| Cell::Number(finding.reward, 2));
+        Bar {
+            note: visible(&finding.completion).to_string().into(),
+            tier,
+            ..Bar::new(
+                format!("{} ({judged})", finding.name),
+                Cell::known(reward, "the scorer failed"),
+                tier.map_or(0.0, |_| finding.reward / best),
+            )
+        }
     };
     let lazy = findings.iter().filter(|finding| finding.forced.is_none());
     page.push(Block::Bars(lazy.map(bar).collect()));
