@@ -420,7 +420,10 @@ fn targets(
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
-        let target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
+        let mut target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
+        if let Some(endpoint) = target.endpoint.as_mut().filter(|_| arguments.confidence) {
+            endpoint.keep_tokens();
+        }
         if targets.iter().any(|other| other.name == target.name) {
             return Err(Failure::usage(format!(
                 "--model {text}: duplicate name `{}`: write NAME=M",
