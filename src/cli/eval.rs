@@ -190,13 +190,16 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         folder: None,
         confidence: arguments.confidence,
     };
-    for (target, variant) in targets.iter().zip(&variants) {
-        let asked = asked.for_variant(variant.as_ref());
-        target
-            .endpoint
-            .as_ref()
-            .map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
-        target.check_constraints(asked.task, asked.rows, &run_folders)?;
+    let sets = fitting.as_ref().zip(fitting_variants.as_ref());
+    for (rows, variants) in std::iter::once((&rows, &variants)).chain(sets) {
+        for (target, variant) in targets.iter().zip(variants) {
+            let asked = TargetInput { rows, ..asked }.for_variant(variant.as_ref());
+            target
+                .endpoint
+                .as_ref()
+                .map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+            target.check_constraints(asked.task, asked.rows, &run_folders)?;
+        }
     }
     let settings = settings(&arguments, &task, &targets, &variants, limit);
     let kept = arguments
