@@ -128,14 +128,8 @@ mod asking {
         endpoint.map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Adds the agreement of a prompt's samples, or removes what was not asked for.
-    fn finish_confidences(records: &mut [EvalRecord], is_asked: bool) {
-        if !is_asked {
-            records
-                .iter_mut()
-                .for_each(|record| record.confidence = None);
-            return;
-        }
+    /// Adds the agreement of a prompt's samples.
+    fn add_agreement(records: &mut [EvalRecord]) {
         for samples in records.chunk_by_mut(|one, other| one.prompt_id == other.prompt_id) {
             let known = samples.iter_mut().filter_map(|record| {
                 Some((
@@ -167,6 +161,11 @@ mod asking {
             Ok(Self(Endpoint::find(name, &label, &text, |variable| {
                 std::env::var_os(variable)
             })?))
+        }
+
+        /// Makes answers have their tokens, whose log-probs [`Self::check`] requires.
+        pub(in crate::cli) fn keep_tokens(&mut self) {
+            self.0.keeps_tokens = true;
         }
 
         /// Whether every prompt may be sent.
@@ -298,7 +297,7 @@ mod asking {
             };
             let mut records = endpoint::records(&form, scorer, rows, questions, known, show)?;
             asked.status.end();
-            finish_confidences(&mut records, asked.confidence);
+            add_agreement(&mut records);
             let unanswered: Vec<_> = records
                 .iter()
                 .filter(|record| record.is_endpoint_error())

@@ -190,13 +190,16 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         folder: None,
         confidence: arguments.confidence,
     };
-    for (target, variant) in targets.iter().zip(&variants) {
-        let asked = asked.for_variant(variant.as_ref());
-        target
-            .endpoint
-            .as_ref()
-            .map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
-        target.check_constraints(asked.task, asked.rows, &run_folders)?;
+    let sets = fitting.as_ref().zip(fitting_variants.as_ref());
+    for (rows, variants) in std::iter::once((&rows, &variants)).chain(sets) {
+        for (target, variant) in targets.iter().zip(variants) {
+            let asked = TargetInput { rows, ..asked }.for_variant(variant.as_ref());
+            target
+                .endpoint
+                .as_ref()
+                .map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+            target.check_constraints(asked.task, asked.rows, &run_folders)?;
+        }
     }
     let settings = settings(&arguments, &task, &targets, &variants, limit);
     let kept = arguments
@@ -420,7 +423,10 @@ fn targets(
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
-        let target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
+        let mut target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
+        if let Some(endpoint) = target.endpoint.as_mut().filter(|_| arguments.confidence) {
+            endpoint.keep_tokens();
+        }
         if targets.iter().any(|other| other.name == target.name) {
             return Err(Failure::usage(format!(
                 "--model {text}: duplicate name `{}`: write NAME=M",

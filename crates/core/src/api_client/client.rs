@@ -40,7 +40,7 @@ pub struct Answer {
     /// `None` if not requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
-    /// Its tokens; empty unless log-probs were requested and given.
+    /// Its tokens; empty unless [kept](Endpoint::keeps_tokens) and given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<WrittenToken>,
 }
@@ -354,7 +354,7 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
         attempts: 0,
         begun: 0.0,
         logprobs: endpoint.logprobs.then(|| log_probs_of(choice)),
-        written: match endpoint.logprobs {
+        written: match endpoint.keeps_tokens {
             true => tokens_of(choice),
             false => Vec::new(),
         },

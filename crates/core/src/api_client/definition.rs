@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub format: ResponseFormat,
     /// Whether to request log-probs of the answer's tokens.
     pub logprobs: bool,
+    /// Whether answers have these tokens, not only their sum; no key of the file.
+    pub keeps_tokens: bool,
     /// Override the program's own request fields.
     pub extra_body: Map<String, Value>,
     /// PEM file that replaces the built-in CAs (`SSL_CERT_FILE`).
@@ -138,6 +140,7 @@ impl Endpoint {
             pause: Duration::from_millis(500),
             format: ResponseFormat::Free,
             logprobs: false,
+            keeps_tokens: false,
             extra_body: Map::new(),
             certificates: None,
             key: None,
@@ -387,6 +390,7 @@ impl Endpoint {
             pause: Duration::from_millis(500),
             format,
             logprobs: section.boolean("logprobs")?.unwrap_or(false),
+            keeps_tokens: false,
             extra_body,
             certificates: None,
             key: None,

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::score::Score;
-use crate::text::THINK_MARKS;
+use crate::text::{THINK_MARKS, ThinkMarks};
 
 pub use leaf_spans::{LeafSpan, is_number_byte, is_white_space, leaf_spans};
 pub use server_tokens::confidence_of_tokens;
+
+/// Why an answer's later values are unknown.
+pub const NOT_JSON: &str = "the answer is not one JSON value";
 
 /// What a probability was computed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,12 +71,11 @@ impl AnswerConfidence {
 
     /// The least of its leaves; `None` if one of them, or the answer, is unknown.
     pub fn least(&self) -> Option<f64> {
-        self.over_leaves(f64::min)
-    }
-
-    /// The product of its leaves; `None` as [`Self::least`].
-    pub fn product(&self) -> Option<f64> {
-        self.over_leaves(|one, other| one * other)
+        if self.unknown.is_some() || self.leaves.is_empty() {
+            return None;
+        }
+        let mut leaves = self.leaves.iter();
+        leaves.try_fold(1.0, |least, leaf| Some(leaf.confidence?.min(least)))
     }
 
     /// Each leaf with its JSON in `completion`; without the text if it is no longer there.
@@ -90,14 +92,6 @@ impl AnswerConfidence {
     /// As a server's answer has it.
     pub fn json(&self) -> Value {
         json!({"least": self.least(), "values": self.leaves, "unknown": self.unknown})
-    }
-
-    fn over_leaves(&self, join: fn(f64, f64) -> f64) -> Option<f64> {
-        if self.unknown.is_some() || self.leaves.is_empty() {
-            return None;
-        }
-        let mut leaves = self.leaves.iter();
-        leaves.try_fold(1.0, |sum, leaf| Some(join(sum, leaf.confidence?)))
     }
 
     /// Marks the leaves that are right by the completion's score, and those that the prompt states.
@@ -122,12 +116,12 @@ impl AnswerConfidence {
 
 fn spans_of(completion: &str) -> Vec<LeafSpan> {
     let bytes = completion.as_bytes();
-    leaf_spans(bytes, answer_start(bytes)).leaves
+    leaf_spans(bytes, answer_start(bytes, &THINK_MARKS)).leaves
 }
 
-/// The byte after the last think block, of whatever family.
-fn answer_start(text: &[u8]) -> usize {
-    let ends = THINK_MARKS.iter().filter_map(|marks| {
+/// The byte after the last think block.
+pub fn answer_start<'m>(text: &[u8], marks: impl IntoIterator<Item = &'m ThinkMarks>) -> usize {
+    let ends = marks.into_iter().filter_map(|marks| {
         let end = marks.end().as_bytes();
         let found = text.windows(end.len()).rposition(|part| part == end);
         found.map(|at| at + end.len())
@@ -179,22 +173,15 @@ mod tests {
 
     #[test]
     fn an_answer_is_as_sure_as_its_leaves_and_unknown_is_not_zero() {
-        let check = |leaves: &[Option<f64>], unknown: Option<&str>, expected: Option<[f64; 2]>| {
+        let check = |leaves: &[Option<f64>], unknown: Option<&str>, expected: Option<f64>| {
             let answer = AnswerConfidence {
                 leaves: leaves.iter().map(|value| leaf("/a", *value)).collect(),
                 unknown: unknown.map(str::to_owned),
             };
-            assert_eq!(
-                answer
-                    .least()
-                    .zip(answer.product())
-                    .map(|(least, product)| [least, product]),
-                expected,
-                "{leaves:?}"
-            );
+            assert_eq!(answer.least(), expected, "{leaves:?}");
         };
-        check(&[Some(0.5), Some(0.25)], None, Some([0.25, 0.125]));
-        check(&[Some(0.0)], None, Some([0.0, 0.0]));
+        check(&[Some(0.5), Some(0.25)], None, Some(0.25));
+        check(&[Some(0.0)], None, Some(0.0));
         check(&[Some(0.5), None], None, None);
         check(&[Some(0.5)], Some("truncated"), None);
         check(&[], None, None);

@@ -1,8 +1,9 @@
 //! The tokens of another server's answer: no grammar is known of them, so a value's confidence is
 //! the product over the tokens that it has a part in.
 
-use super::{Among, AnswerConfidence, LeafConfidence, answer_start, leaf_spans};
+use super::{Among, AnswerConfidence, LeafConfidence, NOT_JSON, answer_start, leaf_spans};
 use crate::api_client::WrittenToken;
+use crate::text::THINK_MARKS;
 
 /// Confidence of the values of the answer that the tokens write.
 pub fn confidence_of_tokens(tokens: &[WrittenToken]) -> AnswerConfidence {
@@ -10,7 +11,7 @@ pub fn confidence_of_tokens(tokens: &[WrittenToken]) -> AnswerConfidence {
         .iter()
         .flat_map(|token| token.bytes.clone())
         .collect();
-    let spans = leaf_spans(&text, answer_start(&text));
+    let spans = leaf_spans(&text, answer_start(&text, &THINK_MARKS));
     let mut starts = Vec::with_capacity(tokens.len());
     let mut end = 0;
     for token in tokens {
@@ -35,7 +36,7 @@ pub fn confidence_of_tokens(tokens: &[WrittenToken]) -> AnswerConfidence {
     });
     AnswerConfidence {
         leaves: leaves.collect(),
-        unknown: (!spans.is_whole).then(|| "the answer is not one JSON value".to_owned()),
+        unknown: (!spans.is_whole).then(|| NOT_JSON.to_owned()),
     }
 }
 

@@ -10,7 +10,8 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use crate::confidence::{
-    Among, AnswerConfidence, LeafConfidence, LeafSpan, is_number_byte, is_white_space, leaf_spans,
+    Among, AnswerConfidence, LeafConfidence, LeafSpan, NOT_JSON, answer_start, is_number_byte,
+    is_white_space, leaf_spans,
 };
 use crate::constraint::{Constraint, Vocabulary};
 use crate::model::Decoder;
@@ -38,7 +39,6 @@ pub struct ReadingModel<'a> {
 /// The answer left the grammar at some token.
 const LEFT: &str = "the answer leaves the schema's grammar";
 const OUTGROWN: &str = "the grammar became too complex while the answer was read";
-const NOT_JSON: &str = "the answer is not one JSON value";
 
 /// Logits and allowed tokens by position in the completion.
 type Logits = BTreeMap<usize, Vec<f32>>;
@@ -56,7 +56,8 @@ pub fn answer_confidence(
     answer: &GivenAnswer<'_>,
 ) -> Result<AnswerConfidence> {
     let mut walked = Walked::new(answer);
-    let spans = leaf_spans(&walked.bytes, walked.answer_start(answer));
+    let start = answer_start(&walked.bytes, [answer.vocabulary.marks]);
+    let spans = leaf_spans(&walked.bytes, start);
     let parts: Vec<Vec<Part>> = spans.leaves.iter().map(|leaf| walked.parts(leaf)).collect();
     let mut positions: Vec<usize> = parts.iter().flatten().map(|part| part.position).collect();
     positions.dedup();
@@ -200,13 +201,6 @@ impl Walked {
                 self.masks.insert(position, mask.clone());
             }
         }
-    }
-
-    /// The byte after the last think block.
-    fn answer_start(&self, answer: &GivenAnswer<'_>) -> usize {
-        let end = answer.vocabulary.marks.end().as_bytes();
-        let found = self.bytes.windows(end.len()).rposition(|part| part == end);
-        found.map_or(0, |at| at + end.len())
     }
 
     /// The tokens that write a value.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::Result;
 
 use super::{GivenAnswer, Logits, Part, ReadingModel, Walked, begins_value, has_start, is_set};
-use crate::confidence::{LeafSpan, is_number_byte};
+use crate::confidence::{LeafSpan, is_number_byte, leaf_spans};
 use crate::constraint::Constraint;
 use crate::update::{pack, read_logits};
 
@@ -147,24 +147,12 @@ impl Search<'_> {
 
 /// The length of a value that is complete. One of another kind is told apart by its first byte.
 fn end_of_value(value: &[u8]) -> Option<usize> {
-    match value.first()? {
-        b'"' => {
-            let mut at = 1;
-            loop {
-                match value.get(at)? {
-                    b'"' => return Some(at + 1),
-                    b'\\' => at += 2,
-                    _ => at += 1,
-                }
-            }
-        }
-        byte if is_number_byte(*byte) || matches!(byte, b'[' | b'{') => Some(1),
-        _ => {
-            let literals: [&[u8]; 3] = [b"true", b"false", b"null"];
-            let found = literals.into_iter().find(|word| value.starts_with(word));
-            found.map(<[u8]>::len)
-        }
+    let first = *value.first()?;
+    if is_number_byte(first) || matches!(first, b'[' | b'{') {
+        return Some(1);
     }
+    let leaves = leaf_spans(value, 0).leaves;
+    leaves.first().map(|leaf| leaf.bytes.end)
 }
 
 /// The logits after each beginning.

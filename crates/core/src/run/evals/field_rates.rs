@@ -59,12 +59,15 @@ impl InventedSummary {
 
 /// Of an answer's places where no value is expected, those with one, and all.
 pub(crate) fn filled_of(record: &EvalRecord) -> (usize, usize) {
-    let counts = record.score.get("leaves").and_then(|of| of.get("counts"));
-    let counts = counts.and_then(|counts| OrderedMap::<LeafCounts>::deserialize(counts).ok());
-    let counts = counts.unwrap_or_default();
+    let counts = counts_of(record).unwrap_or_default();
     counts.iter().fold((0, 0), |(filled, blank), (_, of)| {
         (filled + of.filled as usize, blank + of.blank as usize)
     })
+}
+
+/// By path; `None` unless answers are compared leaf by leaf.
+fn counts_of(record: &EvalRecord) -> Option<OrderedMap<LeafCounts>> {
+    OrderedMap::deserialize(record.score.get("leaves")?.get("counts")?).ok()
 }
 
 impl FieldSummary {
@@ -89,10 +92,7 @@ impl FieldSummary {
     /// By path; empty unless answers are compared leaf by leaf.
     pub(super) fn of_records(records: &[&EvalRecord]) -> BTreeMap<String, Self> {
         let mut sums: BTreeMap<String, LeafCounts> = BTreeMap::new();
-        let counts = records
-            .iter()
-            .filter_map(|record| record.score.get("leaves")?.get("counts"))
-            .filter_map(|counts| OrderedMap::<LeafCounts>::deserialize(counts).ok());
+        let counts = records.iter().filter_map(|record| counts_of(record));
         for (path, counts) in counts.flat_map(|counts| counts.0) {
             *sums.entry(path).or_default() += counts;
         }
