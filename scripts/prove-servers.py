@@ -4,11 +4,12 @@
 
 Each task has a short run of an adapter. TASKS and SERVERS of the environment name some alone. 25 comparisons of 24 prompts take some 8 minutes on two cores.
 """
-import json, os, pathlib, subprocess, sys, tempfile, time
+import atexit, json, os, pathlib, shutil, subprocess, sys, tempfile, time
 
-PROGRAM, *more = sys.argv[1:]
-LLAMA_CPP = more[0] if more else None
+PROGRAM, LLAMA_CPP = [*map(os.path.abspath, sys.argv[1:]), None][:2]  # they run in another folder
 FOLDER = pathlib.Path(os.environ.get("WORK") or tempfile.mkdtemp())
+if not os.environ.get("WORK"):
+    atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SAMPLES = pathlib.Path(__file__).resolve().parent.parent / "sample-data"
 XLLAMACPP = """
 import sys, xllamacpp
@@ -59,7 +60,7 @@ def without_expected(row):
     return {key: value for key, value in row.items() if key != "expected"}
 
 
-REGEX = [("[score]\nkind = \"json_schema\"", "[score]\nkind = \"regex\"\npattern = '\"total\"'"), ('schema = "schema.json"\n', ""), ("graded = false\n", ""), ("assert_formats = false\n", ""),
+REGEX = [("[score]\nkind = \"json_schema\"", "[score]\nkind = \"regex\"\npattern = '\"amount\": *[0-9.]*[13579]\\b'"), ('schema = "schema.json"\n', ""), ("graded = false\n", ""), ("assert_formats = false\n", ""),
          ('\n[[reward]]\npart = "fields"\nweight = 1.0\n', "\n")]
 TASKS = {
     "invoice": ("invoice", "tiny", [], lambda row: row),
@@ -71,22 +72,21 @@ TASKS = {
 
 
 def servers(run, base, out):
-    """Names, the commands that serve, and what else requests send."""
+    """Names, the commands that serve, the model's name there, and whether requests have to switch thinking off."""
     merged, gguf = out / "merged", out / "f16.gguf"
-    no_thinking = {"chat_template_kwargs": {"enable_thinking": False}}
     serve = [PROGRAM, "serve"]
     listen = ["--listen", "127.0.0.1:0", "--cpu", "--runs", str(FOLDER / "runs")]
-    yield "serve RUN", [*serve, run, *listen], {}
-    yield "serve BASE --adapter", [*serve, base, "--adapter", f"trained={run}", *listen], {}
+    yield "serve RUN", [*serve, run, *listen], run, False
+    yield "serve BASE --adapter", [*serve, base, "--adapter", f"trained={run}", *listen], "trained", False
     program("model", "export", "--model", run, "--merged", "--out", merged)
-    yield "serve MERGED --queue 64 --threads 1", [*serve, str(merged), "--queue", "64", "--threads", "1", *listen], no_thinking
+    yield "serve MERGED --queue 64 --threads 1", [*serve, str(merged), "--queue", "64", "--threads", "1", *listen], str(merged), True
     program("model", "export", "--model", run, "--gguf", "f16", "--out", gguf)
-    yield "serve F16.gguf", [*serve, str(gguf), *listen], no_thinking
+    yield "serve F16.gguf", [*serve, str(gguf), *listen], str(gguf), True
     if LLAMA_CPP:
-        yield "llama.cpp, f16", [LLAMA_CPP, "-c", XLLAMACPP, str(gguf)], {}
+        yield "llama.cpp, f16", [LLAMA_CPP, "-c", XLLAMACPP, str(gguf)], gguf.name, False
 
 
-def proven(name, command, extra, run):
+def proven(command, model, is_switched, run):
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=FOLDER)
     try:
         line = process.stdout.readline()
@@ -94,14 +94,11 @@ def proven(name, command, extra, run):
         if url is None:
             return {"verdict": f"no server: {line}", "differs": True, "findings": []}
         url = url.rstrip("/").removesuffix("/v1") + "/v1"
-        model = "trained" if "--adapter" in name else command[2] if command[1] == "serve" else "llama"
-        if command[1] != "serve":  # it has one model, under the name of its file
-            model = os.path.basename(command[-1])
         text = f"[served]\nbase_url = {json.dumps(url)}\nmodel = {json.dumps(model)}\n"
-        if extra:
+        if is_switched:
             text += "extra_body = { chat_template_kwargs = { enable_thinking = false } }\n"
         (FOLDER / "endpoints.toml").write_text(text)
-        limits = ["--limit", "24", "--at-once", "8" if command[1] != "serve" else "32", "--cpu", "--json"]
+        limits = ["--limit", "24", "--at-once", "32" if command[0] == PROGRAM else "8", "--cpu", "--json"]
         ended = subprocess.run([PROGRAM, "prove", "endpoint:served", "--endpoints", "endpoints.toml", "--run", run, "--runs", "runs", *limits], capture_output=True, text=True, cwd=FOLDER)
         try:
             return json.loads(ended.stdout)
@@ -123,11 +120,11 @@ for name in chosen("TASKS", list(TASKS)):
     [run] = [found for found in (FOLDER / "runs").iterdir() if f"-{name}-" in found.name]
     out = FOLDER / f"{name}-exports"
     out.mkdir()
-    for server, command, extra in servers(f"{run}@last", base, out):
+    for server, command, model, is_switched in servers(f"{run}@last", base, out):
         if os.environ.get("SERVERS") and not any(part in server for part in os.environ["SERVERS"].split(",")):
             continue
         start = time.time()
-        document = proven(server, command, extra, f"{run}@last")
+        document = proven(command, model, is_switched, f"{run}@last")
         is_alarm = document["differs"] is not False
         count, alarms = count + 1, alarms + is_alarm
         nats = document.get("log_prob_difference")
