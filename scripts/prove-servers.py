@@ -11,14 +11,7 @@ FOLDER = pathlib.Path(os.environ.get("WORK") or tempfile.mkdtemp())
 if not os.environ.get("WORK"):
     atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SAMPLES = pathlib.Path(__file__).resolve().parent.parent / "sample-data"
-XLLAMACPP = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel, params.warmup = sys.argv[1], 8192, 8, False
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
+SERVER = pathlib.Path(__file__).resolve().with_name("llama-cpp-server.py")
 
 
 def program(*arguments):
@@ -83,7 +76,7 @@ def servers(run, base, out):
     program("model", "export", "--model", run, "--gguf", "f16", "--out", gguf)
     yield "serve F16.gguf", [*serve, str(gguf), *listen], str(gguf), True
     if LLAMA_CPP:
-        yield "llama.cpp, f16", [LLAMA_CPP, "-c", XLLAMACPP, str(gguf)], gguf.name, False
+        yield "llama.cpp, f16", [LLAMA_CPP, SERVER, gguf], gguf.name, False
 
 
 def proven(command, model, is_switched, run):

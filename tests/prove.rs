@@ -557,21 +557,14 @@ fn a_comparison_that_was_killed_goes_on_with_what_it_has() {
 #[test]
 #[ignore = "nightly: needs llama.cpp"]
 fn an_f16_export_is_proven_with_llama_cpp() {
-    const SCRIPT: &str = r#"
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel, params.warmup = sys.argv[1], 8192, 8, False
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"#;
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/llama-cpp-server.py");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.gguf");
     let file = file.to_str().unwrap();
     export(file, &["--gguf", "f16"]);
     let mut python = Command::new(crate::program::peer("LLAMA_CPP_PYTHON"));
     let python = python
-        .args(["-c", SCRIPT, file])
+        .args([SCRIPT, file])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut python = python.stderr(Stdio::null()).spawn().unwrap();

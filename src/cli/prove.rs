@@ -86,8 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let begun = Instant::now();
     check_page(arguments.markdown.as_deref(), arguments.force)?;
     let endpoint = endpoint(&arguments)?;
-    let prices = endpoint.prices;
-    if arguments.max_cost.is_some() && (prices.input.is_none() || prices.output.is_none()) {
+    if arguments.max_cost.is_some() && !endpoint.prices.are_known() {
         return Err(Failure::usage(format!(
             "--max-cost: endpoint `{}` has no prices: add price_per_million_input and price_per_million_output to endpoints.toml",
             endpoint.name

@@ -89,6 +89,11 @@ pub struct Prices {
 }
 
 impl Prices {
+    /// Whether a cost limit can be kept.
+    pub fn are_known(&self) -> bool {
+        self.input.is_some() && self.output.is_some()
+    }
+
     pub fn cost(&self, prompt_tokens: Option<usize>, tokens: Option<usize>) -> Option<f64> {
         Some((prompt_tokens? as f64 * self.input? + tokens? as f64 * self.output?) / 1e6)
     }

@@ -87,7 +87,7 @@ impl RubricRules {
         };
         let max_cost = positive("max_cost", 1e9)?;
         if let Some((_, offset)) = score.get("max_cost")
-            && (endpoint.prices.input.is_none() || endpoint.prices.output.is_none())
+            && !endpoint.prices.are_known()
         {
             let message = "needs the prices: add `price_per_million_input` and `price_per_million_output` to the endpoint";
             return Err(score.error("max_cost", offset, message));

@@ -65,7 +65,7 @@ fn servers(run: &std::path::Path, here: &std::path::Path) -> Result<Vec<Server>,
     servers.extend(defined.into_iter().map(|endpoint| Server {
         about: format!("{} at {}", endpoint.model, endpoint.base_url),
         arguments: vec![format!("endpoint:{}", endpoint.name)],
-        has_prices: endpoint.prices.input.is_some() && endpoint.prices.output.is_some(),
+        has_prices: endpoint.prices.are_known(),
         label: endpoint.name,
     }));
     Ok(servers)
@@ -248,13 +248,8 @@ fn ended(
     let shown = shown.filter(|_| shared.current.as_ref() == Some(&run));
     match record {
         Ok(record) => {
-            let verdict = format!("{server}: {}", record.verdict());
+            let mut verdict = format!("{server}: {}", record.verdict());
             let is_equal = record.differs() == Some(false);
-            let key = shared.key_of("eval.prove");
-            let why = match shown {
-                Some(_) => String::new(),
-                None => format!(" ({key} shows why)"),
-            };
             if let Some(prove) = shown {
                 let records = prove.records.get_or_insert_default();
                 let is_other = |other: &ProveRecord| {
@@ -262,10 +257,12 @@ fn ended(
                 };
                 records.retain(is_other);
                 records.insert(0, record);
+            } else {
+                verdict += &format!(" ({} shows why)", shared.key_of("eval.prove"));
             }
             match is_equal {
-                true => shared.say(verdict + &why),
-                false => shared.warn(verdict + &why),
+                true => shared.say(verdict),
+                false => shared.warn(verdict),
             }
         }
         Err(why) => {
