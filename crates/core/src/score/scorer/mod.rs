@@ -1,6 +1,7 @@
 //! A task's scorer: compiled once, used for every completion.
 
 pub mod audit;
+mod brier;
 pub(super) mod batch;
 pub(super) mod forced_fields;
 pub mod mutants;
@@ -11,7 +12,9 @@ use crate::score::answer::json::Place;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::grounded::Grounded;
-use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
+use crate::score::task::{BrierRule, LengthRule, LengthUnit, PartValue, RewardPart, Task};
+use crate::score::verdict::field_compare::equal_text;
+use crate::score::verdict::field_rules::Rules as FieldRules;
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
     Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
@@ -72,6 +75,7 @@ enum Worth {
     Tolerant,
     Chain,
     Grounded(Option<Grounded>),
+    Brier(BrierRule),
     Length(LengthRule),
     Scored { by: Rules, expected: Option<String> },
 }
@@ -88,7 +92,7 @@ impl Part {
     fn is_unknown(&self, score: &Score, row: Option<&PromptRow>) -> bool {
         match &self.worth {
             Worth::Fields => score.fields.is_none() && score.exact.is_none(),
-            Worth::Exact => score.exact.is_none(),
+            Worth::Exact | Worth::Brier(_) => score.exact.is_none(),
             Worth::Grounded(_) => row.is_none(),
             Worth::Length(length) => length.unit == LengthUnit::Tokens,
             Worth::Tolerant | Worth::Chain | Worth::Scored { .. } => false,
@@ -233,6 +237,7 @@ impl Scorer {
                 PartValue::Tolerant => Worth::Tolerant,
                 PartValue::Chain => Worth::Chain,
                 PartValue::Grounded => Worth::Grounded(Grounded::new(&*task.definition, task)),
+                PartValue::Brier(rule) => Worth::Brier(rule.clone()),
                 PartValue::Length(length) => Worth::Length(*length),
                 PartValue::Scored { task, expected } => Worth::Scored {
                     by: Rules::new(task)?,
@@ -565,6 +570,13 @@ impl Scorer {
                     Some(sought) => self.ground(sought, score, completion),
                     None => 0.0,
                 },
+                Worth::Brier(rule) => {
+                    let values = self
+                        .own
+                        .judge
+                        .stated_values(self.own.attempt(completion, row));
+                    brier::value(rule, score, &values, |name| is_expected(rule, row, name))
+                }
                 Worth::Length(length) => length.value(completion.len()),
                 Worth::Fields => share_of_fields(score),
                 Worth::Exact => f64::from(u8::from(score.exact == Some(true))),
@@ -589,6 +601,15 @@ impl Scorer {
         score.grounded = grounding.values;
         grounding.share
     }
+}
+
+/// Whether the row expects this text in the member that `brier` is of.
+fn is_expected(rule: &BrierRule, row: Option<&PromptRow>, text: &str) -> bool {
+    let expected = row.and_then(|row| row.expected.as_ref());
+    let member = expected
+        .zip(rule.of.as_ref())
+        .and_then(|(all, of)| all.get(of));
+    member.is_some_and(|member| equal_text(text, member, FieldRules::default().root()))
 }
 
 fn alone(found: Verdict, reward: f64) -> Score {

@@ -53,7 +53,8 @@ pub(crate) fn compare_members(
 ) -> (OrderedMap<bool>, bool) {
     let found = root.as_object();
     let mut fields = Vec::with_capacity(members.len());
-    for (name, value) in members {
+    let is_stated = |name: &str| rules.root().member(name).is_stated();
+    for (name, value) in members.iter().filter(|(name, _)| !is_stated(name)) {
         let member = found.and_then(|object| object.get(name));
         let same = match (member, Expectation::from_value(value)) {
             (None, Expectation::Optional(_)) if found.is_some() => continue,
@@ -63,10 +64,8 @@ pub(crate) fn compare_members(
         fields.push((name.clone(), same));
     }
     let is_expected = |object: &Object<'_>| {
-        object
-            .members()
-            .iter()
-            .all(|member| members.contains_key(&*member.key))
+        let mut keys = object.members().iter().map(|member| &*member.key);
+        keys.all(|key| members.contains_key(key) || is_stated(key))
     };
     let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(is_expected);
     (OrderedMap(fields), exact)

@@ -191,6 +191,9 @@ impl<'w> Walk<'w> {
         match (found.map(|found| &found.kind), plain) {
             (Some(Kind::Object(object)), Expected::Object(members)) if !members.is_empty() => {
                 for (name, value) in members {
+                    if rule.member(name).is_stated() {
+                        continue;
+                    }
                     let member = object.get(name).map(|member| &member.value);
                     let abstains = self.rules.empty_is_absent;
                     self.at(name, |walk| {
@@ -200,7 +203,7 @@ impl<'w> Walk<'w> {
                     });
                 }
                 for extra in object.members() {
-                    if !members.contains_key(&*extra.key) {
+                    if !members.contains_key(&*extra.key) && !rule.member(&extra.key).is_stated() {
                         self.at(&extra.key, |walk| walk.invented(&extra.value));
                     }
                 }
