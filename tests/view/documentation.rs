@@ -6,44 +6,50 @@ use grpo_tui::view::action::Scope;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{app, settings, theme_file};
 
-/// The page of keys: actions in the order of their tables, one table per place.
+/// The page of keys: a listing per screen, its panes in the order of the tables.
 fn keys() -> String {
-    let mut places: Vec<(String, String)> = Vec::new();
+    let mut screens: Vec<(&str, Vec<(&str, String)>)> = Vec::new();
     for action in app::actions() {
-        let place = match action.scope {
-            Scope::Global => "Global".to_owned(),
-            Scope::Movement => "Movement".to_owned(),
-            Scope::Screen(screen) => app::about(screen).title.to_owned(),
-            Scope::Pane(screen, pane) => {
-                format!("{}, in the pane {pane}", app::about(screen).title)
-            }
+        let (screen, pane) = match action.scope {
+            Scope::Global => ("Global", ""),
+            Scope::Movement => ("Movement", ""),
+            Scope::Screen(screen) => (app::about(screen).title, ""),
+            Scope::Pane(screen, pane) => (app::about(screen).title, pane),
         };
-        let keys: Vec<String> = action
-            .keys
-            .iter()
-            .map(|key| format!("`{}`", key.replace('|', "\\|")))
-            .collect();
         let row = format!(
-            "| {} | {} | `{}` |\n",
-            keys.join(" "),
-            action.title.replace('|', "\\|"),
+            "{:<20} {:<36} {}\n",
+            action.keys.join(" "),
+            action.title,
             action.id
         );
-        match places.iter_mut().find(|(name, _)| *name == place) {
-            Some((_, rows)) => rows.push_str(&row),
-            None => places.push((place, row)),
-        }
+        let panes = entry(&mut screens, screen);
+        entry(panes, pane).push_str(&row);
     }
-    let mut text = "# Keys of the workbench\n\nThe defaults; [custom keys](view.md#custom-keys) name actions by id. \
+    let mut text = "# Keys of the workbench\n\n\
+                    Default keys, what they do, and the id by which [custom keys](view.md#custom-keys) name the action.\n\
                     Keys of a pane apply while it has the focus.\n"
         .to_owned();
-    for (place, rows) in places {
-        let _ = write!(
-            text,
-            "\n## {place}\n\n| keys | does | id |\n|---|---|---|\n{rows}"
-        );
+    for (screen, mut panes) in screens {
+        panes.sort_by_key(|(pane, _)| !pane.is_empty());
+        let _ = write!(text, "\n## {screen}\n");
+        for (pane, rows) in panes {
+            if !pane.is_empty() {
+                let _ = write!(text, "\nIn the pane *{pane}*:\n");
+            }
+            let _ = write!(text, "\n```\n{rows}```\n");
+        }
     }
     text
+}
+
+/// The value of `name`, added at the end if there is none.
+fn entry<'a, K: PartialEq, V: Default>(list: &'a mut Vec<(K, V)>, name: K) -> &'a mut V {
+    let at = list.iter().position(|(known, _)| *known == name);
+    let at = at.unwrap_or_else(|| {
+        list.push((name, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
 }
 
 /// A part of docs/view.md between `<!-- NAME -->` and `<!-- end -->`, as it should be.
