@@ -6,21 +6,28 @@ use super::choices::Preset;
 use super::keys::{KEYS, Key};
 
 pub fn markdown() -> String {
-    let mut text = String::from(
-        "| key | value | default | quick | seed | meaning |\n|---|---|---|---|---|---|\n",
-    );
+    let mut text = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
     for key in KEYS {
-        let presets = [Preset::Quick, Preset::Seed]
-            .map(|preset| key.preset(preset).map_or_else(String::new, default_text));
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {} | {} |",
+            "| `{}` | {} | {} | {} |",
             key.name,
-            kind(key),
+            kind(key).trim_start_matches("a "),
             default(key),
-            presets.join(" | "),
             key.meaning
         );
+    }
+    text.push_str(
+        "\n## Presets\n\n| `--preset` | sets |\n|---|---|\n| `recommended` | nothing |\n",
+    );
+    for (name, preset) in [("quick", Preset::Quick), ("seed", Preset::Seed)] {
+        let values: Vec<String> = KEYS
+            .iter()
+            .filter_map(|key| Some((key, key.preset(preset)?)))
+            .filter(|(key, value)| *value != key.default)
+            .map(|(key, value)| format!("`{} = {value}`", key.name))
+            .collect();
+        let _ = writeln!(text, "| `{name}` | {} |", values.join(", "));
     }
     text
 }
