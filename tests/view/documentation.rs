@@ -6,9 +6,9 @@ use grpo_tui::view::action::Scope;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{app, settings, theme_file};
 
-/// The page of keys: a listing per screen, its panes in the order of the tables.
+/// The page of keys: a listing in two columns for each screen, and each of its panes.
 fn keys() -> String {
-    let mut screens: Vec<(&str, Vec<(&str, String)>)> = Vec::new();
+    let mut screens: Vec<(&str, Vec<(&str, Vec<String>)>)> = Vec::new();
     for action in app::actions() {
         let (screen, pane) = match action.scope {
             Scope::Global => ("Global", ""),
@@ -16,28 +16,28 @@ fn keys() -> String {
             Scope::Screen(screen) => (app::about(screen).title, ""),
             Scope::Pane(screen, pane) => (app::about(screen).title, pane),
         };
-        let row = format!(
-            "{:<20} {:<36} {}\n",
-            action.keys.join(" "),
-            action.title,
-            action.id
-        );
-        let panes = entry(&mut screens, screen);
-        entry(panes, pane).push_str(&row);
+        let row = format!("{:<18}{}", action.keys.join(" "), action.title);
+        entry(entry(&mut screens, screen), pane).push(row);
     }
     let mut text = "# Keys of the workbench\n\n\
-                    Default keys, what they do, and the id by which [custom keys](view.md#custom-keys) name the action.\n\
+                    `grpo-tui keys` lists the same with the ids of the actions, for [custom keys](view.md#custom-keys).\n\
                     Keys of a pane apply while it has the focus.\n"
         .to_owned();
     for (screen, mut panes) in screens {
         panes.sort_by_key(|(pane, _)| !pane.is_empty());
-        let _ = write!(text, "\n## {screen}\n");
+        let _ = write!(text, "\n## {screen}\n\n```\n");
         for (pane, rows) in panes {
             if !pane.is_empty() {
-                let _ = write!(text, "\nIn the pane *{pane}*:\n");
+                let gap = if text.ends_with("```\n") { "" } else { "\n" };
+                let _ = writeln!(text, "{gap}In the pane {pane}:");
             }
-            let _ = write!(text, "\n```\n{rows}```\n");
+            let (left, right) = rows.split_at(rows.len().div_ceil(2));
+            for (at, row) in left.iter().enumerate() {
+                let beside = right.get(at).map_or("", String::as_str);
+                let _ = writeln!(text, "{}", format!("{row:<56}{beside}").trim_end());
+            }
         }
+        text.push_str("```\n");
     }
     text
 }
