@@ -652,7 +652,7 @@ fn supervised_steps() {
 fn reference_lists_every_key() {
     let (markdown, help) = (reference::markdown(), reference::help());
     for key in KEYS {
-        assert!(markdown.contains(&format!("| `{}` |", key.name)) && help.contains(key.name));
+        assert!(markdown.contains(&format!("- `{}`: ", key.name)) && help.contains(key.name));
     }
 }
 
@@ -662,7 +662,7 @@ fn documentation_agrees_with_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     let introduction = "# Configuration\n\n\
         `grpo-tui train TASK --plan` shows the values that differ from the defaults, and their source.\n\
-        A value comes from the last of these that sets the key: the default of this table, `--preset`,\n\
+        A value comes from the last of these that sets the key: the default, `--preset`,\n\
         a default that another key decides (in parentheses), the task's `[train]`\n\
         (then its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
         Generated from `crates/core/src/config/keys.rs`.\n\n";
