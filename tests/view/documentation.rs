@@ -6,9 +6,12 @@ use grpo_tui::view::action::Scope;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{app, settings, theme_file};
 
+/// Rows by the name of their pane.
+type Panes = Vec<(&'static str, Vec<String>)>;
+
 /// The page of keys: a listing in two columns for each screen, and each of its panes.
 fn keys() -> String {
-    let mut screens: Vec<(&str, Vec<(&str, Vec<String>)>)> = Vec::new();
+    let mut screens: Vec<(&str, Panes)> = Vec::new();
     for action in app::actions() {
         let (screen, pane) = match action.scope {
             Scope::Global => ("Global", ""),

@@ -19,7 +19,7 @@ pub fn markdown() -> String {
             .iter()
             .filter_map(|key| Some((key, key.preset(preset)?)))
             .filter(|(key, value)| *value != key.default)
-            .map(|(key, value)| format!("`{} = {value}`", key.name))
+            .map(|(key, value)| format!("`{}={value}`", key.name))
             .collect();
         let _ = writeln!(text, "| `{name}` | {} |", values.join(", "));
     }
