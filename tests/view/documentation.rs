@@ -6,44 +6,53 @@ use grpo_tui::view::action::Scope;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{app, settings, theme_file};
 
-/// The page of keys: actions in the order of their tables, one table per place.
+/// Rows by the name of their pane.
+type Panes = Vec<(&'static str, Vec<String>)>;
+
+/// The page of keys: a listing in two columns for each screen, and each of its panes.
 fn keys() -> String {
-    let mut places: Vec<(String, String)> = Vec::new();
+    let mut screens: Vec<(&str, Panes)> = Vec::new();
     for action in app::actions() {
-        let place = match action.scope {
-            Scope::Global => "Global".to_owned(),
-            Scope::Movement => "Movement".to_owned(),
-            Scope::Screen(screen) => app::about(screen).title.to_owned(),
-            Scope::Pane(screen, pane) => {
-                format!("{}, in the pane {pane}", app::about(screen).title)
-            }
+        let (screen, pane) = match action.scope {
+            Scope::Global => ("Global", ""),
+            Scope::Movement => ("Movement", ""),
+            Scope::Screen(screen) => (app::about(screen).title, ""),
+            Scope::Pane(screen, pane) => (app::about(screen).title, pane),
         };
-        let keys: Vec<String> = action
-            .keys
-            .iter()
-            .map(|key| format!("`{}`", key.replace('|', "\\|")))
-            .collect();
-        let row = format!(
-            "| {} | {} | `{}` |\n",
-            keys.join(" "),
-            action.title.replace('|', "\\|"),
-            action.id
-        );
-        match places.iter_mut().find(|(name, _)| *name == place) {
-            Some((_, rows)) => rows.push_str(&row),
-            None => places.push((place, row)),
-        }
+        let row = format!("{:<18}{}", action.keys.join(" "), action.title);
+        entry(entry(&mut screens, screen), pane).push(row);
     }
-    let mut text = "# Keys of the workbench\n\nThe defaults; [custom keys](view.md#custom-keys) name actions by id. \
+    let mut text = "# Keys of the workbench\n\n\
+                    `grpo-tui keys` lists the same with the ids of the actions, for [custom keys](view.md#custom-keys).\n\
                     Keys of a pane apply while it has the focus.\n"
         .to_owned();
-    for (place, rows) in places {
-        let _ = write!(
-            text,
-            "\n## {place}\n\n| keys | does | id |\n|---|---|---|\n{rows}"
-        );
+    for (screen, mut panes) in screens {
+        panes.sort_by_key(|(pane, _)| !pane.is_empty());
+        let _ = write!(text, "\n## {screen}\n\n```\n");
+        for (pane, rows) in panes {
+            if !pane.is_empty() {
+                let gap = if text.ends_with("```\n") { "" } else { "\n" };
+                let _ = writeln!(text, "{gap}In the pane {pane}:");
+            }
+            let (left, right) = rows.split_at(rows.len().div_ceil(2));
+            for (at, row) in left.iter().enumerate() {
+                let beside = right.get(at).map_or("", String::as_str);
+                let _ = writeln!(text, "{}", format!("{row:<56}{beside}").trim_end());
+            }
+        }
+        text.push_str("```\n");
     }
     text
+}
+
+/// The value of `name`, added at the end if there is none.
+fn entry<'a, K: PartialEq, V: Default>(list: &'a mut Vec<(K, V)>, name: K) -> &'a mut V {
+    let at = list.iter().position(|(known, _)| *known == name);
+    let at = at.unwrap_or_else(|| {
+        list.push((name, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
 }
 
 /// A part of docs/view.md between `<!-- NAME -->` and `<!-- end -->`, as it should be.

@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "",
         "",
-        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; or a model as base_model takes it, with the same vocabulary; or `endpoint:NAME` of endpoints.toml, whose server answers prompt_logprobs.",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME` of endpoints.toml, whose server answers prompt_logprobs.",
     ),
     key(
         "distill_coef",
@@ -191,7 +191,7 @@ pub static KEYS: &[Key] = &[
         whole(1, ANY),
         "30",
         "steps",
-        "The steps of supervised fine-tuning at the start of `sft+grpo`, on expected answers or, if a row has none, on the base model's answer under the task's grammar.",
+        "Steps of supervised fine-tuning at the start of `sft+grpo`, on expected answers, else on the base model's answer under the task's grammar.",
     ),
     key(
         "stop_when_solved",
@@ -247,7 +247,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "true",
         "",
-        "Router replay: in mixtures of experts, the update sends each token through the experts that it was sampled with; no effect on dense models.",
+        "In mixtures of experts, the update sends each token through the experts that it was sampled with.",
     )
     .before("false"),
     // The update.
@@ -269,7 +269,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(OnCollapse::NAMES),
         "recover",
         "",
-        "What to do when nearly all groups have zero variance below the full reward, with nearly equal answers, or nearly no answer parses or is valid any more: `recover` restores the last checkpoint with informative groups, or the one that earned most, with half the learning rate and guided groups, at most three times.",
+        "After a collapse of the policy: `recover` restores the last checkpoint with informative groups, or the one that earned most, with half the learning rate and guided groups, at most three times.",
     )
     .before("continue"),
     key(
@@ -332,7 +332,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "false",
         "",
-        "Adapters on the experts of a mixture, too, as PEFT's target_parameters; on a GPU lora_rank is then a multiple of 8. No effect on dense models.",
+        "Adapters on the experts of a mixture, too; on a GPU lora_rank is then a multiple of 8. No effect on dense models.",
     )
     .presets("false", "false"),
     key(
@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BasePrecision::NAMES),
         "bf16",
         "",
-        "How the frozen matrices beside adapters are kept: `bf16` (f32 on a CPU), or rounded to `fp8` (e4m3): on an H100 or H200 half their memory, and faster decoding of up to 64 rows, slower of 256.",
+        "Frozen matrices beside adapters: `bf16` (f32 on a CPU) or rounded to `fp8` (e4m3): on an H100 or H200 half their memory, faster decoding of up to 64 rows, slower of 256.",
     )
     .presets("bf16", "bf16"),
     key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(
@@ -420,7 +420,7 @@ pub static KEYS: &[Key] = &[
         whole(0, 64),
         "8",
         "tokens",
-        "Tokens drafted per completion and decode step from the prompt and earlier completions, where it pays; changes speed, not what is sampled; 0: none.",
+        "Tokens drafted per completion and decode step; changes speed, not what is sampled; 0: none.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
     key(
@@ -428,7 +428,7 @@ pub static KEYS: &[Key] = &[
         whole(1, 1024),
         "1",
         "ranks",
-        "Processes that compute the run together, each with a copy of the model, on its own GPU; on the CPU they share its threads.",
+        "Processes that compute the run together, each on its own GPU; on the CPU they share its threads.",
     ),
     // The data.
     key(

@@ -6,21 +6,22 @@ use super::choices::Preset;
 use super::keys::{KEYS, Key};
 
 pub fn markdown() -> String {
-    let mut text = String::from(
-        "| key | value | default | quick | seed | meaning |\n|---|---|---|---|---|---|\n",
-    );
+    let mut text = String::new();
     for key in KEYS {
-        let presets = [Preset::Quick, Preset::Seed]
-            .map(|preset| key.preset(preset).map_or_else(String::new, default_text));
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} | {} | {} |",
-            key.name,
-            kind(key),
-            default(key),
-            presets.join(" | "),
-            key.meaning
-        );
+        let item = format!("`{}`: {}", key.name, described(key));
+        text.push_str(&list_item(&item));
+    }
+    text.push_str(
+        "\n## Presets\n\n| `--preset` | sets |\n|---|---|\n| `recommended` | nothing |\n",
+    );
+    for (name, preset) in [("quick", Preset::Quick), ("seed", Preset::Seed)] {
+        let values: Vec<String> = KEYS
+            .iter()
+            .filter_map(|key| Some((key, key.preset(preset)?)))
+            .filter(|(key, value)| *value != key.default)
+            .map(|(key, value)| format!("`{}={value}`", key.name))
+            .collect();
+        let _ = writeln!(text, "| `{name}` | {} |", values.join(", "));
     }
     text
 }
@@ -28,16 +29,29 @@ pub fn markdown() -> String {
 pub fn help() -> String {
     let mut text = String::from("Configuration keys (--set key=value):\n");
     for key in KEYS {
-        let _ = writeln!(
-            text,
-            "  {:<24} {} [{}; default {}]",
-            key.name,
-            key.meaning,
-            kind(key),
-            default(key)
-        );
+        let _ = writeln!(text, "  {:<24} {}", key.name, described(key));
     }
     text
+}
+
+/// At most 100 columns wide.
+fn list_item(text: &str) -> String {
+    let (mut item, mut width) = ("-".to_owned(), 1);
+    for word in text.split(' ') {
+        let word_width = word.chars().count();
+        if width + 1 + word_width > 100 {
+            item.push_str("\n ");
+            width = 1;
+        }
+        item.push(' ');
+        item.push_str(word);
+        width += 1 + word_width;
+    }
+    item + "\n"
+}
+
+fn described(key: &Key) -> String {
+    format!("{} [{}; default {}]", key.meaning, kind(key), default(key))
 }
 
 fn kind(key: &Key) -> String {

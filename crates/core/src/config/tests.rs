@@ -652,7 +652,7 @@ fn supervised_steps() {
 fn reference_lists_every_key() {
     let (markdown, help) = (reference::markdown(), reference::help());
     for key in KEYS {
-        assert!(markdown.contains(&format!("| `{}` |", key.name)) && help.contains(key.name));
+        assert!(markdown.contains(&format!("- `{}`: ", key.name)) && help.contains(key.name));
     }
 }
 
@@ -661,14 +661,11 @@ fn reference_lists_every_key() {
 fn documentation_agrees_with_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     let introduction = "# Configuration\n\n\
-        This page is generated from the table in `crates/core/src/config/keys.rs`; a test compares the two.\n\
-        A value comes from the last of these layers that sets the key:\n\
-        the table's default, `--preset`, the task's `[train]`\n\
-        (and its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
-        A default that is derived from another key overrides a preset's value,\n\
-        and every later layer overrides it.\n\
-        A preset keeps the default where its cell is empty; `recommended` keeps all.\n\
-        `grpo-tui train TASK --plan` shows the differences from the defaults, and their source.\n\n";
+        `grpo-tui train TASK --plan` shows the values that differ from the defaults, and their source.\n\
+        A value comes from the last of these that sets the key: the default, `--preset`,\n\
+        a default that another key decides (in parentheses), the task's `[train]`\n\
+        (then its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
+        Generated from `crates/core/src/config/keys.rs`.\n\n";
     let expected = format!("{introduction}{}", reference::markdown());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, &expected).unwrap();

@@ -40,10 +40,9 @@ pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
 }
 
 const INTRODUCTION: &str = "# Kinds of scorer\n\n\
-    This page is generated from the `about.md` of each kind in `crates/core/src/score/kinds/`\n\
-    and its table of keys; a test compares them.\n\
-    `[score] kind` names what judges an answer, `[[reward]] kind` what judges a part of the reward.\n\
-    [Tasks](tasks.md) say what all kinds share.\n\
+    `[score] kind` names what judges an answer, `[[reward]] kind` what judges a part of the reward;\n\
+    [tasks](tasks.md) say what all kinds share.\n\
+    Generated from the `about.md` of each kind in `crates/core/src/score/kinds/`.\n\
     Each kind accepts the keys of its table and these:\n\n";
 
 /// Placeholder of the key table in [`Kind::about`].
@@ -109,7 +108,7 @@ fn keys_of(kind: &Kind) -> String {
         let names: Vec<String> = shared.iter().map(|key| format!("`{}`", key.name)).collect();
         let _ = writeln!(
             text,
-            "[Keys of several kinds](#keys-of-several-kinds): {}.",
+            "[Shared keys](#keys-of-several-kinds): {}.",
             names.join(", ")
         );
     }
