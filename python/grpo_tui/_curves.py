@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, MARGIN = 300, 120, 14
 COLOURS = ("#3b7dd8", "#d8743b", "#4a9a52")
-Points = "list[tuple[float, float]]"
 
 
 def page(run: dict[str, Any]) -> str:
@@ -24,7 +23,7 @@ def page(run: dict[str, Any]) -> str:
     outcome = (run["outcome"] or {}).get("sentence") or ""
     rates = [each for each in run["evals"] if each["set"].split(":")[0] == "eval"]
     points = {
-        rate: [(each["step"], each["summary"][rate]) for each in rates if rate in each["summary"]]
+        rate: known((each["step"], each["summary"][rate]) for each in rates)
         for rate in ("valid", "exact")
     }
     charts = chart("reward", {"mean": series(run, "reward")})
@@ -36,20 +35,24 @@ def page(run: dict[str, Any]) -> str:
 
 def series(run: dict[str, Any], name: str) -> list[tuple[float, float]]:
     found = run["series"].get(name, {"steps": [], "values": []})
-    return [(x, y) for x, y in zip(found["steps"], found["values"]) if y is not None]
+    return known(zip(found["steps"], found["values"]))
 
 
-def chart(title: str, curves: dict[str, Sequence[tuple[float, float]]]) -> str:
+def known(points: Iterable[tuple[float, float | None]]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if y is not None]
+
+
+def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
     everything = [point for curve in curves.values() for point in curve]
     if not everything:
         return ""
     left, right = min(x for x, _ in everything), max(x for x, _ in everything)
     low, high = min(y for _, y in everything), max(y for _, y in everything)
-    right, high = max(right, left + 1), high if high > low else low + 1e-9
+    across_all, down_all = right - left or 1, high - low or 1
 
     def place(x: float, y: float) -> str:
-        across = MARGIN + (x - left) / (right - left) * (WIDTH - 2 * MARGIN)
-        down = 2 * MARGIN + (high - y) / (high - low) * (HEIGHT - 4 * MARGIN)
+        across = MARGIN + (x - left) / across_all * (WIDTH - 2 * MARGIN)
+        down = 2 * MARGIN + (high - y) / down_all * (HEIGHT - 4 * MARGIN)
         return f"{across:.1f},{down:.1f}"
 
     lines, ends = "", []
@@ -65,7 +68,8 @@ def chart(title: str, curves: dict[str, Sequence[tuple[float, float]]]) -> str:
             lines += f'<circle cx="{across}" cy="{down}" r="2" fill="{colour}"/>'
     label = f'<text x="{MARGIN}" y="{MARGIN}">{html.escape(title)} {" ".join(ends)}</text>'
     bottom = HEIGHT - MARGIN / 2
-    scale = f'<text x="{MARGIN}" y="{bottom}" opacity=".6">step {left:g} to {right:g}, {low:.3g} to {high:.3g}</text>'
+    ends_of = f"step {left:g} to {right:g}, {low:.3g} to {high:.3g}"
+    scale = f'<text x="{MARGIN}" y="{bottom}" opacity=".6">{ends_of}</text>'
     style = f'width="{WIDTH}" height="{HEIGHT}" font-size="10" fill="currentColor"'
     return f"<svg {style}>{label}{lines}{scale}</svg>"
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ._callable import Server
     from ._task import Path, Reward
 
-Row = "dict[str, Any]"
 # Of a run that a worker computes, or soon will.
 ACTIVE = ("created", "waiting", "starting", "running", "paused", "stopping")
 # Arguments of `grpo-tui train` that are not configuration keys.
@@ -60,7 +59,7 @@ class Run:
         return f"{self.path}@best"
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Every event from the first, as it is recorded, until the run ends (docs/run-directory.md)."""
+        """Every event from the first, as it is recorded, until the end (docs/run-directory.md)."""
         with started(["runs", "attach", self.path, "--json"], stdout=subprocess.PIPE) as process:
             try:
                 for line in process.stdout:
@@ -102,7 +101,7 @@ class Run:
                 timer.start()
             try:
                 for line in process.stdout or []:
-                    if show and '"kind":"step"' in line or '"kind":"eval"' in line:
+                    if show and ('"kind":"step"' in line or '"kind":"eval"' in line):
                         show()
                 complaint = process.communicate()[1]
             except BaseException:
@@ -117,15 +116,15 @@ class Run:
             place = f"step {state['step']} of {state['total_steps']}"
             raise TimeoutError(f"{self.id} is {state['status']} after {timeout} s, at {place}")
         if state["status"] == "finished":
-            return self._ended()
+            self._close()
+            return self
         message = f"{self.id} is {state['status']}: {state['cause'] or complaint.strip()}"
         error = self._server.error if self._server else None
         raise RunError(self, message, process.returncode) from error
 
-    def _ended(self) -> Run:
+    def _close(self) -> None:
         if self._server:
             self._server.close()
-        return self
 
     def stop(self, now: bool = False, wait: float = 600) -> Run:
         """Stops after the current step, with a checkpoint; `now`: at once, losing the step."""
@@ -146,7 +145,7 @@ class Run:
 
             settings = json.loads(_task.read(kept).splitlines()[0].lstrip("# "))
             server = Server(reward, settings, settings.get("seconds", 10))
-            (self._server or server).close() if self._server else None
+            self._close()
             self._server, server.is_ended = server, self._stop_at_exit
         elif reward:
             raise GrpoError(
@@ -155,7 +154,7 @@ class Run:
         elif os.path.exists(kept) and not self._server:
             raise GrpoError(f"the reward of {self.id} is a function: resume(reward=FUNCTION)")
         arguments = ["train", "--resume", self.path, "--detach", *flags(options)]
-        call(*arguments, socket=self._server and self._server.path, is_loud=True)
+        call(*arguments, socket=path_of(self._server), is_loud=True)
         return self
 
     def _stop_at_exit(self) -> None:
@@ -201,7 +200,7 @@ def train(
     settings = [f"--set={key}={text(value)}" for key, value in keys.items()]
     if len(tasks) == 1:
         return _start(tasks[0], reward, reward_options, [*flags(options), *settings])
-    return _started([*map(os.fspath, tasks), *flags(options), *settings], None)
+    return _started([*(os.fspath(each) for each in tasks), *flags(options), *settings], None)
 
 
 def _start(
@@ -216,8 +215,8 @@ def _start(
 
 
 def _started(arguments: list[str], server: Server | None) -> Run:
-    socket = server.path if server else None
-    printed = call("train", *arguments, "--detach", "--json", socket=socket, is_loud=True)
+    detached = [*arguments, "--detach", "--json"]
+    printed = call("train", *detached, socket=path_of(server), is_loud=True)
     return Run(json.loads(printed)["path"], server)
 
 
@@ -269,7 +268,7 @@ def score(
 
 def _scored(arguments: list[str], server: Server | None, asked: str = "") -> str:
     try:
-        return call(*arguments, text=asked, socket=server and server.path)
+        return call(*arguments, text=asked, socket=path_of(server))
     except GrpoError as error:
         raise error from (server.error if server else None)
     finally:
@@ -278,6 +277,10 @@ def _scored(arguments: list[str], server: Server | None, asked: str = "") -> str
 
 
 Model = Union[Run, str, "os.PathLike[str]"]
+
+
+def path_of(server: Server | None) -> str | None:
+    return server.path if server else None
 
 
 def model_name(model: Model) -> str:

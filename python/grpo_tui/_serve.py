@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Union
 
@@ -21,6 +20,8 @@ class Server:
     """A running server: `base_url` and `model` are what an OpenAI client takes."""
 
     def __init__(self, arguments: list[str]):
+        import tempfile
+
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
         self._process = started(arguments, stdout=self._log, stderr=self._log)
         try:

@@ -55,7 +55,7 @@ def rewarded(
         if callable(reward):
             server = of_callable(reward, dict(options or {}), folder, rest)
         else:
-            of_file(os.fspath(reward), dict(options or {}), folder, rest)
+            of_file(reward, dict(options or {}), folder, rest)
         call("task", "trust", folder, "--yes")
         yield folder, server
     except BaseException:
@@ -81,7 +81,9 @@ def of_callable(reward: Any, options: dict[str, Any], folder: str, rest: str) ->
     write(os.path.join(folder, FUNCTION), source_of(reward, options))
     # The relay needs no package: the interpreter outlives a virtual environment.
     python = getattr(sys, "_base_executable", None) or sys.executable
-    limits = {name: options[name] for name in ("seconds", "max_scorer_errors") if name in options}
+    limits: dict[str, Any] = {
+        name: options[name] for name in ("seconds", "max_scorer_errors") if name in options
+    }
     table: dict[str, Any] = {
         "kind": "command",
         "command": [python, RELAY],
@@ -96,8 +98,8 @@ def of_callable(reward: Any, options: dict[str, Any], folder: str, rest: str) ->
     return server
 
 
-def of_file(reward: str, options: dict[str, Any], folder: str, rest: str) -> None:
-    path, _, name = reward.rpartition(":")
+def of_file(reward: Path, options: dict[str, Any], folder: str, rest: str) -> None:
+    path, _, name = str(reward).rpartition(":")
     if not path.endswith(".py") or not name:
         raise GrpoError(
             f"reward is {reward!r}: pass a function, or FILE:NAME such as rewards.py:score"
