@@ -74,10 +74,18 @@ def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
     return f"<svg {style}>{label}{lines}{scale}</svg>"
 
 
+def shell() -> Any:
+    """That of IPython, or `None`."""
+    return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+
+
+def cell() -> int | None:
+    return getattr(shell(), "execution_count", None)
+
+
 def notebook_display(run: Run) -> Callable[..., None] | None:
     """In a notebook, a function that draws the run, at most twice a second; else `None`."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if not hasattr(shell, "kernel"):
+    if not hasattr(shell(), "kernel"):
         return None
     from IPython.display import display  # type: ignore[import-not-found,unused-ignore]
 

@@ -36,6 +36,7 @@ class Run:
         self.path = os.path.abspath(path)
         self.id = os.path.basename(self.path)
         self._server = server
+        self._drawn_in: int | None = None
         if server:
             server.is_ended = self._stop_at_exit
 
@@ -88,7 +89,7 @@ class Run:
         """
         import threading
 
-        from ._curves import notebook_display
+        from ._curves import cell, notebook_display
 
         show = notebook_display(self) if progress is not False else None
         is_shown = show is None and (sys.stdout.isatty() if progress is None else progress)
@@ -111,6 +112,7 @@ class Run:
                 timer.cancel()
         if show:
             show(is_last=True)
+            self._drawn_in = cell()
         state = self.state()
         if state["status"] in ACTIVE and process.returncode < 0:
             place = f"step {state['step']} of {state['total_steps']}"
@@ -118,7 +120,7 @@ class Run:
         if state["status"] == "finished":
             self._close()
             return self
-        message = f"{self.id} is {state['status']}: {state['cause'] or complaint.strip()}"
+        message = f"{self.id} {state['status']}: {state['cause'] or complaint.strip()}"
         error = self._server.error if self._server else None
         raise RunError(self, message, process.returncode) from error
 
@@ -168,9 +170,12 @@ class Run:
         steps = f"{state['step']}/{state['total_steps']}"
         return f"Run({self.id!r}, status={state['status']!r}, step={steps})"
 
-    def _repr_html_(self) -> str:
-        from ._curves import page
+    def _repr_html_(self) -> str | None:
+        from ._curves import cell, page
 
+        # `wait` has drawn it in this cell of a notebook.
+        if self._drawn_in is not None and self._drawn_in == cell():
+            return None
         return page(json.loads(call("runs", "export", self.path, "--json")))
 
 

@@ -232,7 +232,7 @@ class Runs(Package):
         run = self.train(number_of_letters, max_steps=100_000)
         with self.assertRaisesRegex(TimeoutError, "after 0.01 s, at step"):
             run.wait(timeout=0.01, progress=False)
-        with self.assertRaisesRegex(grpo_tui.RunError, "is interrupted: .*stop"):
+        with self.assertRaisesRegex(grpo_tui.RunError, " interrupted: .*stop"):
             run.stop().wait(progress=False)
         with contextlib.redirect_stderr(io.StringIO()):
             run.resume()
@@ -261,7 +261,7 @@ class Runs(Package):
             with self.assertRaises(grpo_tui.RunError) as caught:
                 run.wait(progress=False)
             gone = "a function of a Python process that has ended: continue with `grpo_tui.load"
-            expected = gone if "sleep" in ends else "is interrupted"
+            expected = gone if "sleep" in ends else " interrupted: "
             self.assertIn(expected, str(caught.exception))
         with self.assertRaisesRegex(grpo_tui.GrpoError, "is a function: resume.reward=FUNCTION"):
             run.resume()
