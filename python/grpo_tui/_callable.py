@@ -25,6 +25,9 @@ from ._reward import Lines, Reward, Wrong, label
 
 # Bytes of a Unix socket's path that Linux takes.
 MAX_PATH_BYTES = 107
+# One of each rank, and of evals beside the run. Their threads start with the first: at the end of
+# this process, while the run stops, Python starts none.
+MAX_CONNECTIONS = 16
 SETTINGS = ("range", "completions", "zero")
 servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
@@ -123,7 +126,8 @@ class Server:
         self.sockets[0].bind(self.path)
         self.sockets[0].listen()
         servers.add(self)
-        threading.Thread(target=self.accept, daemon=True, name="grpo-tui relays").start()
+        for _ in range(MAX_CONNECTIONS):
+            threading.Thread(target=self.accept, daemon=True, name="grpo-tui relay").start()
 
     def accept(self) -> None:
         listener = self.sockets[0]
@@ -133,7 +137,7 @@ class Server:
             except OSError:
                 return
             self.sockets.append(connection)
-            threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+            self.serve(connection)
 
     def serve(self, connection: socket.socket) -> None:
         try:

@@ -61,10 +61,16 @@ def started(arguments: Iterable[str], socket: str | None = None, **options: Any)
     )
 
 
-def call(*arguments: str, text: str = "", socket: str | None = None, is_loud: bool = False) -> str:
+def call(
+    *arguments: str,
+    text: str = "",
+    socket: str | None = None,
+    is_loud: bool = False,
+    renamed: tuple[str, str] = ("", ""),
+) -> str:
     """What the program prints for `arguments`, given `text` as input.
 
-    `is_loud` passes on its warnings and progress.
+    `is_loud` passes on its warnings; `renamed` is a folder in them, and what its user calls it.
     """
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with started(arguments, socket, **pipes) as process:
@@ -73,6 +79,7 @@ def call(*arguments: str, text: str = "", socket: str | None = None, is_loud: bo
         except BaseException:
             process.kill()
             raise
+    complaint = complaint.replace(*renamed) if renamed[0] else complaint
     if process.returncode:
         raise GrpoError(words(complaint or output), process.returncode, arguments)
     if is_loud and complaint:

@@ -156,7 +156,7 @@ class Run:
         elif os.path.exists(kept) and not self._server:
             raise GrpoError(f"the reward of {self.id} is a function: resume(reward=FUNCTION)")
         arguments = ["train", "--resume", self.path, "--detach", *flags(options)]
-        call(*arguments, socket=path_of(self._server), is_loud=True)
+        call(*arguments, socket=self._server.path if self._server else None, is_loud=True)
         return self
 
     def _stop_at_exit(self) -> None:
@@ -198,31 +198,22 @@ def train(
     `agent` and `ignore_preflight_errors` of `grpo-tui train`.
     """
     tasks = task if isinstance(task, list) else [task]
+    if not tasks:
+        raise GrpoError("train takes a task, or a list of several")
     if reward is not None and len(tasks) != 1:
         raise GrpoError("a reward is for one task: pass one, or edit the task.toml of each")
     options = {key: keys.pop(key) for key in OPTIONS if key in keys}
     options.update(runs=runs, name=name, model=model and model_name(model))
     settings = [f"--set={key}={text(value)}" for key, value in keys.items()]
-    if len(tasks) == 1:
-        return _start(tasks[0], reward, reward_options, [*flags(options), *settings])
-    return _started([*(os.fspath(each) for each in tasks), *flags(options), *settings], None)
-
-
-def _start(
-    task: Path, reward: Reward | None, options: dict[str, Any] | None, more: list[str]
-) -> Run:
-    if reward is None and not options:
-        return _started([os.fspath(task), *more], None)
+    more = [*flags(options), *settings, "--detach", "--json"]
+    if len(tasks) > 1:
+        printed = call("train", *(os.fspath(each) for each in tasks), *more, is_loud=True)
+        return Run(json.loads(printed)["path"])
     from ._task import rewarded
 
-    with rewarded(task, reward, options) as (folder, server):
-        return _started([folder, *more], server)
-
-
-def _started(arguments: list[str], server: Server | None) -> Run:
-    detached = [*arguments, "--detach", "--json"]
-    printed = call("train", *detached, socket=path_of(server), is_loud=True)
-    return Run(json.loads(printed)["path"], server)
+    with rewarded(tasks[0], reward, reward_options) as given:
+        printed = given.call("train", given.argument, *more, is_loud=True)
+        return Run(json.loads(printed)["path"], given.kept_server())
 
 
 def load(run: Path, runs: Path | None = None) -> Run:
@@ -247,9 +238,8 @@ def evaluate(
 
     models = model if isinstance(model, Mapping) else {"model": model}
     named = [f"--model={name}={model_name(each)}" for name, each in models.items()]
-    with rewarded(task, reward, reward_options) as (folder, server):
-        arguments = ["eval", folder, *named, "--json", *flags(options)]
-        return json.loads(_scored(arguments, server))
+    with rewarded(task, reward, reward_options) as given:
+        return json.loads(given.call("eval", given.argument, *named, "--json", *flags(options)))
 
 
 def score(
@@ -266,26 +256,12 @@ def score(
         raise GrpoError("score takes a list of completions, not one text")
     lines = [{"completion": each} if isinstance(each, str) else each for each in completions]
     asked = "".join(json.dumps(line) + "\n" for line in lines)
-    with rewarded(task, reward, reward_options) as (folder, server):
-        arguments = ["score", folder, "--completions", "-", "--json"]
-        return json_lines(_scored(arguments, server, asked)) if lines else []
-
-
-def _scored(arguments: list[str], server: Server | None, asked: str = "") -> str:
-    try:
-        return call(*arguments, text=asked, socket=path_of(server))
-    except GrpoError as error:
-        raise error from (server.error if server else None)
-    finally:
-        if server:
-            server.close()
+    with rewarded(task, reward, reward_options) as given:
+        arguments = ["score", given.argument, "--completions", "-", "--json"]
+        return json_lines(given.call(*arguments, text=asked)) if lines else []
 
 
 Model = Union[Run, str, "os.PathLike[str]"]
-
-
-def path_of(server: Server | None) -> str | None:
-    return server.path if server else None
 
 
 def model_name(model: Model) -> str:

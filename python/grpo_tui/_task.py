@@ -26,44 +26,66 @@ KEPT = re.compile(r"(tiers|strip_thinking|continue_after_failure)\s*=.*[^\[{,]$"
 OF_CALLABLES = ("range", "completions", "zero", "seconds", "max_scorer_errors")
 
 
+class Task:
+    """A task as the program is given it; `server` if its reward is a function of this process."""
+
+    def __init__(self, task: Path):
+        self.name, self.copy = os.fspath(task), ""
+        self.server: Server | None = None
+        self.is_kept = False
+
+    def kept_server(self) -> Server | None:
+        """The server, which stays for the run that needs it."""
+        self.is_kept = True
+        return self.server
+
+    @property
+    def argument(self) -> str:
+        return self.copy or self.name
+
+    def call(self, *arguments: str, text: str = "", is_loud: bool = False) -> str:
+        socket = self.server.path if self.server else None
+        renamed = (self.copy, self.name)
+        try:
+            return call(*arguments, text=text, socket=socket, is_loud=is_loud, renamed=renamed)
+        except GrpoError as error:
+            raise error from (self.server.error if self.server else None)
+
+
 @contextlib.contextmanager
-def rewarded(
-    task: Path, reward: Reward | None, options: dict[str, Any] | None
-) -> Iterator[tuple[str, Server | None]]:
-    """The task's name or folder, and the server of its reward, if that is a function here."""
+def rewarded(task: Path, reward: Reward | None, options: dict[str, Any] | None) -> Iterator[Task]:
+    """The task, or for a time a copy with another reward."""
     if reward is None:
         if options:
             raise GrpoError("reward_options are for a `reward`: pass one, or edit task.toml")
-        yield os.fspath(task), None
+        yield Task(task)
         return
     workspace = tempfile.mkdtemp(prefix="grpo-tui-task-")
-    server = None
+    given = Task(task)
     try:
-        call("init", workspace, "--from", os.fspath(task))
+        call("init", workspace, "--from", given.name)
         [name] = os.listdir(os.path.join(workspace, "tasks"))
-        folder = os.path.join(workspace, "tasks", name)
-        place = os.path.join(folder, "task.toml")
+        given.copy = os.path.join(workspace, "tasks", name)
+        place = os.path.join(given.copy, "task.toml")
         rest = without_score(read(place))
         # What else the task starts is trusted by its user alone, not by a reward of theirs.
         write(place, rest + toml({"kind": "text"}))
         try:
-            call("task", "trust", folder)
+            given.call("task", "trust", given.copy)
         except GrpoError as error:
             if "not trusted" not in str(error):
                 raise
-            raise GrpoError(f"{error}: see `grpo-tui task trust {os.fspath(task)}`", 1) from None
+            raise GrpoError(f"{error}: see `grpo-tui task trust {given.name}`", 1) from None
         if callable(reward):
-            server = of_callable(reward, dict(options or {}), folder, rest)
+            given.server = of_callable(reward, dict(options or {}), given.copy, rest)
         else:
-            of_file(reward, dict(options or {}), folder, rest)
-        call("task", "trust", folder, "--yes")
-        yield folder, server
-    except BaseException:
-        if server:
-            server.close()
-        raise
+            of_file(reward, dict(options or {}), given.copy, rest)
+        given.call("task", "trust", given.copy, "--yes")
+        yield given
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+        if given.server and not given.is_kept:
+            given.server.close()
 
 
 def of_callable(reward: Any, options: dict[str, Any], folder: str, rest: str) -> Server:

@@ -165,9 +165,18 @@ class Scores(Package):
         check("/absent.py: No such file or directory", "/absent.py:score", "x")
         check("reward_options['files'] is not for a function", right, "x", files=["a"])
         check("reward_options are for a `reward`", None, "x", seconds=3)
+        absent = f"{sys.prefix}/absent/bin/python"
+        (self.folder / "rewards.py").write_text("def score(completion): return 1\n")
+        check(f"`{absent}` is not installed", f"{self.folder}/rewards.py:score", "x", python=absent)
+        with self.assertRaisesRegex(grpo_tui.GrpoError, "takes a task, or a list"):
+            grpo_tui.train([])
         with self.assertRaisesRegex(grpo_tui.GrpoError, "a list of completions, not one text"):
             grpo_tui.score(self.task, "one")
         self.assertEqual(grpo_tui.score(self.task, []), [])
+
+    def test_the_task_is_named_as_its_user_names_it(self) -> None:
+        (self.task / "train.jsonl").write_text("{}\n")
+        self.assertIn(f"{self.task}/train.jsonl line 1", str(self.refused(right, "x")))
 
     def test_other_programs_of_the_task_are_not_trusted_with_the_reward(self) -> None:
         self.write_task('[agent]\nrun = ["python3", "agent.py"]\n')
