@@ -9,10 +9,10 @@ from __future__ import annotations
 import atexit
 import inspect
 import json
+import math
 import os
 import queue
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -23,12 +23,9 @@ from typing import Any, Callable
 from ._program import GrpoError
 from ._reward import Lines, Reward, Wrong, label
 
-# Bytes of a Unix socket's path that Linux takes.
-MAX_PATH_BYTES = 107
 # One of each rank, and of evals beside the run. Their threads start with the first: at the end of
 # this process, while the run stops, Python starts none.
 MAX_CONNECTIONS = 16
-SETTINGS = ("range", "completions", "zero")
 servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
@@ -81,9 +78,9 @@ class Function(Reward):
         """Where the function is now."""
         frame = sys._current_frames().get(self.thread.ident or 0)
         stack = traceback.extract_stack(frame) if frame else []
-        for entry in [entry for entry in stack if entry.filename == self.source][-1:]:
-            return f"it is in {label(entry.filename)} line {entry.lineno} in {entry.name}"
-        return "correct it, or raise `seconds` in reward_options"
+        own = [entry for entry in stack if entry.filename == self.source]
+        at = f"in {label(self.source)} line {own[-1].lineno}" if own else "in other code"
+        return f"it is {at}: correct it, or raise `seconds` in reward_options"
 
 
 class Answers(Lines):
@@ -107,21 +104,18 @@ class Answers(Lines):
 class Server:
     """Answers the questions of a run's scorer."""
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any], seconds: float):
-        settings = {name: options.get(name) for name in SETTINGS}
-        settings["zero"] = settings["zero"] or "invalid"
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]):
+        checked = settings(options)
         try:
             # The scorer's own limit would end the relay, without the place of the function.
-            self.function = Function(function, settings, seconds * 0.9)
+            self.function = Function(function, checked, checked["seconds"] * 0.9)
         except Wrong as error:
             raise GrpoError(str(error)) from None
         self.error: BaseException | None = None
         self.is_ended: Callable[[], None] = lambda: None
-        folder = tempfile.mkdtemp(prefix="grpo-tui-")
-        if len(folder) + len("/socket") > MAX_PATH_BYTES:
-            os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="grpo-tui-", dir="/tmp")
-        self.folder, self.path = folder, os.path.join(folder, "socket")
+        # A socket's path has 107 bytes at most, which a TMPDIR may exceed.
+        self.folder = tempfile.mkdtemp(prefix="grpo-tui-", dir="/tmp")
+        self.path = os.path.join(self.folder, "socket")
         self.sockets = [socket.socket(socket.AF_UNIX)]
         self.sockets[0].bind(self.path)
         self.sockets[0].listen()
@@ -141,8 +135,7 @@ class Server:
 
     def serve(self, connection: socket.socket) -> None:
         try:
-            if is_own_user(connection):
-                Answers(self, connection.fileno()).answer_all(connection.fileno())
+            Answers(self, connection.fileno()).answer_all(connection.fileno())
         except OSError:
             pass  # the relay has ended
         finally:
@@ -150,6 +143,7 @@ class Server:
             connection.close()
 
     def close(self) -> None:
+        servers.discard(self)
         for each in self.sockets[:]:
             try:
                 each.shutdown(socket.SHUT_RDWR)
@@ -163,11 +157,26 @@ class Server:
                 pass
 
 
-def is_own_user(connection: socket.socket) -> bool:
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return struct.unpack("3i", found)[1] == os.geteuid()
+def settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Checked as task.toml is: that of the run has those of the relay alone."""
+
+    def is_range(value: Any) -> bool:
+        try:
+            least, full = map(float, value)
+        except (TypeError, ValueError):
+            return False
+        return -math.inf < least < full < math.inf
+
+    found = {"range": None, "completions": None, "zero": "invalid", "seconds": 10, **options}
+    for key, is_right, form in (
+        ("range", is_range, "[LEAST, FULL] such as [-1.0, 2.0]"),
+        ("completions", ("text", "messages").__contains__, '"text" or "messages"'),
+        ("zero", ("invalid", "unparsable").__contains__, '"invalid" or "unparsable"'),
+        ("seconds", lambda value: is_range([0, value]), "a number above 0"),
+    ):
+        if key in options and not is_right(found[key]):
+            raise GrpoError(f"reward_options[{key!r}] is {found[key]!r}: write {form}")
+    return found
 
 
 def source_of(function: Callable[..., Any], options: dict[str, Any]) -> str:

@@ -145,8 +145,7 @@ class Run:
         if os.path.exists(kept) and reward:
             from ._callable import Server
 
-            settings = json.loads(_task.read(kept).splitlines()[0].lstrip("# "))
-            server = Server(reward, settings, settings.get("seconds", 10))
+            server = Server(reward, json.loads(_task.read(kept).splitlines()[0].lstrip("# ")))
             self._close()
             self._server, server.is_ended = server, self._stop_at_exit
         elif reward:

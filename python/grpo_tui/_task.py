@@ -97,8 +97,7 @@ def of_callable(reward: Any, options: dict[str, Any], folder: str, rest: str) ->
             f"reward_options[{unknown[0]!r}] is not for a function of this process: "
             f"it takes {', '.join(OF_CALLABLES)}"
         )
-    seconds = options.get("seconds", 10)
-    server = Server(reward, options, seconds)
+    server = Server(reward, options)
     shutil.copy(os.path.join(os.path.dirname(__file__), "_relay.py"), os.path.join(folder, RELAY))
     write(os.path.join(folder, FUNCTION), source_of(reward, options))
     # The relay needs no package: the interpreter outlives a virtual environment.

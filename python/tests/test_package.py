@@ -164,6 +164,9 @@ class Scores(Package):
         check("reward is [1]: pass a function", [1], "x")
         check("/absent.py: No such file or directory", "/absent.py:score", "x")
         check("reward_options['files'] is not for a function", right, "x", files=["a"])
+        check("reward_options['range'] is [1, 0]: write [LEAST, FULL]", right, "x", range=[1, 0])
+        check("reward_options['seconds'] is 'x': write a number", right, "x", seconds="x")
+        check("reward_options['zero'] is 0: write \"invalid\" or", right, "x", zero=0)
         check("reward_options are for a `reward`", None, "x", seconds=3)
         absent = f"{sys.prefix}/absent/bin/python"
         (self.folder / "rewards.py").write_text("def score(completion): return 1\n")
