@@ -185,7 +185,7 @@ def source_of(function: Callable[..., Any], options: dict[str, Any]) -> str:
         text = inspect.getsource(function)
     except (OSError, TypeError):
         text = f"# {function!r}: its source is not known\n".split(" at 0x")[0] + "\n"
-    return f"# {json.dumps(options)}\n{text}"
+    return f"# {json.dumps(options, default=list)}\n{text}"
 
 
 def forget_in_child() -> None:

@@ -178,6 +178,9 @@ class Run:
         return page(json.loads(call("runs", "export", self.path, "--json")))
 
 
+Model = Union[Run, str, "os.PathLike[str]"]
+
+
 def train(
     task: Path | list[Path],
     model: Model | None = None,
@@ -258,9 +261,6 @@ def score(
     with rewarded(task, reward, reward_options) as given:
         arguments = ["score", given.argument, "--completions", "-", "--json"]
         return json_lines(given.call(*arguments, text=asked)) if lines else []
-
-
-Model = Union[Run, str, "os.PathLike[str]"]
 
 
 def model_name(model: Model) -> str:
