@@ -7,8 +7,10 @@ in a folder of mode 0700. One thread of this process calls the function, whateve
 from __future__ import annotations
 
 import atexit
+import hashlib
 import inspect
 import json
+import marshal
 import math
 import os
 import queue
@@ -184,7 +186,9 @@ def source_of(function: Callable[..., Any], options: dict[str, Any]) -> str:
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
-        text = f"# {function!r}: its source is not known\n".split(" at 0x")[0] + "\n"
+        code = getattr(function, "__code__", None)
+        known = hashlib.sha256(marshal.dumps(code)).hexdigest() if code else type(function).__name__
+        text = f"# Its source is not known to Python: {known}\n"
     return f"# {json.dumps(options, default=list)}\n{text}"
 
 

@@ -20,7 +20,8 @@ import urllib.request
 from typing import Any, Callable
 
 import grpo_tui
-from grpo_tui import _curves
+from grpo_tui import _curves, _task
+from grpo_tui._callable import source_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NANO = ROOT / "tests" / "nano"
@@ -187,6 +188,30 @@ class Scores(Package):
         error = self.refused(right, "x")
         self.assertIn("not trusted: the agent will not be used", str(error))
         self.assertIn(f"grpo-tui task trust {self.task}", str(error))
+
+
+class Copies(unittest.TestCase):
+    def test_a_task_loses_its_scorer_alone(self) -> None:
+        text = (
+            'name = "a"\nschema = "s.json"\nsystem = """\n[score]\nkind\n"""\n'
+            'x = [\n  ["schema"]\n]\n[score]\nkind = "json_schema"\nstrip_thinking = true\n'
+            'tiers = { valid = 2.0 } # best\n[score.aliases]\na = ["b"]\n'
+            '[[reward]] # a part\npart = "fields"\n[prompts]\ntrain = "t"\n'
+        )
+        expected = (
+            'name = "a"\nsystem = """\n[score]\nkind\n"""\nx = [\n  ["schema"]\n]\n'
+            '[prompts]\ntrain = "t"\n\n[score]\nstrip_thinking = true\n'
+            "tiers = { valid = 2.0 } # best\n"
+        )
+        self.assertEqual(_task.without_score(text), expected)
+
+    def test_a_function_without_known_source_is_kept_by_its_code(self) -> None:
+        names: dict[str, Any] = {}
+        exec("def a(completion): return 1\ndef b(completion): return 2", names)
+        kept = [source_of(names[name], {}) for name in ("a", "b", "a")]
+        self.assertEqual(kept[0], kept[2])
+        self.assertNotEqual(kept[0], kept[1])
+        self.assertIn("return 1 / 0", source_of(divides, {"seconds": 3}))
 
 
 class Runs(Package):
