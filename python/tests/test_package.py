@@ -22,6 +22,7 @@ from typing import Any, Callable
 import grpo_tui
 from grpo_tui import _curves, _task
 from grpo_tui._callable import source_of
+from grpo_tui._program import call
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NANO = ROOT / "tests" / "nano"
@@ -177,6 +178,22 @@ class Scores(Package):
         with self.assertRaisesRegex(grpo_tui.GrpoError, "a list of completions, not one text"):
             grpo_tui.score(self.task, "one")
         self.assertEqual(grpo_tui.score(self.task, []), [])
+
+    def test_a_sandboxed_program_does_not_learn_of_the_socket(self) -> None:
+        file = self.folder / "rewards.py"
+        file.write_text(
+            "import os\ndef f(completion): return 'GRPO_TUI_REWARD_SOCKET' in os.environ"
+        )
+        found = {}
+        for level in ("none", "limited"):
+            with _task.rewarded(self.task, f"{file}:f", {"isolation": level}) as given:
+                arguments = ["score", given.argument, "--json", "--completions", "-"]
+                try:
+                    text = call(*arguments, text='{"completion": "x"}\n', socket="/absent")
+                except grpo_tui.GrpoError as error:
+                    self.skipTest(str(error))  # this machine cannot isolate
+                found[level] = json.loads(text)["reward"]
+        self.assertEqual(found, {"none": 1, "limited": 0})
 
     def test_the_task_is_named_as_its_user_names_it(self) -> None:
         (self.task / "train.jsonl").write_text("{}\n")
