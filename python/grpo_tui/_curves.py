@@ -70,6 +70,10 @@ def chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
     bottom = HEIGHT - MARGIN / 2
     ends_of = f"step {left:g} to {right:g}, {low:.3g} to {high:.3g}"
     scale = f'<text x="{MARGIN}" y="{bottom}" opacity=".6">{ends_of}</text>'
+    frame = (
+        f"M{MARGIN} {2 * MARGIN}H{WIDTH - MARGIN}M{MARGIN} {HEIGHT - 2 * MARGIN}H{WIDTH - MARGIN}"
+    )
+    scale += f'<path d="{frame}" stroke="currentColor" opacity=".2"/>'
     style = f'width="{WIDTH}" height="{HEIGHT}" font-size="10" fill="currentColor"'
     return f"<svg {style}>{label}{lines}{scale}</svg>"
 
