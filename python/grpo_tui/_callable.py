@@ -115,8 +115,9 @@ class Server:
             raise GrpoError(str(error)) from None
         self.error: BaseException | None = None
         self.is_ended: Callable[[], None] = lambda: None
-        # A socket's path has 107 bytes at most, which a TMPDIR may exceed.
-        self.folder = tempfile.mkdtemp(prefix="grpo-tui-", dir="/tmp")
+        # A socket's path has 107 bytes at most, which one below TMPDIR may exceed.
+        parent = None if len(os.fsencode(tempfile.gettempdir())) < 80 else "/tmp"
+        self.folder = tempfile.mkdtemp(prefix="grpo-tui-", dir=parent)
         self.path = os.path.join(self.folder, "socket")
         self.sockets = [socket.socket(socket.AF_UNIX)]
         self.sockets[0].bind(self.path)

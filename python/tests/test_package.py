@@ -303,6 +303,7 @@ class Runs(Package):
         for ends in ("time.sleep(600)", "sys.exit()"):
             process = subprocess.Popen(
                 [sys.executable, "-c", text + ends],
+                env={**os.environ, "TMPDIR": str(self.folder)},  # what a kill leaves
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
