@@ -36,6 +36,8 @@ mod properties;
 mod prove;
 mod pull;
 #[cfg(feature = "engine")]
+mod python_package;
+#[cfg(feature = "engine")]
 mod ranks;
 #[cfg(feature = "engine")]
 mod rollout;

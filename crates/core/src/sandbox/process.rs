@@ -26,6 +26,8 @@ const PIECE: usize = 1 << 16;
 const MAX_STDERR_BYTES: usize = 4_096;
 /// Limit per line shown.
 const MAX_LINE_CHARS: usize = 500;
+/// Path of the socket at which a Python process offers a function as reward (`python/grpo_tui/_relay.py`).
+const REWARD_SOCKET: &str = "GRPO_TUI_REWARD_SOCKET";
 /// Default limit of processes and threads.
 const MAX_PROCESSES: u64 = 256;
 const LOOK: Duration = Duration::from_millis(100);
@@ -148,6 +150,9 @@ impl Process {
         environment.insert("PATH".to_owned(), search_path());
         environment.insert("LANG".to_owned(), "C.UTF-8".into());
         environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home_path.into())));
+        // Only a program with the user's permissions could reach it.
+        let socket = std::env::var_os(REWARD_SOCKET).filter(|_| sandbox.level == Level::None);
+        environment.extend(socket.map(|socket| (REWARD_SOCKET.to_owned(), socket)));
         let launch = Launch {
             level: sandbox.level,
             program: program.program.path.clone(),

@@ -1,4 +1,5 @@
-//! `[score] kind = "python"`: a reward function, called as other trainers call theirs (`reward.py`).
+//! `[score] kind = "python"`: a reward function, called as other trainers call theirs (`_reward.py`, which the
+//! Python package shares).
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::score::definition::{KeyInfo, Kind};
 use crate::score::needs::{CommandMode, CommandRules, PythonRules};
 use crate::task::{Home, Read, Section, finite_number};
 
-const SCRIPT: &str = include_str!("reward.py");
+const SCRIPT: &str = include_str!("../../../../../../python/grpo_tui/_reward.py");
 const EXAMPLE: &str = "reward = \"rewards.py:score\"";
 /// An environment below the task's folder, if there is one: where `uv sync` makes it.
 const ENVIRONMENT: &str = ".venv";

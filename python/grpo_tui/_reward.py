@@ -1,5 +1,6 @@
-"""Calls a reward function: `reward.py FILE:NAME SETTINGS`. Questions are lines of standard input ({"id", "completion",
-"row"}), answers lines of standard output; what the function prints goes to standard error.
+"""Calls a reward function: `_reward.py FILE:NAME SETTINGS`, as `kind = "python"` starts it. Questions are lines of
+standard input ({"id", "completion", "row"}), answers lines of standard output; what the function prints goes to
+standard error. The package calls a function of its own process by the same code (`_callable.py`).
 
 NAME is called by the names of its parameters:
 
@@ -263,7 +264,16 @@ def told(error, file):
     if not places:
         return text
     inside = "" if places[-1].name == "<module>" else f" in {places[-1].name}"
-    return f"{os.path.basename(places[-1].filename)} line {places[-1].lineno}{inside}: {text}"
+    return f"{label(places[-1].filename)} line {places[-1].lineno}{inside}: {text}"
+
+
+def label(file):
+    """A file's name; a notebook's cell as IPython names it."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    try:
+        return " ".join(shell.compile.format_code_name(file))
+    except (AttributeError, TypeError):
+        return os.path.basename(file)
 
 
 def questions(source):
@@ -285,54 +295,65 @@ def questions(source):
             yield lines[first:first + MOST]
 
 
-def main():
-    source, sink, own = os.dup(0), os.dup(1), os.getpid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)  # in order with tracebacks
-    place, settings = sys.argv[1], json.loads(sys.argv[2])
-    file = place.rpartition(":")[0]
+class Lines:
+    """Writes lines of answers to lines of questions; what the function raises is an answer, too."""
 
-    def guarded(function, *arguments):
+    def __init__(self, place, load, sink):
+        self.place, self.sink, self.own = place, sink, os.getpid()
+        self.reward, self.problem, _ = self.guarded(load)
+
+    def guarded(self, function, *arguments):
         """The result, or None and what went wrong, and whether a function has raised it."""
         try:
             return function(*arguments), None, False
         except Wrong as error:
             return None, str(error), False
         except (Exception, SystemExit) as error:
-            traceback.print_exc()
-            return None, told(error, file), True
+            self.raised(error)
+            return None, told(error, self.place.rpartition(":")[0]), True
         finally:
-            if os.getpid() != own:  # a child that the function has forked
+            if os.getpid() != self.own:  # a child that the function has forked
                 os._exit(0)
 
-    def write(ids, answers):
+    def raised(self, error):
+        traceback.print_exception(type(error), error, error.__traceback__)
+
+    def write(self, ids, answers):
         text = b""
         for id, answer in zip(ids, answers):
             try:
                 line = json.dumps({**answer, "id": id}, allow_nan=False)
             except (TypeError, ValueError) as error:
-                line = json.dumps({"id": id, "error": f"{place} returned what is no JSON: {error}"})
+                line = json.dumps({"id": id, "error": f"{self.place} returned what is no JSON: {error}"})
             text += line.encode() + b"\n"
         while text:
-            text = text[os.write(sink, text):]
+            text = text[os.write(self.sink, text):]
 
-    reward, problem, _ = guarded(Reward, place, settings)
-
-    def ask(lines):
+    def ask(self, lines):
         asked = [json.loads(line) for line in lines]
         ids = [question["id"] for question in asked]
-        answers, why, has_raised = guarded(reward.answer, asked) if reward else (None, problem, False)
+        answers, why, has_raised = self.guarded(self.reward.answer, asked) if self.reward else (None, self.problem, False)
         if has_raised and len(lines) > 1:
             # Which of them it fails for; parsed anew, since a function may change what it is given.
             for line in lines:
-                ask([line])
+                self.ask([line])
         else:
-            write(ids, answers or [{"error": why}] * len(ids))
+            self.write(ids, answers or [{"error": why}] * len(ids))
 
-    for lines in questions(source):
-        for together in [lines] if reward and reward.is_batched else [[line] for line in lines]:
-            ask(together)
+    def answer_all(self, source):
+        for lines in questions(source):
+            for together in [lines] if self.reward and self.reward.is_batched else [[line] for line in lines]:
+                self.ask(together)
 
 
-main()
+def main():
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # in order with tracebacks
+    place, settings = sys.argv[1], json.loads(sys.argv[2])
+    Lines(place, lambda: Reward(place, settings), sink).answer_all(source)
+
+
+if __name__ == "__main__":
+    main()
