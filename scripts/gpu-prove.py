@@ -84,7 +84,7 @@ class Server:
 
     def prove(self, name, model):
         url = f"http://127.0.0.1:{self.port}/v1"
-        ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", 200, "--json", seconds=100)
+        ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", 200, "--json", seconds=150)
         try:
             document = json.loads(ended.stdout)
         except ValueError:
@@ -120,12 +120,16 @@ if importlib.util.find_spec("sglang"):
     servers.append((Server("sglang-merged", command, 8014), [("sglang", "base")]))
 failed = []
 for server, proofs in servers:
-    try:
-        with server:
-            for name, served in proofs:
-                server.prove(name, served)
-    except RuntimeError as why:
-        failed.append(str(why))
+    # vLLM refuses to start where another process frees memory of the card while it measures.
+    for last in (False, True):
+        try:
+            with server:
+                for name, served in proofs:
+                    server.prove(name, served)
+            break
+        except RuntimeError as why:
+            if last:
+                failed.append(str(why))
 for name, document in found.items():
     faults = [finding["fault"] for finding in document["findings"]]
     print(f"{name}: {document.get('verdict', document.get('error'))}; log-probs {document.get('log_prob_difference')} nats/token, {document.get('seconds', 0):.1f} s")

@@ -3,7 +3,7 @@
 use grpo_tui::score::{FailureClass, Scorer, Task, Tier};
 use proptest::prelude::*;
 
-use super::{row, scorer_with};
+use super::{folder_with, row, scorer_with};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"number","minimum":0},"c":{"enum":["x","y"]}},"required":["a","b"],"additionalProperties":false}"#;
 
@@ -300,7 +300,9 @@ fn an_answer_is_paid_for_knowing_how_sure_it_may_be() {
         (whole, r#"{"label":"spam","sure":0.8}"#, 0.96),
         (whole, r#"{"label":"ham","sure":0.8}"#, 0.36),
         (label, r#"{"label":"spam","sure":1}"#, 1.0),
+        (label, r#"{"label":"ham","sure":0.0}"#, 1.0),
         (label, r#"{"label":"spam","sure":1.1}"#, 0.0),
+        (label, r#"{"label":"spam","sure":-0.5}"#, 0.0),
         (label, r#"{"label":"spam","sure":"very"}"#, 0.0),
         (label, r#"{"label":"spam"}"#, 0.0),
         (

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::checkpoint::{
-    ExportedAdapter, GgufType, ModelLocation, OpenModel, PeftAdapter, export_adapter, export_gguf,
-    export_gguf_adapter, export_merged,
+    ExportedAdapter, GgufType, ModelLocation, OpenModel, PeftAdapter, Rounding, export_adapter,
+    export_gguf, export_gguf_adapter, export_merged,
 };
 use crate::cli::{Failure, Outcome};
 use crate::files::{Access, create_folder_with, replace_file};
@@ -131,6 +131,22 @@ struct ExportedModel<'a> {
     loaded: OpenModel,
 }
 
+/// Share of an adapter's change below which its effect is doubtful.
+const LEAST_KEPT: f64 = 0.8;
+
+fn rounding_text(stored_as: GgufType, rounding: Rounding) -> String {
+    let (name, kept) = (stored_as.name(), rounding.kept());
+    let share = format!("{:.0}%", 100.0 * kept);
+    if kept >= LEAST_KEPT {
+        return format!(
+            "{name} keeps {share} of what the adapter changes; measure what rounding costs with `grpo-tui eval`"
+        );
+    }
+    format!(
+        "warning: {name} keeps only {share} of what the adapter changes, as where the base was of this type already: export with more bits, or with --lora, and compare with `grpo-tui eval`"
+    )
+}
+
 impl ExportedModel<'_> {
     fn card(&self, form: &ExportForm) -> Result<String, Failure> {
         Ok(match &self.run {
@@ -153,12 +169,10 @@ impl ExportedModel<'_> {
             None => self.loaded.merged_with(adapter)?,
         };
         let write = |folder: &Path| -> Result<(), Failure> {
-            export_gguf(
-                &folder.join(&gguf.files.model),
-                source,
-                &weights,
-                gguf.stored_as,
-            )?;
+            let file = folder.join(&gguf.files.model);
+            if let Some(rounding) = export_gguf(&file, source, &weights, gguf.stored_as)? {
+                eprintln!("{}", rounding_text(gguf.stored_as, rounding));
+            }
             if let Some((file, lora)) = &lora {
                 export_gguf_adapter(&folder.join(file), source, lora)?;
             }

@@ -106,8 +106,34 @@ impl GgufType {
     }
 }
 
+/// What rounding leaves of an adapter: sums over the matrices that it changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rounding {
+    /// Squares of what the adapter changes.
+    change: f64,
+    /// Products of that with what is changed after rounding.
+    kept: f64,
+}
+
+impl Rounding {
+    /// Share of the adapter's change that rounding keeps: about 1 where its errors have nothing to
+    /// do with the change, 0 where the rounded matrices are those of the base.
+    pub fn kept(self) -> f64 {
+        self.kept / self.change
+    }
+
+    fn add(&mut self, base: &Tensor, merged: &Tensor, rounded: &Tensor) -> candle_core::Result<()> {
+        let change = (merged - base)?;
+        let sum = |product: Tensor| product.sum_all()?.to_scalar::<f32>();
+        self.change += f64::from(sum(change.sqr()?)?);
+        self.kept += f64::from(sum((change * (rounded - base)?)?)?);
+        Ok(())
+    }
+}
+
 /// Writes `weights` and the tokenizer of `source`. Adapters are merged in f32 and rounded once, to
-/// `stored_as`. Holds all tensors in memory.
+/// `stored_as`. Holds all tensors in memory. Returns what types with blocks leave of a merged
+/// adapter.
 ///
 /// # Errors
 /// [`CheckpointError::Foreign`] for what GGUF or llama.cpp does not support; unreadable weights.
@@ -116,8 +142,9 @@ pub fn export_gguf(
     source: &ModelSource,
     weights: &Weights,
     stored_as: GgufType,
-) -> Result<(), CheckpointError> {
+) -> Result<Option<Rounding>, CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
+    let (base, mut rounding) = (weights.merged_base(), Rounding::default());
     let refused = |problem: String| {
         let remedy = "write the Hugging Face folder with `model export --merged`";
         CheckpointError::foreign(source.label("config.json"), format!("{problem}; {remedy}"))
@@ -150,14 +177,18 @@ pub fn export_gguf(
     .concat();
     let mut tensors = Vec::new();
     for tensor in config.tensors() {
-        let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
-        let numbers = turned(&config, &tensor, numbers)?;
+        let read = |weights: &Weights| {
+            let numbers = weights.get(&tensor.name, &tensor.shape, DType::F32, &Device::Cpu)?;
+            Ok::<_, CheckpointError>(turned(&config, &tensor, numbers)?)
+        };
+        let numbers = read(&weights)?;
         // llama.cpp adds nothing to norm weights.
         let numbers = match tensor.spec.kind {
             Kind::Norm => numbers.affine(1.0, config.options.norm_offset)?,
             _ => numbers,
         };
-        let quantized = quantized(&numbers, stored_as.dtype_of(&tensor, &config))?;
+        let dtype = stored_as.dtype_of(&tensor, &config);
+        let quantized = quantized(&numbers, dtype)?;
         let Some(quantized) = quantized else {
             let problem = format!(
                 "tensor `{}` has a number that is not finite, which {} cannot hold; export another checkpoint",
@@ -166,6 +197,9 @@ pub fn export_gguf(
             );
             return Err(CheckpointError::foreign(&source.name, problem));
         };
+        if let Some(base) = base.filter(|_| dtype.block_size() > 1) {
+            rounding.add(&read(base)?, &numbers, &quantized.dequantize(&Device::Cpu)?)?;
+        }
         tensors.push((tensor.gguf_name(), quantized));
     }
     if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
@@ -185,7 +219,8 @@ pub fn export_gguf(
             QTensor::quantize(&divisors, GgmlDType::F32)?,
         ));
     }
-    write_gguf(path, &metadata, &tensors)
+    write_gguf(path, &metadata, &tensors)?;
+    Ok(Some(rounding).filter(|rounding| rounding.change > 0.0))
 }
 
 /// Writes an adapter for `llama.cpp --lora`, in f32, as its `convert_lora_to_gguf.py` does.
@@ -463,6 +498,30 @@ mod tests {
     }
 
     /// As in the published gemma-3-270m-q4_k_m.gguf.
+    /// Rounding to the base's own lattice undoes a small change; finer types keep it.
+    #[test]
+    fn what_rounding_leaves_of_an_adapter_is_measured() {
+        let numbers: Vec<f32> = (0..512).map(|place| (place as f32 * 0.7).sin()).collect();
+        let numbers = Tensor::from_vec(numbers, (2, 256), &Device::Cpu).unwrap();
+        let rounded = |numbers: &Tensor, dtype| {
+            let rounded = quantized(numbers, dtype).unwrap().unwrap();
+            rounded.dequantize(&Device::Cpu).unwrap()
+        };
+        let base = rounded(&numbers, GgmlDType::Q4_0);
+        let change: Vec<f32> = (0..512).map(|place| (place as f32 * 1.3).cos()).collect();
+        let change = Tensor::from_vec(change, (2, 256), &Device::Cpu).unwrap();
+        for (dtype, size, kept) in [
+            (GgmlDType::Q4_0, 1e-5, -0.1..0.1),
+            (GgmlDType::Q8_0, 0.05, 0.9..1.1),
+        ] {
+            let merged = (&base + change.affine(size, 0.0).unwrap()).unwrap();
+            let mut rounding = Rounding::default();
+            let after = rounded(&merged, dtype);
+            rounding.add(&base, &merged, &after).unwrap();
+            assert!(kept.contains(&rounding.kept()), "{dtype:?}: {rounding:?}");
+        }
+    }
+
     #[test]
     fn a_mixture_has_the_types_that_llama_cpp_chooses() {
         let gemma = config("gemma3_text", [640, 2048, 18, 4, 256]);

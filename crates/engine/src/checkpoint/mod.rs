@@ -16,7 +16,7 @@ mod tensor_file; // writes safetensors in chunks
 mod trainer_state; // saves and resumes
 
 pub use export::{ExportedAdapter, export_adapter, export_merged, write_model};
-pub use gguf::{GgufType, export_gguf, export_gguf_adapter};
+pub use gguf::{GgufType, Rounding, export_gguf, export_gguf_adapter};
 pub use gguf_import::{import_gguf, import_into_cache};
 pub use import::PeftAdapter;
 pub use locate::{ModelLocation, StartError};

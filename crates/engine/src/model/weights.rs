@@ -114,6 +114,14 @@ impl Weights {
         }
     }
 
+    /// What the outermost adapter was merged into.
+    pub fn merged_base(&self) -> Option<&Self> {
+        match &self.origin {
+            Origin::Merged(merge) => Some(&merge.base),
+            _ => None,
+        }
+    }
+
     /// Rounds layer matrices to the precision of a base.
     #[must_use]
     pub fn in_precision(self, base_precision: BasePrecision) -> Self {

@@ -55,6 +55,11 @@ fn probability(leaf: &Leaf) -> Option<f64> {
     let Leaf::Number(number) = leaf else {
         return None;
     };
-    let chance: f64 = number.parse().ok()?;
+    // As canonical text: `#5e-1`, zero without digits.
+    let digits = number.strip_prefix('#')?;
+    let chance: f64 = match digits.starts_with('e') {
+        true => 0.0,
+        false => digits.parse().ok()?,
+    };
     (0.0..=1.0).contains(&chance).then_some(chance)
 }
