@@ -275,7 +275,7 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             "outside the workspace",
         ),
         ("task_check", json!({"task": ".."}), "outside the workspace"),
-        ("task_check", json!({"task": "--json"}), "known tasks"),
+        ("task_check", json!({"task": "--json"}), "No such file"),
         ("task_check", json!({"task": 7}), "give a string"),
         (
             "task_write",
@@ -394,7 +394,7 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
     )
     .unwrap();
     let mut client = Client::new(&root, TRAIN);
-    let made = client.call("task_new", json!({"name": "labels", "data": "data.csv", "map": ["prompt=text", "expected=label"], "split": "50/25/25"}));
+    let made = client.call("task_new", json!({"name": "labels", "data": "data.csv", "map": ["prompt=text", "expected=label = label"], "split": "50/25/25"}));
     assert_eq!(made["task"], "labels");
     let split = client.call(
         "dataset_split",

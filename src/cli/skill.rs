@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{Failure, Outcome};
 use crate::files::{Access, ensure_folder, read, replace_file};
+use crate::secrets::visible;
 
 /// The folder's name is that in the text, as the format asks.
 const NAME: &str = "grpo-tui";
@@ -42,6 +43,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     ensure_folder(&folder, Access::Umask).map_err(named)?;
     replace_file(&file, TEXT.as_bytes(), Access::Umask).map_err(named)?;
-    println!("wrote {}", file.display());
+    println!("wrote {}", visible(&file.display().to_string()));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::budget::{Proof, Record, StartedRun, steps_left_text};
-use super::rpc::Call;
+use super::call::Call;
 use super::tools::Arguments;
 use super::workspace::{NamedTask, Workspace};
 use super::{Server, child};
@@ -334,7 +334,7 @@ pub(super) fn plan(server: &Server, call: &Call, arguments: &Arguments) -> Resul
     server.on_device(call, &words)
 }
 
-pub(super) fn train(server: &Server, call: &Call, arguments: &Arguments) -> Result {
+pub(super) fn train(server: &Server, _: &Call, arguments: &Arguments) -> Result {
     let NamedTask { task, argument } = server.workspace.task(arguments.required("task"))?;
     let steps = arguments.whole("steps").unwrap_or(0);
     let minutes = arguments.number("minutes");
@@ -364,7 +364,8 @@ pub(super) fn train(server: &Server, call: &Call, arguments: &Arguments) -> Resu
     let words = words
         .with(limits.map(|limit| format!("--set={limit}")))
         .flag("cpu", arguments.flag("cpu"));
-    let mut document = words.run(server, call, None)?;
+    // A worker that had started without being counted would be outside of the budget.
+    let mut document = words.run(server, &Call::uncancelled(), None)?;
     let run = document["run"].as_str().unwrap_or_default().to_owned();
     budget.record.runs.push(StartedRun {
         run,

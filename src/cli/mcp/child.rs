@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Server;
-use super::rpc::Call;
+use super::call::Call;
 use crate::format::shortened;
 
 /// Bytes of output that are read; the rest is dropped.
@@ -33,7 +33,7 @@ pub(super) fn run(
     input: Option<&[u8]>,
 ) -> Result<Value, String> {
     let failed = |error: std::io::Error| format!("{} could not be started: {error}", words[0]);
-    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+    let mut child = Command::new("/proc/self/exe")
         .args(words)
         .current_dir(server.workspace.root())
         .stdin(if input.is_some() {

@@ -4,13 +4,11 @@ use serde_json::{Value, json};
 
 use super::Server;
 use super::results::{MAX_RESULT_BYTES, piece};
-use super::rpc::RESOURCE_NOT_FOUND;
 use crate::config::reference;
 use crate::score::kinds_page;
 
 /// Resources on a page of `resources/list`.
 const PAGE: usize = 100;
-const INVALID_PARAMS: i32 = -32602;
 
 struct Page {
     name: &'static str,
@@ -62,9 +60,9 @@ pub(super) fn templates() -> Value {
 
 impl Server {
     /// The result of `resources/list`.
-    pub(super) fn resources(&self, cursor: Option<&str>) -> Result<Value, (i32, String)> {
+    pub(super) fn resources(&self, cursor: Option<&str>) -> Result<Value, String> {
         let start = cursor.map_or(Ok(0), str::parse::<usize>);
-        let start = start.map_err(|_| (INVALID_PARAMS, "unknown cursor".to_owned()))?;
+        let start = start.map_err(|_| "unknown cursor".to_owned())?;
         let pages = PAGES.iter().map(|page| {
             json!({"uri": format!("docs://{}", page.name), "name": page.name, "description": page.about, "mimeType": "text/markdown"})
         });
@@ -93,11 +91,8 @@ impl Server {
     }
 
     /// The result of `resources/read`.
-    pub(super) fn read_resource(&self, uri: &str) -> Result<Value, (i32, String)> {
-        let text = self
-            .resource(uri)
-            .and_then(|text| piece(uri, &text, 0))
-            .map_err(|why| (RESOURCE_NOT_FOUND, why))?;
+    pub(super) fn read_resource(&self, uri: &str) -> Result<Value, String> {
+        let text = self.resource(uri).and_then(|text| piece(uri, &text, 0))?;
         let mut shown = text["text"].as_str().unwrap_or_default().to_owned();
         if let Some(next) = text.get("next_offset") {
             shown.push_str(&format!(

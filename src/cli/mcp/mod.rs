@@ -2,6 +2,7 @@
 
 mod actions;
 mod budget;
+mod call;
 mod child;
 mod docs;
 mod editing;

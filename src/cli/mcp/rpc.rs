@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::Server;
+use super::call::{Call, write};
 use super::results::tool_result;
 use super::tools::{TOOLS, Tool};
-use crate::cli::output::print_json;
 use crate::environment::MCP_VERSIONS;
 use crate::format::shortened;
 
@@ -24,62 +23,19 @@ const MAX_CALLS: usize = 8;
 /// Messages in a batch, which the version 2025-03-26 alone has.
 const MAX_BATCH: usize = 50;
 const BATCH_VERSION: &str = "2025-03-26";
-/// How long calls may go on after the end of the input, and how long their processes may take to die.
+/// How long calls may go on after the end of the input, and how long their end may then take: a run that starts is still
+/// counted in the budget.
 const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(2);
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
 const METHOD_NOT_FOUND: i32 = -32601;
 const INVALID_PARAMS: i32 = -32602;
-pub(super) const RESOURCE_NOT_FOUND: i32 = -32002;
+const RESOURCE_NOT_FOUND: i32 = -32002;
 
 /// Where the answer of a request goes; `None`: it was cancelled.
 type Reply = Arc<dyn Fn(Option<Value>) + Send + Sync>;
-
-/// A tool call under way.
-pub(super) struct Call {
-    progress_token: Option<Value>,
-    /// Time of the last progress notification.
-    last_progress: Mutex<Option<Instant>>,
-    begun: Instant,
-    is_cancelled: AtomicBool,
-}
-
-impl Call {
-    fn new(progress_token: Option<Value>) -> Self {
-        Self {
-            progress_token: progress_token.filter(|token| token.is_string() || token.is_number()),
-            last_progress: Mutex::default(),
-            begun: Instant::now(),
-            is_cancelled: AtomicBool::new(false),
-        }
-    }
-
-    /// Also once the client has gone.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed)
-    }
-
-    /// Tells the client what happens, at most once a second, if it asked to be told. The progress is seconds, of `total`
-    /// if that is known.
-    pub(super) fn progress(&self, message: &str, total: Option<Duration>) {
-        let Some(token) = &self.progress_token else {
-            return;
-        };
-        let mut last = self.last_progress.lock();
-        if last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) || self.is_cancelled() {
-            return;
-        }
-        *last = Some(Instant::now());
-        let mut parameters = json!({"progressToken": token, "progress": self.begun.elapsed().as_secs_f64(), "message": shortened(message, 300)});
-        if let Some(total) = total {
-            parameters["total"] = total.as_secs_f64().into();
-        }
-        write(&json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": parameters}));
-    }
-}
 
 /// What is known of the client.
 #[derive(Default)]
@@ -87,13 +43,6 @@ pub(super) struct Session {
     version: Mutex<Option<&'static str>>,
     /// By the request's id as JSON.
     calls: Mutex<BTreeMap<String, Arc<Call>>>,
-}
-
-/// A whole line at a time. A client that does not read makes the server wait; one that has gone ends it at its next read.
-fn write(message: &Value) {
-    static OUTPUT: Mutex<()> = Mutex::new(());
-    let _whole = OUTPUT.lock();
-    let _ = print_json(message);
 }
 
 /// Serves until the input ends; then calls under way are ended, while workers of runs go on.
@@ -128,11 +77,9 @@ pub(super) fn serve(server: &Arc<Server>, mut input: impl BufRead) {
     // A script may close its end right after the last request.
     wait_until_idle(LAST_CALLS_TIMEOUT);
     let calls = server.session.calls.lock();
-    calls
-        .values()
-        .for_each(|call| call.is_cancelled.store(true, Ordering::Relaxed));
+    calls.values().for_each(|call| call.cancel());
     drop(calls);
-    wait_until_idle(KILL_TIMEOUT);
+    wait_until_idle(END_TIMEOUT);
 }
 
 /// Reads a line; of one that is too long only the start is kept. False at the end of the input.
@@ -201,7 +148,7 @@ fn serve_message(server: &Arc<Server>, message: Value, reply: Reply) {
         (Some("notifications/cancelled"), None) => {
             let id = parameters.get("requestId").map(Value::to_string);
             if let Some(call) = id.and_then(|id| server.session.calls.lock().get(&id).cloned()) {
-                call.is_cancelled.store(true, Ordering::Relaxed);
+                call.cancel();
             }
         }
         // Other notifications; answers to requests that were never sent.
@@ -247,11 +194,13 @@ fn serve_request(
             Ok(json!({"tools": tools}))
         }
         "tools/call" => return call_tool(server, id, parameters, reply),
-        "resources/list" => server.resources(parameters.get("cursor").and_then(Value::as_str)),
+        "resources/list" => server
+            .resources(parameters.get("cursor").and_then(Value::as_str))
+            .map_err(|why| (INVALID_PARAMS, why)),
         "resources/templates/list" => Ok(super::docs::templates()),
-        "resources/read" => {
-            server.read_resource(parameters.get("uri").and_then(Value::as_str).unwrap_or(""))
-        }
+        "resources/read" => server
+            .read_resource(parameters.get("uri").and_then(Value::as_str).unwrap_or(""))
+            .map_err(|why| (RESOURCE_NOT_FOUND, why)),
         other => {
             let text = format!("unknown method {:?}", shortened(other, 60));
             Err((METHOD_NOT_FOUND, text))
@@ -346,6 +295,6 @@ fn call_tool(server: &Arc<Server>, id: &Value, mut parameters: Map<String, Value
     }
 }
 
-pub(super) fn error(id: &Value, code: i32, message: &str) -> Value {
+fn error(id: &Value, code: i32, message: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
 }

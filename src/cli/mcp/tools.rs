@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rpc::Call;
+use super::call::Call;
 use super::{Needs, Server};
 use super::{actions, editing};
 use crate::format::{did_you_mean, shortened};

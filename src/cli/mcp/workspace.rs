@@ -9,7 +9,7 @@ use crate::files::{PathError, inside};
 use crate::format::shortened;
 use crate::run::{RunDirectory, RunFolders, RunReference};
 use crate::score::Task;
-use crate::task::PromptSet;
+use crate::task::{PromptSet, folder_of};
 
 /// Folders that tools read for the client.
 const OWN_FOLDERS: [&str; 3] = ["runs", "evals", ".grpo-tui"];
@@ -136,6 +136,13 @@ impl Workspace {
             Some(in_tasks.as_str()).filter(|path| is_name && self.root.join(path).exists());
         let task = match in_tasks {
             Some(path) => Task::load(&self.path("task", path)?),
+            // Commands look in the folders above, too.
+            None if is_name && let Some(found) = folder_of(text, &self.root) => {
+                let found = found.display();
+                return Err(format!(
+                    "task {text:?} leads to {found}, outside the workspace"
+                ));
+            }
             None if is_name => Task::embedded(text),
             None => Task::load(&self.path("task", text)?),
         };
