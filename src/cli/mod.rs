@@ -130,10 +130,10 @@ enum Command {
     Pull(pull::Arguments),
     /// Check this machine: processes at logout, engine, GPUs, folders, disk and terminal
     Doctor(doctor::Arguments),
-    /// Serve tools to an agent over the Model Context Protocol: create tasks, train within a budget, prove the result
+    /// Serve tools to coding agents (Model Context Protocol)
     #[cfg(feature = "engine")]
     Mcp(mcp::Arguments),
-    /// Install instructions for agents that read skills (SKILL.md)
+    /// Install a skill (SKILL.md) for coding agents
     Skill(skill::Arguments),
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]

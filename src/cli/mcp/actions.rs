@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::budget::{Proof, Record, StartedRun, steps_left_text};
-use super::call::Call;
-use super::tools::Arguments;
+use super::call::{Arguments, Call};
 use super::workspace::{NamedTask, Workspace};
 use super::{Server, child};
 use crate::cli::runs::{step_rollouts, without_test_set};

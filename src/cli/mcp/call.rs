@@ -1,10 +1,10 @@
-//! A tool call under way, and what the client is told meanwhile.
+//! A tool call: its arguments, and what the client is told while it is under way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::output::print_json;
 use crate::format::shortened;
@@ -68,4 +68,43 @@ pub(super) fn write(message: &Value) {
     static OUTPUT: Mutex<()> = Mutex::new(());
     let _whole = OUTPUT.lock();
     let _ = print_json(message);
+}
+
+/// Checked arguments of a call.
+pub(super) struct Arguments(pub(super) Map<String, Value>);
+
+impl Arguments {
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.value(name)?.as_str()
+    }
+
+    /// Of a required argument.
+    pub(super) fn required(&self, name: &str) -> &str {
+        self.text(name).unwrap_or_default()
+    }
+
+    pub(super) fn whole(&self, name: &str) -> Option<u64> {
+        self.value(name)?.as_u64()
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
+        self.value(name)?.as_f64()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.value(name).and_then(Value::as_bool) == Some(true)
+    }
+
+    pub(super) fn texts(&self, name: &str) -> Vec<&str> {
+        let texts = self.value(name).and_then(Value::as_array);
+        texts
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    }
 }

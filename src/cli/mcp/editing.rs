@@ -4,8 +4,7 @@ use serde_json::json;
 
 use super::Server;
 use super::actions::{Result, Words};
-use super::call::Call;
-use super::tools::Arguments;
+use super::call::{Arguments, Call};
 use super::workspace::NamedTask;
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::score::{Scorer, Task, Trust};

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::call::Call;
+use super::call::{Arguments, Call};
 use super::{Needs, Server};
 use super::{actions, editing};
 use crate::format::{did_you_mean, shortened};
@@ -554,44 +554,5 @@ impl Input {
                     .to_owned()
             }
         }
-    }
-}
-
-/// Checked arguments of a call.
-pub(super) struct Arguments(Map<String, Value>);
-
-impl Arguments {
-    pub(super) fn value(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.value(name)?.as_str()
-    }
-
-    /// Of a required argument.
-    pub(super) fn required(&self, name: &str) -> &str {
-        self.text(name).unwrap_or_default()
-    }
-
-    pub(super) fn whole(&self, name: &str) -> Option<u64> {
-        self.value(name)?.as_u64()
-    }
-
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
-        self.value(name)?.as_f64()
-    }
-
-    pub(super) fn flag(&self, name: &str) -> bool {
-        self.value(name).and_then(Value::as_bool) == Some(true)
-    }
-
-    pub(super) fn texts(&self, name: &str) -> Vec<&str> {
-        let texts = self.value(name).and_then(Value::as_array);
-        texts
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect()
     }
 }
