@@ -54,7 +54,7 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
         .map(|eval| &eval["set"])
         .collect();
     assert_eq!(sets, ["eval", "eval"]);
-    let refusal = client.refusal("prove", json!({"run": run}));
+    let refusal = client.refusal("final_eval", json!({"run": run}));
     assert!(
         refusal.contains("1 step of the budget is left"),
         "{refusal}"
@@ -88,7 +88,7 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
     assert!(
         client
             .refusal("compare", json!({"runs": [run], "on": "test"}))
-            .contains("prove alone")
+            .contains("final_eval alone")
     );
     client.call("notes", json!({"run": run, "text": "--a note"}));
     assert_eq!(
@@ -96,19 +96,19 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
         json!(["--a note"])
     );
 
-    let proof = client.call("prove", json!({"run": run, "cpu": true}));
+    let proof = client.call("final_eval", json!({"run": run, "cpu": true}));
     assert_eq!(
         (&proof["set"], &proof["trained"]["n"]),
         (&json!("test"), &json!(8)),
         "{proof}"
     );
     assert_eq!(
-        client.call("prove", json!({"run": run, "cpu": true})),
+        client.call("final_eval", json!({"run": run, "cpu": true})),
         proof
     );
     assert!(
         client
-            .refusal("prove", json!({"run": second}))
+            .refusal("final_eval", json!({"run": second}))
             .contains("has answered")
     );
     assert!(
@@ -121,7 +121,7 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
     let mut client = Client::new(&root, TRAIN);
     let budget = client.call("status", json!({}))["budget"].clone();
     assert_eq!(
-        (&budget["steps_spent"], &budget["proved"]),
+        (&budget["steps_spent"], &budget["final_eval"]),
         (&json!(3), &json!(run))
     );
     client.close();

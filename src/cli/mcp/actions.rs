@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::budget::{Proof, Record, StartedRun, steps_left_text};
+use super::budget::{FinalEval, Record, StartedRun, steps_left_text};
 use super::call::{Arguments, Call};
 use super::workspace::{NamedTask, Workspace};
 use super::{Server, child};
@@ -103,7 +103,7 @@ impl Server {
 
     fn report_of(&self, run: RunDirectory) -> Result<Report> {
         let report = Report::read(run).map_err(|error| error.to_string())?;
-        Ok(match self.record()?.proved {
+        Ok(match self.record()?.final_eval {
             Some(_) => report,
             None => without_test_set(report),
         })
@@ -348,7 +348,7 @@ pub(super) fn train(server: &Server, _: &Call, arguments: &Arguments) -> Result 
         .with(assignments(server, &task, arguments)?);
     let mut budget = server.budget()?;
     if budget.record.is_closed {
-        return Err("training is closed: prove has read the test set; a person opens a new budget by removing .grpo-tui/mcp.json".to_owned());
+        return Err("training is closed: final_eval has read the test set; a person opens a new budget by removing .grpo-tui/mcp.json".to_owned());
     }
     let spent = budget.record.spent(&server.workspace.run_folders());
     let minutes = server.limits.grant(&spent, steps, minutes)?;
@@ -447,18 +447,18 @@ pub(super) fn compare(server: &Server, call: &Call, arguments: &Arguments) -> Re
         .map(|run| server.workspace.run(run))
         .collect::<Result<Vec<_>>>()?;
     let on = arguments.text("on").unwrap_or("eval");
-    let proved = server.record()?.proved;
+    let done = server.record()?.final_eval;
     let mut names: Vec<String> = runs.iter().map(|run| run.id().to_owned()).collect();
     if on == "test" {
-        let Some(proof) = &proved else {
-            return Err("the test set answers to prove alone, at the end of the budget: compare on the eval set".to_owned());
+        let Some(done) = &done else {
+            return Err("the test set answers to final_eval alone, at the end of the budget: compare on the eval set".to_owned());
         };
-        if names == [proof.run.as_str()] {
+        if names == [done.run.as_str()] {
             names = vec![
                 server
                     .workspace
                     .root()
-                    .join(&proof.eval)
+                    .join(&done.eval)
                     .display()
                     .to_string(),
             ];
@@ -498,12 +498,12 @@ pub(super) fn stop(server: &Server, call: &Call, arguments: &Arguments) -> Resul
 
 /// The only tool that reads a test set: one eval of one run, after which nothing is trained. A ledger of looks counts
 /// this eval as it counts those of the command line.
-pub(super) fn prove(server: &Server, call: &Call, arguments: &Arguments) -> Result {
+pub(super) fn final_eval(server: &Server, call: &Call, arguments: &Arguments) -> Result {
     let run = server.workspace.run(arguments.required("run"))?;
     let report = Report::read(run.clone()).map_err(|error| error.to_string())?;
     if report.status() != Status::Finished && report.status() != Status::Interrupted {
         return Err(format!(
-            "{} is {}: prove needs a run that has ended",
+            "{} is {}: final_eval needs a run that has ended",
             run.id(),
             report.status().name()
         ));
@@ -569,13 +569,13 @@ pub(super) fn prove(server: &Server, call: &Call, arguments: &Arguments) -> Resu
 /// Closes training for good, and returns the folder of the final eval; the same run may ask again.
 fn close_training(server: &Server, run: &str, finish: bool) -> Result<std::path::PathBuf> {
     let mut budget = server.budget()?;
-    if let Some(proof) = &budget.record.proved {
-        return if proof.run == run {
-            Ok(proof.eval.clone())
+    if let Some(done) = &budget.record.final_eval {
+        return if done.run == run {
+            Ok(done.eval.clone())
         } else {
             Err(format!(
                 "the test set has answered, for {}: compare with on = test shows it again",
-                proof.run
+                done.run
             ))
         };
     }
@@ -589,12 +589,12 @@ fn close_training(server: &Server, run: &str, finish: bool) -> Result<std::path:
             None => "the budget has no limit of steps".to_owned(),
         };
         return Err(format!(
-            "{left}: train on, or call prove with finish = true, which closes training"
+            "{left}: train on, or call final_eval with finish = true, which closes training"
         ));
     }
-    let eval = std::path::PathBuf::from("evals").join(format!("prove-{run}"));
+    let eval = std::path::PathBuf::from("evals").join(format!("final-{run}"));
     budget.record.is_closed = true;
-    budget.record.proved = Some(Proof {
+    budget.record.final_eval = Some(FinalEval {
         run: run.to_owned(),
         eval: eval.clone(),
     });

@@ -29,9 +29,9 @@ pub(super) struct Record {
     pub(super) runs: Vec<StartedRun>,
     /// Of samples, plans and the final result.
     pub(super) other_seconds: f64,
-    /// Training is closed: `prove` was called.
+    /// Training is closed: `final_eval` was called.
     pub(super) is_closed: bool,
-    pub(super) proved: Option<Proof>,
+    pub(super) final_eval: Option<FinalEval>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(super) struct StartedRun {
 
 /// The only look at a test set.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Proof {
+pub(super) struct FinalEval {
     pub(super) run: String,
     /// The folder of the eval, in the workspace.
     pub(super) eval: PathBuf,
@@ -187,7 +187,7 @@ impl Limits {
             "steps": self.steps, "steps_spent": spent.steps, "steps_left": self.steps_left(spent),
             "device_minutes": self.minutes, "device_minutes_spent": (spent.minutes * 100.0).round() / 100.0,
             "device_minutes_left": self.minutes_left(spent).map(|left| (left * 100.0).round() / 100.0),
-            "active": spent.active, "training_is_closed": record.is_closed, "proved": record.proved.as_ref().map(|proof| &proof.run),
+            "active": spent.active, "training_is_closed": record.is_closed, "final_eval": record.final_eval.as_ref().map(|done| &done.run),
         })
     }
 }

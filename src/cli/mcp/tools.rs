@@ -380,7 +380,7 @@ pub(super) const TOOLS: &[Tool] = &[
     },
     Tool {
         name: "compare",
-        about: "Base against best checkpoint of one run, or results of two or three, on the eval set: rates, paired tests, failures, answers that changed. The test set is shown once `prove` has read it.",
+        about: "Base against best checkpoint of one run, or results of two or three, on the eval set: rates, paired tests, failures, answers that changed. The test set is shown once `final_eval` has read it.",
         needs: Needs::Nothing,
         is_destructive: false,
         inputs: &[
@@ -410,7 +410,7 @@ pub(super) const TOOLS: &[Tool] = &[
         act: actions::stop,
     },
     Tool {
-        name: "prove",
+        name: "final_eval",
         about: "The final result: base and best checkpoint of one run on the test set, with a paired test. Answers once, for one run, after the budget of steps is spent or with finish = true, and closes training. Choose the run on the eval set first.",
         needs: Needs::Train,
         is_destructive: true,
@@ -423,7 +423,7 @@ pub(super) const TOOLS: &[Tool] = &[
             ),
             CPU,
         ],
-        act: actions::prove,
+        act: actions::final_eval,
     },
 ];
 
