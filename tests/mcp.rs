@@ -444,6 +444,11 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
         assert!(refusal.contains(expected), "{refusal}");
         assert_eq!(fs::read_to_string(&file).unwrap(), before);
     }
+    let folder = root.join("tasks/labels");
+    std::os::unix::fs::symlink("test.jsonl", folder.join("alias.json")).unwrap();
+    let alias = json!({"task": "labels", "file": "alias.json", "text": "{}"});
+    let refusal = client.refusal("task_write", alias);
+    assert!(refusal.contains("the test set of labels"), "{refusal}");
     client.call("task_write", write(&format!("# by an agent\n{before}")));
     assert!(
         fs::read_to_string(&file)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::files::{Access, ensure_folder, lock_folder, read, replace_file};
 use crate::format::counted;
 use crate::report::Report;
-use crate::run::RunFolders;
+use crate::run::{RunFolders, Status};
 
 const FOLDER: &str = ".grpo-tui";
 const FILE: &str = "mcp.json";
@@ -121,12 +121,13 @@ impl Record {
         } in &self.runs
         {
             let report = run_folders.find(run).and_then(Report::read).ok();
+            let status = report.as_ref().map(Report::status);
             let ended = report.filter(|report| report.status().is_ended());
-            // A run whose folder is gone counts whole, too.
             let Some(report) = ended else {
                 spent.steps += steps;
                 spent.minutes += minutes.unwrap_or(0.0);
-                if run_folders.find(run).is_ok() {
+                // A folder that is gone and a worker that never began hold nothing up.
+                if status.is_some_and(|status| status != Status::Created) {
                     spent.active.push(run.clone());
                 }
                 continue;

@@ -76,9 +76,21 @@ pub(super) fn task_write(server: &Server, _: &Call, arguments: &Arguments) -> Re
         ));
     }
     let path = folder.join(file);
-    let path = server
-        .workspace
-        .path("file", path.to_str().unwrap_or_default())?;
+    let text_of_path = path.to_str().unwrap_or_default();
+    // A link may lead to a test set.
+    let path = if path.exists() {
+        server.workspace.file("file", text_of_path)?
+    } else {
+        server.workspace.path("file", text_of_path)?
+    };
+    if PromptSet::ALL
+        .iter()
+        .any(|set| task.set_file(*set) == Some(file))
+    {
+        return Err(format!(
+            "file {file:?} has prompts: rows come by dataset_import"
+        ));
+    }
     let before = match crate::files::read(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
