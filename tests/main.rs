@@ -26,6 +26,8 @@ mod gradients;
 #[cfg(feature = "engine")]
 mod losses;
 #[cfg(feature = "engine")]
+mod mcp;
+#[cfg(feature = "engine")]
 mod parity;
 #[cfg(feature = "engine")]
 mod planning;

@@ -372,6 +372,8 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["keys"],
         &["doctor", "--runs", HOSTILE],
         &["doctor", "--json"],
+        &["mcp", "--workspace", HOSTILE],
+        &["skill", "install", "--dir", HOSTILE],
         &["man"],
         &["bench", "cpu", "--no-run", "--shape", other],
         &["completions", "bash"],

@@ -25,6 +25,8 @@ mod init;
 mod keys;
 mod man;
 #[cfg(feature = "engine")]
+mod mcp;
+#[cfg(feature = "engine")]
 mod model;
 #[cfg(feature = "engine")]
 mod plan;
@@ -49,6 +51,7 @@ mod sample;
 mod score;
 #[cfg(feature = "engine")]
 mod serve;
+mod skill;
 mod slurm;
 mod status_line;
 #[cfg(feature = "engine")]
@@ -127,6 +130,11 @@ enum Command {
     Pull(pull::Arguments),
     /// Check this machine: processes at logout, engine, GPUs, folders, disk and terminal
     Doctor(doctor::Arguments),
+    /// Serve tools to coding agents (Model Context Protocol)
+    #[cfg(feature = "engine")]
+    Mcp(mcp::Arguments),
+    /// Install a skill (SKILL.md) for coding agents
+    Skill(skill::Arguments),
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]
     Keys(keys::Arguments),
@@ -350,6 +358,9 @@ fn subcommand(command: Command) -> Outcome {
         Command::Runs(arguments) => runs::run(arguments),
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        #[cfg(feature = "engine")]
+        Command::Mcp(arguments) => mcp::run(arguments),
+        Command::Skill(arguments) => skill::run(&arguments),
         #[cfg(feature = "view")]
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -264,7 +264,7 @@ fn advanced_settings_are_folded_by_section() {
     stage.click(5, line);
     assert_eq!(
         (selected(&stage), rows(&stage).len()),
-        ("eval and checkpoints", all + 2)
+        ("eval and checkpoints", all + 3)
     );
     stage.keys("A A");
     assert_eq!(

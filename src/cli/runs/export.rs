@@ -136,6 +136,37 @@ fn rollouts(run: &RunDirectory) -> Result<usize, Failure> {
     })
 }
 
+/// A step, or the last one, and its completions, as [`rollouts`] prints them.
+#[cfg(feature = "engine")]
+pub(in crate::cli) fn step_rollouts(
+    run: &RunDirectory,
+    step: Option<u64>,
+) -> Result<(u64, Vec<Value>), Failure> {
+    let recorded = recorded_groups(run)?;
+    // A file has the steps of a range, also those to come.
+    let mut steps = rollout_steps(run.path(), &recorded)?;
+    steps.retain(|step| recorded.contains_key(step));
+    let step = match (step, steps.first(), steps.last()) {
+        (Some(step), ..) if steps.contains(&step) => step,
+        (None, _, Some(last)) => *last,
+        (Some(step), Some(first), Some(last)) => {
+            return Err(Failure::usage(format!(
+                "{} has no rollouts of step {step}: it has {} steps from {first} to {last}",
+                run.id(),
+                steps.len()
+            )));
+        }
+        _ => return Err(Failure::usage(format!("{} has no rollouts yet", run.id()))),
+    };
+    let (prompts, _) = PromptMessages::read(run);
+    let groups = read_step(run.path(), step)?;
+    let lines = groups.iter().flat_map(|group| {
+        let line = |completion| completion_line(run, group, completion, &prompts);
+        group.completions.iter().map(line).collect::<Vec<_>>()
+    });
+    Ok((step, lines.collect()))
+}
+
 /// Visits the groups that the run still has, step by step; warns of what is lost, and returns its count.
 fn for_each_group(
     run: &RunDirectory,

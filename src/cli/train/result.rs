@@ -20,7 +20,11 @@ fn unmeasured_notes(
 ) -> Result<String, Failure> {
     let task = Task::load(&task_folder(run.path(), name))?;
     let has = |set| task.set_file(set).is_some();
+    let is_read = run.file().config.test_eval;
     let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
+        (true, true) if !is_read => {
+            "note: the test set was not read (test_eval = false), and these prompts also chose the checkpoint: measure with grpo-tui eval\n"
+        }
         (true, true) => "",
         _ if base.n == 0 => {
             "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"

@@ -374,6 +374,13 @@ pub static KEYS: &[Key] = &[
     // Evals, checkpoints, alerts.
     key("eval_every", whole(0, ANY), "10", "steps", "Run eval every N steps; 0: only at the start and end.")
         .presets("5", "20"),
+    key(
+        "test_eval",
+        Kind::Flag,
+        "true",
+        "",
+        "Run eval on the test set, at the start and at the end; false: it is not read, and `grpo-tui eval` measures it later.",
+    ),
     key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every N steps; 0: only at the end.")
         .presets("5", "20"),
     key(

@@ -69,6 +69,7 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     pub decay_norms_and_biases: bool,
     pub eval_every: u64,
+    pub test_eval: bool,
     pub checkpoint_every: u64,
     pub keep_checkpoints: usize,
     pub keep_best_by: BestBy,

@@ -11,8 +11,8 @@ use super::program_process::{LineServer, TrustedProgram};
 use crate::format::{grouped, shortened};
 use crate::task::functions;
 
-/// Versions with `initialize`, newest last.
-const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// Versions with `initialize`, newest last; `grpo-tui mcp` serves them, too.
+pub const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 const MAX_PAGES: usize = 100;
 /// Messages before an answer.
 const MAX_OTHER_MESSAGES: usize = 100_000;

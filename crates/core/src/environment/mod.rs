@@ -41,6 +41,7 @@ pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
+pub use mcp::VERSIONS as MCP_VERSIONS;
 pub use recorded::{RecordedCall, RecordedConversation};
 pub use tool_program::ToolProgram;
 pub use toolset::Toolset;

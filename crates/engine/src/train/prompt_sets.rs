@@ -20,7 +20,7 @@ pub(super) struct PromptSets {
     pub(super) train: Vec<Prompt>,
     /// May be empty.
     pub(super) eval: Vec<Prompt>,
-    /// May be empty.
+    /// May be empty; is without `test_eval`.
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
@@ -81,7 +81,9 @@ impl PromptSets {
             sets.train.extend(train);
             sets.guard.extend(prepare_guard(task, tokenizer, lengths)?);
             sets.eval.extend(prepare(PromptSet::Eval)?);
-            sets.test.extend(prepare(PromptSet::Test)?);
+            if config.test_eval {
+                sets.test.extend(prepare(PromptSet::Test)?);
+            }
         }
         sets.order = PromptOrder::new(task_rows, config.seed);
         Ok(sets)
