@@ -114,7 +114,12 @@ pub fn forced_fields<'r>(
         let values = values_of(target);
         let unstated = grounded.unstated(&values, row);
         let mut counted: Vec<usize> = Vec::new();
-        for value in values.iter().filter(|value| value.leaf != Leaf::Nothing) {
+        // How sure an answer is stands in no prompt.
+        let counts = |value: &&StatedValue| {
+            let is_stated = |name: &String| task.score.leaves.stated.contains(name);
+            value.leaf != Leaf::Nothing && !value.path.first().is_some_and(is_stated)
+        };
+        for value in values.iter().filter(counts) {
             if !known.contains_key(&value.path) {
                 let probe = Probe {
                     scorer,
