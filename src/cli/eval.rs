@@ -1,6 +1,7 @@
 //! `grpo-tui eval`: evaluates one to three models on the same held-out prompts and tests the
 //! significance of the difference.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, task_with_agent};
 use crate::constraint::TaskConstraints;
+use crate::dataset::PromptRow;
 use crate::eval::{EvalRequest, evaluate};
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
@@ -27,7 +29,8 @@ use crate::policy::{
 use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
-    EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary,
+    EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary, TestLook,
+    now_ms,
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
@@ -132,6 +135,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
+    let is_test = is_test_set(&task, &rows);
     rows.rows
         .truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
     let fitting = match arguments.confidence {
@@ -208,6 +212,9 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
         .transpose()?;
     let (folder, earlier) = kept.unzip();
+    let counted_look = earlier
+        .as_ref()
+        .and_then(|earlier| serde_json::from_value(earlier.as_ref()?["look"].clone()).ok());
     // When endpoints are asked again, the local samples already exist.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = TargetInput {
@@ -282,12 +289,57 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
+    let look = match (is_test, counted_look) {
+        (true, None) => count_look(&arguments, &task, &run_folders),
+        (_, counted) => counted,
+    };
+    for eval in &mut evals {
+        eval.look.clone_from(&look);
+    }
     let versus = Versus::from_evals(evals)?;
     let document = document(&versus, settings);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
     arguments.report.write(&versus, document)
+}
+
+/// Whether these are the prompts of the task's test set, by whatever name.
+fn is_test_set(task: &Task, rows: &Rows) -> bool {
+    rows.set == PromptSet::Test.into()
+        || Rows::from_set(task, PromptSet::Test).is_ok_and(|test| {
+            let prompts = |rows: &Rows| -> BTreeSet<u64> {
+                rows.rows.iter().map(PromptRow::prompt_hash).collect()
+            };
+            prompts(&test) == prompts(rows)
+        })
+}
+
+/// Counts a look at the test set; one that cannot be counted is shown without its number.
+fn count_look(
+    arguments: &EvalArguments,
+    task: &Task,
+    run_folders: &RunFolders,
+) -> Option<TestLook> {
+    let runs = run_folders.for_new_runs();
+    // Each eval is another one, but for that of a folder, which is looked at once.
+    let place = match &arguments.out {
+        Some(out) => std::path::absolute(out)
+            .unwrap_or_else(|_| out.clone())
+            .display()
+            .to_string(),
+        None => format!("{} {}", now_ms(), std::process::id()),
+    };
+    let what = format!("eval {}, {place}", arguments.models.join(" "));
+    match TestLook::count(runs, task, &what) {
+        Ok(look) => Some(look),
+        Err(error) => {
+            eprint_line(&format!(
+                "warning: this look at the test set is not counted: {error}"
+            ));
+            None
+        }
+    }
 }
 
 /// Records of a local model, and its speed. `loaded`: the model, once it is.
