@@ -5,6 +5,7 @@ mod base_model;
 mod confidence;
 mod eval;
 mod eval_import;
+mod looks;
 mod results;
 
 use std::fs;

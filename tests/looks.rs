@@ -2,7 +2,7 @@
 //! gained, many times over; figures in docs/measurements/studies.md#looks-at-a-test-set.
 
 use grpo_tui::dataset::CounterRandom;
-use grpo_tui::report::{Metric, MetricComparison, Verdict};
+use grpo_tui::report::{Metric, MetricVerdict, Verdict};
 use grpo_tui::run::Comparison;
 use grpo_tui::statistics::{look_adjusted, look_level, mcnemar_exact};
 
@@ -55,7 +55,7 @@ fn any_gain(kind: Loop, seed: u64) -> [bool; 2] {
             ..Comparison::default()
         };
         for (gain, look) in found.iter_mut().zip([None, Some(look)]) {
-            let judged = MetricComparison::from_comparison(Metric::Valid, comparison, look);
+            let judged = MetricVerdict::from_comparison(Metric::Valid, &comparison, look);
             *gain |= judged.verdict == Verdict::Better;
         }
         if right(&answers) > right(&best) {

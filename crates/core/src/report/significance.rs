@@ -38,7 +38,18 @@ pub struct MetricVerdict {
 
 impl MetricVerdict {
     pub fn from_comparison(metric: Metric, comparison: &Comparison, look: Option<u64>) -> Self {
-        MetricComparison::from_comparison(metric, *comparison, look).judged()
+        let (fixed, broken, p) = (comparison.fixed, comparison.broken, comparison.mcnemar_p);
+        let level = look.map_or(SIGNIFICANT, look_level);
+        let difference = paired_counts(fixed, broken, comparison.pairs(), level).difference;
+        let adjusted_p = adjusted(p, None, look);
+        Self {
+            metric,
+            verdict: Verdict::from_difference(difference.estimate, adjusted_p.unwrap_or(p)),
+            p,
+            adjusted_p,
+            difference,
+            look,
+        }
     }
 
     /// [`Level::Good`] only where one of the two is better, the other is not worse, and both were measured.
@@ -215,12 +226,9 @@ impl MetricComparison {
         }
     }
 
-    /// The verdict, by p after Holm's method, if it applies, and the correction for the look: of all verdicts, this one
-    /// place.
     fn decide(&mut self, holm: Option<f64>) {
-        let p = holm.unwrap_or(self.p);
-        let p = self.look.map_or(p, |look| look_adjusted(p, look));
-        self.adjusted_p = (holm.is_some() || self.look.is_some()).then_some(p);
+        self.adjusted_p = adjusted(self.p, holm, self.look);
+        let p = self.adjusted_p.unwrap_or(self.p);
         self.verdict = Verdict::from_difference(self.difference.estimate, p);
         self.needed = self
             .needed
@@ -314,6 +322,15 @@ impl MetricComparison {
         self.needed.map(|needed| {
             format!("{metric}: such a difference needs about {needed} prompts for 80% power")
         })
+    }
+}
+
+/// The p-value that makes the verdict, unless that is `p`: after Holm's method, corrected for the look. All verdicts are
+/// corrected here.
+fn adjusted(p: f64, holm: Option<f64>, look: Option<u64>) -> Option<f64> {
+    match look {
+        Some(look) => Some(look_adjusted(holm.unwrap_or(p), look)),
+        None => holm,
     }
 }
 

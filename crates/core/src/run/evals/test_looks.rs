@@ -228,7 +228,7 @@ mod tests {
         let files = [
             (
                 "task.toml",
-                "name = \"t\"\n[prompts]\ntrain = \"test.jsonl\"\ntest = \"test.jsonl\"\n",
+                "name = \"t\"\nschema = \"schema.json\"\n[prompts]\ntrain = \"test.jsonl\"\ntest = \"test.jsonl\"\n",
             ),
             ("schema.json", schema),
             ("test.jsonl", &rows),
