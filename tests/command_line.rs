@@ -309,6 +309,7 @@ fn base_against_a_run() {
         "adjusted_p",
         "verdict",
         "exact",
+        "look",
     ];
     assert_eq!(keys(comparison)[fields.len()..], more);
     assert_eq!(

@@ -76,9 +76,9 @@ fn an_own_command_has_a_key_and_stands_in_help_and_palette() {
 
 #[test]
 fn output_is_shown_and_a_placeholder_without_a_value_refuses() {
-    let config = "[[command]]\nkey = \"V\"\nrun = \"printf '%s|' 'a b' {id}\"\noutput = true\n\
-                  [[command]]\nkey = \"X\"\nrun = \"grpo-tui-no-such-program {run}\"\noutput = true\n\
-                  [[command]]\nkey = \"H\"\nrun = \"sh -c 'echo oh; exit 3'\"\noutput = true\n";
+    let config = "[[command]]\nkey = \"V\"\nscreen = \"runs\"\nrun = \"printf '%s|' 'a b' {id}\"\noutput = true\n\
+                  [[command]]\nkey = \"X\"\nscreen = \"runs\"\nrun = \"grpo-tui-no-such-program {run}\"\noutput = true\n\
+                  [[command]]\nkey = \"H\"\nscreen = \"runs\"\nrun = \"sh -c 'echo oh; exit 3'\"\noutput = true\n";
     let mut stage = stage(config, 80, 24);
     stage.keys("V");
     assert!(stage.shows(&format!("a b|{RUN}|")), "{}", stage.screen());
@@ -91,8 +91,9 @@ fn output_is_shown_and_a_placeholder_without_a_value_refuses() {
     stage.keys("H");
     assert!(stage.shows("failed: sh -c"), "{}", stage.screen());
     let mut none = self::stage(config, 80, 24);
-    std::fs::remove_dir_all(none.folder.path().join("runs").join(RUN)).unwrap();
-    none.tick_after(5_000);
+    let run = none.folder.path().join("runs").join(RUN);
+    none.keys("d y");
+    assert!(!run.exists());
     none.keys("V");
     assert!(none.shows("{id}: no run is selected"), "{}", none.screen());
 }

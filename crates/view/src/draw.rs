@@ -21,7 +21,7 @@ use crate::format::short_id;
 
 const MIN_SIZE: (u16, u16) = (40, 10);
 /// Narrower terminals have no room for the last command.
-const MIN_COMMAND_COLUMNS: u16 = 60;
+const MIN_COMMAND_COLUMNS: usize = 60;
 
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
@@ -236,35 +236,41 @@ impl Hint {
 
 /// The last command line, right of the hints; empty before the first, and where there is no room.
 fn last_command(model: &Model, columns: u16) -> String {
-    let room = match columns {
-        ..MIN_COMMAND_COLUMNS => return String::new(),
-        _ => usize::from(columns) * 2 / 5,
-    };
     let Some(last) = model.shared.commands.all().last() else {
         return String::new();
     };
-    format!(" $ {} ", fitted(&last.text, room - 4))
+    let columns = usize::from(columns);
+    let (room, text) = match columns {
+        ..MIN_COMMAND_COLUMNS => return String::new(),
+        // The log has it whole.
+        ..100 => {
+            let text = last.text.strip_prefix("grpo-tui ");
+            (columns * 3 / 10, text.unwrap_or(&last.text))
+        }
+        _ => (columns * 2 / 5, last.text.as_str()),
+    };
+    format!(" $ {} ", fitted(text, room - 4))
 }
 
 /// The keys of the available actions, and the last command; the key of help is always there.
 fn hints(model: &Model, columns: u16) -> Line<'static> {
+    let (mut hints, help) = (hints_in(model, columns), help_hint(model));
+    let help = help.and_then(|_| hints.pop());
     let mut line = Line::default();
-    let command = last_command(model, columns);
-    let command_at = command_column(model, columns);
-    let hints = hints_in(model, columns);
-    for hint in hints {
-        if hint.left > command_at && !command.is_empty() && line.width() <= command_at {
-            line.push_span(" ".repeat(command_at - line.width()));
-            let style = model.shared.theme.style(Role::Faint);
-            line.push_span(Span::styled(
-                command.clone(),
-                model.shared.theme.style(Role::Bar).patch(style),
-            ));
-        }
+    let push = |line: &mut Line<'static>, hint: Hint| {
         line.push_span(" ".repeat(hint.left - line.width()));
         line.spans
             .extend(hint_spans(&model.shared.theme, hint.key, hint.text));
+    };
+    hints.into_iter().for_each(|hint| push(&mut line, hint));
+    let (command, theme) = (last_command(model, columns), &model.shared.theme);
+    if !command.is_empty() {
+        let left = command_column(model, columns).saturating_sub(line.width());
+        let style = theme.style(Role::Bar).patch(theme.style(Role::Faint));
+        line.push_span(" ".repeat(left));
+        line.push_span(Span::styled(command, style));
     }
+    help.into_iter().for_each(|hint| push(&mut line, hint));
     line
 }
 

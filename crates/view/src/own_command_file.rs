@@ -280,7 +280,7 @@ mod tests {
             "run = \"a\"\nkey = \"V\"\n[[command]]\nrun = \"b\"\nkey = \"V\"\nscreen = \"runs\"";
         check(
             twice,
-            &["line 5: `V` is bound to `command.1` (a): \"b\" has no key"],
+            &["line 5: `f9` is bound to `command.1` (a): \"b\" has no key"],
         );
         let (_, notes) = of("command = 1");
         assert!(
