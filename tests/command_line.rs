@@ -345,7 +345,7 @@ fn base_against_a_run() {
             "last=short@last",
         ],
     );
-    let (text, wanted) = (stdout(&three), "Holm-adjusted 1");
+    let (text, wanted) = (stdout(&three), ", adjusted 1");
     assert_eq!(
         text.matches(wanted).count(),
         6,

@@ -30,7 +30,7 @@ use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
     EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary, TestLook,
-    now_ms,
+    sha256,
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
@@ -290,7 +290,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         evals.push(result);
     }
     let look = match (is_test, counted_look) {
-        (true, None) => count_look(&arguments, &task, &run_folders),
+        (true, None) => count_look(&task, &run_folders, &evals),
         (_, counted) => counted,
     };
     for eval in &mut evals {
@@ -315,23 +315,19 @@ fn is_test_set(task: &Task, rows: &Rows) -> bool {
         })
 }
 
-/// Counts a look at the test set; one that cannot be counted is shown without its number.
+/// Counts a look at the test set; one that cannot be counted is shown without its number. The same answers again are no
+/// other look.
 fn count_look(
-    arguments: &EvalArguments,
     task: &Task,
     run_folders: &RunFolders,
+    evals: &[report::EvalResult],
 ) -> Option<TestLook> {
-    let runs = run_folders.for_new_runs();
-    // Each eval is another one, but for that of a folder, which is looked at once.
-    let place = match &arguments.out {
-        Some(out) => std::path::absolute(out)
-            .unwrap_or_else(|_| out.clone())
-            .display()
-            .to_string(),
-        None => format!("{} {}", now_ms(), std::process::id()),
-    };
-    let what = format!("eval {}, {place}", arguments.models.join(" "));
-    match TestLook::count(runs, task, &what) {
+    let records = evals.iter().flat_map(|eval| &eval.records);
+    let answers = records.map(|record| (&record.prompt_id, record.sample, &record.completion));
+    let answers = sha256(json!(answers.collect::<Vec<_>>()).to_string().as_bytes());
+    let names: Vec<&str> = evals.iter().map(|eval| eval.name.as_str()).collect();
+    let what = format!("eval of {}, answers {}", names.join(", "), &answers[..16]);
+    match TestLook::count(run_folders.for_new_runs(), task, &what) {
         Ok(look) => Some(look),
         Err(error) => {
             eprint_line(&format!(

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use grpo_tui::run::events::{End, Note};
-use grpo_tui::run::{EventWriter, RunDirectory, RunLock, StateWriter, Status, list_checkpoints};
+use grpo_tui::run::{EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::command::runs_command;
 use super::finished::{Made, made, secret};

@@ -28,7 +28,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "runs.pipeline.open runs.open runs.filter runs.mark runs.mark_all runs.compare runs.versus \
          runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename \
          runs.group runs.sweeps runs.columns runs.sort_next runs.sort_previous runs.sort_turn runs.sort_by \
-         runs.smoothed runs.html runs.csv runs.tensorboard runs.table runs.promote runs.remove runs.undo runs.copy \
+         runs.smoothed runs.html runs.csv runs.tensorboard runs.table runs.promote runs.remove runs.copy \
          runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
          schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
@@ -68,6 +68,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          move.page_up move.first",
     ),
     ("G", Outcome::Done, "schema.back launch.section"),
+    ("d y", Outcome::Done, "runs.undo"),
     (
         "l",
         Outcome::Done,

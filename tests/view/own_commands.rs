@@ -77,18 +77,18 @@ fn an_own_command_has_a_key_and_stands_in_help_and_palette() {
 #[test]
 fn output_is_shown_and_a_placeholder_without_a_value_refuses() {
     let config = "[[command]]\nkey = \"V\"\nscreen = \"runs\"\nrun = \"printf '%s|' 'a b' {id}\"\noutput = true\n\
-                  [[command]]\nkey = \"X\"\nscreen = \"runs\"\nrun = \"grpo-tui-no-such-program {run}\"\noutput = true\n\
-                  [[command]]\nkey = \"H\"\nscreen = \"runs\"\nrun = \"sh -c 'echo oh; exit 3'\"\noutput = true\n";
+                  [[command]]\nkey = \"f9\"\nscreen = \"runs\"\nrun = \"grpo-tui-no-such-program {run}\"\noutput = true\n\
+                  [[command]]\nkey = \"f10\"\nscreen = \"runs\"\nrun = \"sh -c 'echo oh; exit 3'\"\noutput = true\n";
     let mut stage = stage(config, 80, 24);
     stage.keys("V");
     assert!(stage.shows(&format!("a b|{RUN}|")), "{}", stage.screen());
-    stage.keys("esc X");
+    stage.keys("esc f9");
     assert!(
         stage.shows("grpo-tui-no-such-program in"),
         "{}",
         stage.screen()
     );
-    stage.keys("H");
+    stage.keys("f10");
     assert!(stage.shows("failed: sh -c"), "{}", stage.screen());
     let mut none = self::stage(config, 80, 24);
     let run = none.folder.path().join("runs").join(RUN);

@@ -277,7 +277,7 @@ mod tests {
         );
         assert_eq!(found[0].info.keys, [""; 0]);
         let twice =
-            "run = \"a\"\nkey = \"V\"\n[[command]]\nrun = \"b\"\nkey = \"V\"\nscreen = \"runs\"";
+            "run = \"a\"\nkey = \"f9\"\n[[command]]\nrun = \"b\"\nkey = \"f9\"\nscreen = \"runs\"";
         check(
             twice,
             &["line 5: `f9` is bound to `command.1` (a): \"b\" has no key"],

@@ -2,7 +2,7 @@
 //!
 //! A look is one evaluation on a test set that is shown: of a run's best checkpoint at the end, or by one `eval`,
 //! however many models it compares. Not a look: the base's eval at the start of a run, a result shown again, a resumed
-//! run or eval that had its look, and a server compared with a run (`prove`), which answers for what was evaluated.
+//! run or eval that had its look, the same answers from another eval, and a server compared with a run (`prove`), which answers for what was evaluated.
 //! A comparison has the number of the latest look that it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ struct Entry {
     look: u64,
     test_set: String,
     task: String,
-    /// What was evaluated: the same again is the same look.
+    /// What was evaluated: the same again, judged by the same files, is the same look.
     what: String,
     user: String,
     time: String,
@@ -69,7 +69,7 @@ impl TestLook {
     }
 
     /// Counts a look at the task's test set in the ledger of `runs`. `what` names the evaluation among all of that
-    /// folder; one that was counted keeps its number.
+    /// folder; one that was counted with the same files of the task keeps its number.
     ///
     /// # Errors
     /// [`RunError`] if the set or the ledger cannot be read, or the ledger not be written.
@@ -129,7 +129,8 @@ impl Entry {
         let own: Vec<&Self> = { earlier.iter() }
             .filter(|look| look.test_set == self.test_set)
             .collect();
-        let known = own.iter().position(|look| look.what == self.what);
+        let is_same = |look: &&Self| (&look.what, &look.files) == (&self.what, &self.files);
+        let known = own.iter().position(is_same);
         let before = &own[..known.unwrap_or(own.len())];
         let number = known.map_or_else(
             || own.iter().map(|look| look.look).max().unwrap_or(0) + 1,
@@ -179,8 +180,7 @@ impl Entry {
                 .count();
             (shared > 0).then(|| {
                 format!(
-                    "{} of this test set's prompts ({}) are in test set {} of task {}, with {}: those do not count here",
-                    counted(shared, "prompt").trim_end_matches(" prompts").trim_end_matches(" prompt"),
+                    "{shared} of this test set's prompts ({}) are in test set {} of task {}, with {}: those do not count here",
                     percent_short(shared as f64 / own.len() as f64),
                     &first.test_set[..first.test_set.len().min(8)],
                     first.task,
@@ -223,7 +223,9 @@ mod tests {
 
     /// A task with a test set of those prompts.
     fn task(folder: &Path, schema: &str, prompts: &[&str]) -> Task {
-        let row = |prompt: &&str| format!("{{\"prompt\": \"{prompt}\"}}\n");
+        let row = |prompt: &&str| {
+            format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{prompt}\"}}]}}\n")
+        };
         let rows: String = prompts.iter().map(row).collect();
         let files = [
             (
@@ -267,8 +269,16 @@ mod tests {
         check(other, &["a", "b"], "run 3", 3, &[edited]);
         check(other, &["a", "b"], "run 4", 4, &[]);
         check(other, &["a", "b"], "run 3", 3, &[edited]);
+        // The same answers judged otherwise are another look.
+        check(
+            one,
+            &["a", "b"],
+            "run 4",
+            5,
+            &["edited since look 4 of this test set: schema.json"],
+        );
         let shared = format!(
-            "1 of this test set's prompts (50%) are in test set {} of task t, with 4 looks: those do not count here",
+            "1 of this test set's prompts (50%) are in test set {} of task t, with 5 looks: those do not count here",
             &set[..8]
         );
         check(other, &["b", "c"], "run 5", 1, &[&shared]);
@@ -276,10 +286,10 @@ mod tests {
         let mode = std::fs::metadata(&ledger).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let text = std::fs::read_to_string(&ledger).unwrap();
-        assert_eq!((text.lines().count(), text.contains('@')), (5, true));
+        assert_eq!((text.lines().count(), text.contains('@')), (6, true));
         // A torn line was no look; an edited one is an error that names it.
         std::fs::write(&ledger, format!("{text}{{\"look\":")).unwrap();
-        check(other, &["a", "b"], "run 6", 5, &[]);
+        check(one, &["a", "b"], "run 6", 6, &[]);
         std::fs::write(&ledger, text.replacen("\"look\":2", "\"look\":0", 1)).unwrap();
         let error = TestLook::count(&runs, &task(home.path(), one, &["a"]), "run 7").unwrap_err();
         assert!(

@@ -339,7 +339,7 @@ const ACTIONS: &[Action] = &[
     .also(&["delete", "remove", "rm", "trash"])
     .unless(removal::no_removal),
     Action::new("runs.undo", "Undo delete", "", &["u"], HERE, removal::undo)
-        .also(&["undo", "restore", "undelete"]),
+        .also(&["restore", "undelete", "trash"]),
     Action::new(
         "runs.copy",
         "Copy run id",
