@@ -186,7 +186,7 @@ fn the_palette_knows_the_usual_words() {
     stage
         .keys("f2 enter")
         .types("!")
-        .keys("esc f1 ctrl-p")
+        .keys("esc f5 ctrl-p")
         .types("undo")
         .keys("enter");
     assert!(
