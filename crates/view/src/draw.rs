@@ -241,7 +241,7 @@ fn last_command(model: &Model, columns: u16) -> String {
     };
     let columns = usize::from(columns);
     let (room, text) = match columns {
-        ..MIN_COMMAND_COLUMNS => return String::new(),
+        _ if columns < MIN_COMMAND_COLUMNS => return String::new(),
         // The log has it whole.
         ..100 => {
             let text = last.text.strip_prefix("grpo-tui ");

@@ -67,7 +67,7 @@ fn command(
         .iter()
         .find(|(name, _)| !KEYS.contains(&&**name.get_ref()))
     {
-        let suggestion = crate::format::did_you_mean(name.get_ref(), KEYS.into_iter());
+        let suggestion = crate::format::did_you_mean(name.get_ref(), KEYS);
         let what = format!(
             "unknown key `{}` of [[command]]{suggestion}",
             name.get_ref()

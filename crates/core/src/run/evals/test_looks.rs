@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::TryLockError;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -197,11 +197,11 @@ impl Entry {
 
 /// # Errors
 /// [`RunError::Malformed`] with the line of a damaged entry: a count that may be too low is none.
-fn read(path: &PathBuf) -> Result<Vec<Entry>, RunError> {
+fn read(path: &Path) -> Result<Vec<Entry>, RunError> {
     let text = files::read_text(path).map_err(RunError::io("read", path))?;
     let entry = |(index, line): (usize, &str)| {
         let malformed = |message: String| RunError::Malformed {
-            path: path.clone(),
+            path: path.to_owned(),
             line: Some(index + 1),
             message,
         };
