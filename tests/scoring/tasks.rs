@@ -94,7 +94,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\npart = \"field\"\nweight = 1\n",
-        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, grounded, length, not \"field\"",
+        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, grounded, brier, length, not \"field\"",
     );
     check(
         "[[reward]]\npart = \"fields\"\n",
