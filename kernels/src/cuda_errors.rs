@@ -2,12 +2,6 @@
 
 use candle_core::Error;
 
-/// Compute capability of this build's kernels; empty without the feature `cuda`.
-const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
-    Some(capability) => capability,
-    None => "",
-};
-
 /// A failed call of the driver or of cuBLAS.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} on the GPU: {cause}")]
@@ -89,10 +83,8 @@ pub fn advice(error: &str) -> Option<String> {
         "CUDA_ERROR_INVALID_PTX",
         "CUBLAS_STATUS_ARCH_MISMATCH",
     ]) {
-        return Some(format!(
-            "this program was built for compute capability {BUILT_FOR} and the GPU has another (`nvidia-smi --query-gpu=compute_cap --format=csv` \
-             says which): build with CUDA_COMPUTE_CAP set to it"
-        ));
+        "this program was not built for the GPU's compute capability (`nvidia-smi --query-gpu=compute_cap --format=csv` says which): build with \
+         CUDA_COMPUTE_CAP=80, for 8.0 and later"
     } else if has(&["CUDA_ERROR_SYSTEM_NOT_READY"]) {
         "the GPUs are not ready yet: on machines with NVSwitch the fabric manager must run (`systemctl status nvidia-fabricmanager`)"
     } else if has(&[

@@ -158,7 +158,7 @@ mod cuda {
     use parking_lot::Mutex;
 
     use super::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
-    use crate::cuda::{address, failed, stream};
+    use crate::cuda::{address, capability, failed, stream};
     use crate::cuda_libraries::CudaLibraries;
 
     /// Opened GPUs with cuBLAS's workspace: opening one again would create a second, unordered
@@ -192,6 +192,7 @@ mod cuda {
         let Device::Cuda(cuda) = &device else {
             bail!("GPU {ordinal} did not open as a CUDA device")
         };
+        capability(cuda)?;
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;

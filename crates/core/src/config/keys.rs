@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BasePrecision::NAMES),
         "bf16",
         "",
-        "How the frozen matrices beside adapters are kept: `bf16` (f32 on a CPU), or rounded to `fp8` (e4m3): on an H100 or H200 half their memory, and faster decoding of up to 64 rows, slower of 256.",
+        "How the frozen matrices beside adapters are kept: `bf16` (f32 on a CPU), or rounded to `fp8` (e4m3): on a GPU half their memory, and on an H100 or H200 faster decoding of up to 64 rows, slower of 256.",
     )
     .presets("bf16", "bf16"),
     key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(
