@@ -12,8 +12,10 @@ pub(super) const LOWEST: &str = match option_env!("GRPO_TUI_LOWEST_CAPABILITY") 
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capability {
-    /// 80 for 8.0.
+    /// Of the kernels; 80 for 8.0.
     number: u32,
+    /// Whether they are for another card.
+    is_other: bool,
     /// Maximum shared memory of a block.
     pub(super) shared_bytes: usize,
 }
@@ -42,6 +44,7 @@ impl Capability {
         let Some(asked) = asked else {
             return Ok(Self {
                 number: card,
+                is_other: false,
                 shared_bytes,
             });
         };
@@ -57,6 +60,7 @@ impl Capability {
         };
         let other = Self {
             number,
+            is_other: true,
             shared_bytes: shared_bytes.min(most),
         };
         let runs = match other.image() {
@@ -79,6 +83,14 @@ impl Capability {
             ..90 => 0,
             90..100 => 1,
             _ => 2,
+        }
+    }
+
+    /// What a record says of kernels for another card.
+    pub(super) fn note(self) -> String {
+        match self.is_other {
+            true => format!(" with kernels for {}", dotted(self.number)),
+            false => String::new(),
         }
     }
 

@@ -221,7 +221,8 @@ mod cuda {
         let name = context
             .name()
             .unwrap_or_else(|_| "a GPU without a name".to_owned());
-        format!("cuda:{} {name}", context.ordinal())
+        let note = capability(device).map_or_else(|_| String::new(), |found| found.note());
+        format!("cuda:{} {name}{note}", context.ordinal())
     }
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {

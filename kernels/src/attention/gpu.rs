@@ -92,18 +92,21 @@ macro_rules! plain {
 }
 
 macro_rules! tensor_cores {
-    ($size:literal, $heads:expr, $last_threads:literal) => {{
+    ($size:literal, $heads:expr, $last_threads:literal) => {
+        tensor_cores!($size, $heads, $last_threads, "", 2)
+    };
+    ($size:literal, $heads:expr, $last_threads:literal, $suffix:literal, $buffers:literal) => {{
         let heads = $heads;
         Kernels {
             module: &TENSOR_CORES,
-            forward: concat!("attention_tensor_", $size),
-            backward_queries: concat!("attention_backward_queries_tensor_", $size),
-            backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
+            forward: concat!("attention_tensor_", $size, $suffix),
+            backward_queries: concat!("attention_backward_queries_tensor_", $size, $suffix),
+            backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size, $suffix),
             tile: 64,
             threads: [128 * heads[0], 128 * heads[1], $last_threads],
             heads,
-            shared_bytes: [heads[0] + 4, 2 * heads[1] + 4, 6]
-                .map(|tiles| 2 * tiles * 64 * $size + 4 * 6 * 64),
+            shared_bytes: [heads[0], 2 * heads[1], 2]
+                .map(|tiles| 2 * (tiles + 2 * $buffers) * 64 * $size + 4 * 6 * 64),
         }
     }};
 }
@@ -133,6 +136,9 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
             tensor_cores!(256, [2, 1], 256),
             tensor_cores!(256, [1, 1], 256),
         ),
+        129..=256 if fed && fits(&tensor_cores!(256, [1, 1], 256, "_single", 1)) => {
+            tensor_cores!(256, [1, 1], 256, "_single", 1)
+        }
         1..=32 => plain!(32),
         33..=64 => plain!(64),
         65..=128 => plain!(128),
