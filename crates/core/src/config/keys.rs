@@ -422,6 +422,13 @@ pub static KEYS: &[Key] = &[
         "tokens",
         "Tokens drafted per completion and decode step from the prompt and earlier completions, where it pays; changes speed, not what is sampled; 0: none.",
     ),
+    key(
+        "gpu_memory_gib",
+        whole(0, 1024),
+        "0",
+        "GiB",
+        "Memory of a GPU that the run takes, with the driver's share; 0: all that is free.",
+    ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
     key(
         "ranks",

@@ -88,6 +88,9 @@ pub(super) fn refusal(
     if config.recompute_activations == Recompute::Never {
         changes.push("set recompute_activations = auto");
     }
+    if config.gpu_memory_gib > 0 {
+        changes.push("raise gpu_memory_gib");
+    }
     if gpu.total_bytes - gpu.usable_bytes > 2 << 30 {
         changes.push("free the memory that other processes use there");
     }
