@@ -121,7 +121,7 @@ mod gpu {
     use candle_core::{CudaDevice, Error, Result};
 
     use super::{Capability, LOWEST, VARIABLE};
-    use crate::cuda::failed;
+    use crate::cuda_errors::failed;
 
     /// By number of the GPU: the driver is asked once.
     static KNOWN: [OnceLock<Capability>; 64] = [const { OnceLock::new() }; 64];

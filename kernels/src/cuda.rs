@@ -11,13 +11,11 @@ use std::sync::{Arc, LazyLock};
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
-use candle_core::{
-    CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 use parking_lot::Mutex;
 
 pub(super) use super::capability::capability;
-use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
+pub(super) use super::cuda_errors::failed;
 
 /// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
@@ -400,16 +398,3 @@ type Key = (usize, &'static str, &'static str, Option<DType>);
 /// takes longer than many kernels.
 static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> =
     LazyLock::new(Mutex::default);
-
-pub(super) fn failed(
-    operation: &str,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
-    let cause = error.into();
-    let is_out_of_memory = is_out_of_memory_code(&*cause);
-    Error::Cuda(Box::new(GpuFailure {
-        operation: operation.to_owned(),
-        cause: cause.to_string(),
-        is_out_of_memory,
-    }))
-}

@@ -13,6 +13,20 @@ pub struct GpuFailure {
     pub is_out_of_memory: bool,
 }
 
+#[cfg(feature = "cuda")]
+pub(super) fn failed(
+    operation: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let cause = error.into();
+    let is_out_of_memory = is_out_of_memory_code(&*cause);
+    Error::Cuda(Box::new(GpuFailure {
+        operation: operation.to_owned(),
+        cause: cause.to_string(),
+        is_out_of_memory,
+    }))
+}
+
 /// Whether an error, of our kernels or candle's, is GPU out-of-memory.
 pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
