@@ -4,11 +4,6 @@
 
 /// Names another card's compute capability, in digits.
 const VARIABLE: &str = "GRPO_TUI_CAPABILITY";
-/// The lowest compute capability that this build has kernels for: 80, or 90.
-pub(super) const LOWEST: &str = match option_env!("GRPO_TUI_LOWEST_CAPABILITY") {
-    Some(lowest) => lowest,
-    None => "80",
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capability {
@@ -120,9 +115,11 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum;
     use candle_core::{CudaDevice, Error, Result};
 
-    use super::{Capability, LOWEST, VARIABLE};
+    use super::{Capability, VARIABLE};
     use crate::cuda_errors::failed;
 
+    /// The lowest compute capability that this build has kernels for: 80, or 90.
+    const LOWEST: &str = env!("GRPO_TUI_LOWEST_CAPABILITY");
     /// By number of the GPU: the driver is asked once.
     static KNOWN: [OnceLock<Capability>; 64] = [const { OnceLock::new() }; 64];
 
@@ -158,20 +155,23 @@ mod tests {
 
     #[test]
     fn a_card_has_its_kernels_and_those_asked_for() {
-        let check = |card, asked, expected: (usize, usize)| {
+        let check = |card, asked, expected: (usize, usize), note: &str| {
             let found = Capability::new(card, 227 << 10, "80", asked).unwrap();
-            let found = (found.image(), found.shared_bytes >> 10);
-            assert_eq!(found, expected, "{card} {asked:?}");
+            let (image, kib) = (found.image(), found.shared_bytes >> 10);
+            assert_eq!((image, kib), expected, "{card} {asked:?}");
+            assert_eq!(found.note(), note);
+            assert_eq!(found.has_clusters(), image > 0);
+            assert_eq!(found.has_warpgroups(), image == 1);
         };
-        check(80, None, (0, 227));
-        check(89, None, (0, 227));
-        check(90, None, (1, 227));
-        check(120, None, (2, 227));
-        check(90, Some("80"), (0, 163));
-        check(90, Some("89"), (0, 99));
-        check(90, Some("90"), (1, 227));
-        check(90, Some("100"), (2, 227));
-        check(90, Some("120"), (2, 99));
+        check(80, None, (0, 227), "");
+        check(89, None, (0, 227), "");
+        check(90, None, (1, 227), "");
+        check(120, None, (2, 227), "");
+        check(90, Some("80"), (0, 163), " with kernels for 8.0");
+        check(90, Some("89"), (0, 99), " with kernels for 8.9");
+        check(90, Some("90"), (1, 227), " with kernels for 9.0");
+        check(90, Some("100"), (2, 227), " with kernels for 10.0");
+        check(90, Some("120"), (2, 99), " with kernels for 12.0");
     }
 
     #[test]
