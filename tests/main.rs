@@ -32,6 +32,7 @@ mod parity;
 #[cfg(feature = "engine")]
 mod planning;
 mod judge;
+mod looks;
 mod program;
 mod properties;
 #[cfg(feature = "engine")]

@@ -6,7 +6,8 @@ use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::run::checkpoints_to_delete;
 use grpo_tui::run::events::{Event, EventBody, Group, Step};
 use grpo_tui::statistics::{
-    compound, mcnemar_exact, paired_means, required_n, smooth, wilson, wilson_by_prompt,
+    SIGNIFICANT, compound, mcnemar_exact, paired_means, required_n, smooth, wilson,
+    wilson_by_prompt,
 };
 use proptest::prelude::*;
 
@@ -66,7 +67,7 @@ proptest! {
     #[test]
     fn a_paired_interval_holds_the_estimate_and_leaves_out_0_where_the_test_decides(quarters in prop::collection::vec(-4i32..=4, 1..40)) {
         let values: Vec<f64> = quarters.into_iter().map(|quarter| f64::from(quarter) / 4.0).collect();
-        let found = paired_means(&values, 0.25);
+        let found = paired_means(&values, 0.25, SIGNIFICANT);
         let (low, estimate, high) = (found.difference.low, found.difference.estimate, found.difference.high);
         prop_assert!(-1.0 <= low && low <= estimate + 1e-12 && estimate <= high + 1e-12 && high <= 1.0, "{found:?}");
         prop_assert!(found.p >= 0.05 || low > 0.0 || high < 0.0, "{found:?}");

@@ -19,6 +19,7 @@ mod rollouts;
 mod server_folder;
 mod slots;
 mod tensorboard;
+mod trash;
 mod verbs;
 
 use grpo_tui::facts::Target;

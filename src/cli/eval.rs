@@ -1,6 +1,7 @@
 //! `grpo-tui eval`: evaluates one to three models on the same held-out prompts and tests the
 //! significance of the difference.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, task_with_agent};
 use crate::constraint::TaskConstraints;
+use crate::dataset::PromptRow;
 use crate::eval::{EvalRequest, evaluate};
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
@@ -27,7 +29,8 @@ use crate::policy::{
 use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
-    EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary,
+    EvalFolder, EvalProgress, EvalRecord, HeldOut, MaskCost, RunFolders, SpeedSummary, TestLook,
+    sha256,
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
@@ -132,6 +135,7 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
+    let is_test = is_test_set(&task, &rows);
     rows.rows
         .truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
     let fitting = match arguments.confidence {
@@ -208,6 +212,9 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
         .transpose()?;
     let (folder, earlier) = kept.unzip();
+    let counted_look = earlier
+        .as_ref()
+        .and_then(|earlier| serde_json::from_value(earlier.as_ref()?["look"].clone()).ok());
     // When endpoints are asked again, the local samples already exist.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = TargetInput {
@@ -282,12 +289,53 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
+    let look = match (is_test, counted_look) {
+        (true, None) => count_look(&task, &run_folders, &evals),
+        (_, counted) => counted,
+    };
+    for eval in &mut evals {
+        eval.look.clone_from(&look);
+    }
     let versus = Versus::from_evals(evals)?;
     let document = document(&versus, settings);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
     arguments.report.write(&versus, document)
+}
+
+/// Whether these are the prompts of the task's test set, by whatever name.
+fn is_test_set(task: &Task, rows: &Rows) -> bool {
+    rows.set == PromptSet::Test.into()
+        || Rows::from_set(task, PromptSet::Test).is_ok_and(|test| {
+            let prompts = |rows: &Rows| -> BTreeSet<u64> {
+                rows.rows.iter().map(PromptRow::prompt_hash).collect()
+            };
+            prompts(&test) == prompts(rows)
+        })
+}
+
+/// Counts a look at the test set; one that cannot be counted is shown without its number. The same answers again are no
+/// other look.
+fn count_look(
+    task: &Task,
+    run_folders: &RunFolders,
+    evals: &[report::EvalResult],
+) -> Option<TestLook> {
+    let records = evals.iter().flat_map(|eval| &eval.records);
+    let answers = records.map(|record| (&record.prompt_id, record.sample, &record.completion));
+    let answers = sha256(json!(answers.collect::<Vec<_>>()).to_string().as_bytes());
+    let names: Vec<&str> = evals.iter().map(|eval| eval.name.as_str()).collect();
+    let what = format!("eval of {}, answers {}", names.join(", "), &answers[..16]);
+    match TestLook::count(run_folders.for_new_runs(), task, &what) {
+        Ok(look) => Some(look),
+        Err(error) => {
+            eprint_line(&format!(
+                "warning: this look at the test set is not counted: {error}"
+            ));
+            None
+        }
+    }
 }
 
 /// Records of a local model, and its speed. `loaded`: the model, once it is.

@@ -186,6 +186,8 @@ pub(super) fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
     };
     if let Some(fields) = document.as_object_mut() {
         fields.extend(settings.into_iter().filter(is_had));
+        let look = versus.evals.iter().find_map(|eval| eval.look.as_ref());
+        fields.extend(look.map(|look| ("look".to_owned(), json!(look))));
     }
     document
 }

@@ -19,7 +19,7 @@ use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Slot,
-    TO_BE_CONTINUED, Worker, check_name, damage_of, list_checkpoints,
+    TO_BE_CONTINUED, Trash, Worker, check_name, damage_of, list_checkpoints,
 };
 use crate::score::{CommandRules, Task};
 use crate::study::Sweep;
@@ -379,7 +379,9 @@ pub(super) fn create(
         model_digest,
         mix: input.mix,
     };
-    Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
+    let runs = run_folders.for_new_runs();
+    Trash::new(runs).expire();
+    Ok(RunDirectory::create(runs, new)?)
 }
 
 fn features() -> Vec<String> {

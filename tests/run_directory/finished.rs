@@ -219,6 +219,7 @@ fn write_eval(
             seconds: 2.0,
             against_base,
             exact_against_best: None,
+            look: None,
         })
         .unwrap();
 }

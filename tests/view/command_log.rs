@@ -83,6 +83,9 @@ fn keys_write_down_the_commands_that_do_the_same() {
     );
     check(&mut stage, "v", "", "runs compare RUN");
     check(&mut stage, "f1 d", "y", "runs remove RUN --yes");
+    stage.keys("u");
+    assert_eq!(last(&stage), format!("grpo-tui runs trash --restore {RUN}"));
+    stage.keys("d y");
     let folder = stage.folder.path().join("tasks/own");
     crate::program::sample_task(&folder, [10, 10, 10]);
     stage.act(|model| {

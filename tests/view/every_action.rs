@@ -68,6 +68,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          move.page_up move.first",
     ),
     ("G", Outcome::Done, "schema.back launch.section"),
+    ("d y", Outcome::Done, "runs.undo"),
     (
         "l",
         Outcome::Done,

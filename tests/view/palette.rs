@@ -155,7 +155,8 @@ fn the_palette_knows_the_usual_words() {
         &["export", "export csv", "export html", "report"],
         "Export comparison",
     );
-    check(&others, &["undo"], "Undo");
+    check(&others[1..], &["undo"], "Undo");
+    check(&["f1"], &["undo", "restore"], "Undo delete");
     check(&["f3"], &["undo"], "Undo change of rows");
     check(&["f1"], &["find", "search", "filter"], "Filter runs");
     check(&["f1"], &["delete", "remove", "rm"], "Delete run");
@@ -185,7 +186,7 @@ fn the_palette_knows_the_usual_words() {
     stage
         .keys("f2 enter")
         .types("!")
-        .keys("esc f1 ctrl-p")
+        .keys("esc f5 ctrl-p")
         .types("undo")
         .keys("enter");
     assert!(

@@ -521,7 +521,7 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
         .join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
     assert!(
-        stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."),
+        stage.shows("99.0% valid, 3") && stage.shows("In the trash for 7 days; u brings it back."),
         "{}",
         stage.screen()
     );
@@ -530,11 +530,19 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     stage.keys("d y");
     assert!(
         !run.exists()
-            && stage.shows("deleted 20261120-143041-invoice-6sx3dn")
+            && stage.shows("20261120-143041-invoice-6sx3dn is in the trash (")
             && stage.shows("Runs 4"),
         "{}",
         stage.screen()
     );
+    stage.keys("u");
+    assert!(
+        run.exists() && stage.shows("6sx3dn is back (") && stage.shows("Runs 5"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("u");
+    assert!(stage.shows("the trash is empty: there is nothing to undo"));
     stage.keys("G d");
     assert!(
         stage.shows("cannot read the run"),

@@ -181,7 +181,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     stage.types("y");
     assert!(run.exists() && stage.shows("key"), "{}", stage.screen());
     stage.keys("esc d");
-    assert!(stage.shows("This cannot be undone."), "{}", stage.screen());
+    assert!(stage.shows("In the trash for 7 days"), "{}", stage.screen());
     stage.keys("n");
     copy_run(
         &stage.folder.path().join("runs"),

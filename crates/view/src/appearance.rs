@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use super::app::Model;
 use super::keymap::Keymap;
 use super::options::{AppearanceInput, Options};
+use super::own_commands::OwnCommand;
 use super::settings::{Notifications, Settings};
 use super::terminal_capability::{Background, ColourDepth};
 use super::theme::Theme;
 use super::user_file::UserFile;
-use super::{keymap_file, settings, theme_file};
+use super::{keymap_file, own_command_file, settings, theme_file};
 
 /// How often the user's files are checked.
 const LOOK: Duration = Duration::from_secs(2);
@@ -31,6 +32,7 @@ pub struct Appearance {
     pub live_charts: Vec<String>,
     /// The columns of the list of runs.
     pub runs_columns: Option<Vec<String>>,
+    pub own_commands: Vec<OwnCommand>,
     /// Problems of the files.
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
@@ -53,15 +55,18 @@ impl Appearance {
             }
         };
         let config = open(input.config_file(), &mut notes);
-        let (settings, problems) = config.map_or_else(
-            || (Settings::default(), Vec::new()),
-            |file| settings::read(&file),
-        );
+        let (settings, problems) = config
+            .as_ref()
+            .map_or_else(|| (Settings::default(), Vec::new()), settings::read);
         notes.extend(problems);
         let keys = open(input.keymap_file(), &mut notes)
             .map(|file| keymap_file::read(&file))
             .unwrap_or_default();
         notes.extend(keys.errors.into_iter().chain(keys.warnings));
+        let (own_commands, problems) = { config.as_ref() }
+            .map(|file| own_command_file::read(file, &keys.keymap))
+            .unwrap_or_default();
+        notes.extend(problems);
         let low_bandwidth = input.low_bandwidth || settings.low_bandwidth;
         let depth = depth(input, &settings, low_bandwidth);
         let mut read = theme_file::read(
@@ -83,6 +88,7 @@ impl Appearance {
             mouse: settings.mouse && !input.linear,
             live_charts: settings.live_charts,
             runs_columns: Some(settings.runs_columns).filter(|columns| !columns.is_empty()),
+            own_commands,
             notes,
             files,
         }
@@ -115,6 +121,7 @@ impl Appearance {
             mouse,
             live_charts,
             runs_columns,
+            own_commands,
             notes,
             ..
         } = Self::load(&input);
@@ -128,6 +135,7 @@ impl Appearance {
             mouse,
             live_charts,
             runs_columns,
+            own_commands,
             notes,
             remote,
             appearance,
@@ -143,6 +151,7 @@ impl Appearance {
         model.shared.options.mouse = self.mouse;
         model.shared.options.live_charts = self.live_charts;
         model.shared.options.runs_columns = self.runs_columns;
+        model.shared.options.own_commands = self.own_commands;
         for note in self.notes {
             model.shared.complain(note);
         }

@@ -16,10 +16,12 @@ use super::popup::Popup;
 use super::screens::Screen;
 use super::style_role::Role;
 use super::theme::Theme;
-use super::widgets::text_width::padded;
+use super::widgets::text_width::{fitted, padded};
 use crate::format::short_id;
 
 const MIN_SIZE: (u16, u16) = (40, 10);
+/// Narrower terminals have no room for the last command.
+const MIN_COMMAND_COLUMNS: usize = 60;
 
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
@@ -218,19 +220,57 @@ struct Hint {
 }
 
 impl Hint {
+    fn new(model: &Model, action: &'static ActionInfo, keys: &[Chord]) -> Option<Self> {
+        Some(Self {
+            action,
+            left: 0,
+            key: format!(" {}", keys.first()?),
+            text: format!(" {} ", model.hint(action)),
+        })
+    }
+
     fn width(&self) -> usize {
         self.key.width() + self.text.width()
     }
 }
 
-/// The keys of the available actions; the key of help is always there.
+/// The last command line, right of the hints; empty before the first, and where there is no room.
+fn last_command(model: &Model, columns: u16) -> String {
+    let Some(last) = model.shared.commands.all().last() else {
+        return String::new();
+    };
+    let columns = usize::from(columns);
+    let (room, text) = match columns {
+        _ if columns < MIN_COMMAND_COLUMNS => return String::new(),
+        // The log has it whole.
+        ..100 => {
+            let text = last.text.strip_prefix("grpo-tui ");
+            (columns * 3 / 10, text.unwrap_or(&last.text))
+        }
+        _ => (columns * 2 / 5, last.text.as_str()),
+    };
+    format!(" $ {} ", fitted(text, room - 4))
+}
+
+/// The keys of the available actions, and the last command; the key of help is always there.
 fn hints(model: &Model, columns: u16) -> Line<'static> {
+    let (mut hints, help) = (hints_in(model, columns), help_hint(model));
+    let help = help.and_then(|_| hints.pop());
     let mut line = Line::default();
-    for hint in hints_in(model, columns) {
+    let push = |line: &mut Line<'static>, hint: Hint| {
         line.push_span(" ".repeat(hint.left - line.width()));
         line.spans
             .extend(hint_spans(&model.shared.theme, hint.key, hint.text));
+    };
+    hints.into_iter().for_each(|hint| push(&mut line, hint));
+    let (command, theme) = (last_command(model, columns), &model.shared.theme);
+    if !command.is_empty() {
+        let left = command_column(model, columns).saturating_sub(line.width());
+        let style = theme.style(Role::Bar).patch(theme.style(Role::Faint));
+        line.push_span(" ".repeat(left));
+        line.push_span(Span::styled(command, style));
     }
+    help.into_iter().for_each(|hint| push(&mut line, hint));
     line
 }
 
@@ -244,6 +284,11 @@ pub fn hint_texts(model: &Model, columns: u16) -> impl Iterator<Item = String> {
 pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
     if model.shared.notices.shown(model.shared.now_ms).is_some() {
         return app::action("notices");
+    }
+    let command = command_column(model, model.shared.size.0);
+    let width = last_command(model, model.shared.size.0).width();
+    if (command..command + width).contains(&column.into()) {
+        return app::action("commands");
     }
     let is_there = |hint: &Hint| (hint.left..hint.left + hint.width()).contains(&column.into());
     hints_in(model, model.shared.size.0)
@@ -261,23 +306,25 @@ pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
     Chord::parse(key).map(|chord| KeyEvent::new(chord.code, chord.modifiers))
 }
 
+/// Where the last command begins: left of the hint of help.
+fn command_column(model: &Model, columns: u16) -> usize {
+    let help = help_hint(model).as_ref().map_or(0, Hint::width);
+    usize::from(columns).saturating_sub(help + last_command(model, columns).width())
+}
+
+fn help_hint(model: &Model) -> Option<Hint> {
+    let (action, keys) =
+        { model.keys_here().into_iter() }.find(|(action, _)| action.id == "help")?;
+    Hint::new(model, action, &keys)
+}
+
 /// The hints that fit, help last and at the right.
 fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
-    let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
-        Some(Hint {
-            action,
-            left: 0,
-            key: format!(" {}", keys.first()?),
-            text: format!(" {} ", model.hint(action)),
-        })
-    };
     let here = model.keys_here();
     let is_help = |action: &ActionInfo| action.id == "help";
-    let help = here
-        .iter()
-        .find(|(action, _)| is_help(action))
-        .and_then(hint);
-    let room = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
+    let help = help_hint(model);
+    let help_at = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
+    let room = command_column(model, columns);
     let hinted = |action: &ActionInfo| {
         !model.hint(action).is_empty() && !is_help(action) && model.blocked(action).is_none()
     };
@@ -286,7 +333,7 @@ fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
     for part in here
         .iter()
         .filter(|(action, _)| hinted(action))
-        .filter_map(hint)
+        .filter_map(|(action, keys)| Hint::new(model, action, keys))
     {
         let end = left + part.width();
         if end <= room {
@@ -294,7 +341,10 @@ fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
             left = end;
         }
     }
-    found.extend(help.map(|help| Hint { left: room, ..help }));
+    found.extend(help.map(|help| Hint {
+        left: help_at,
+        ..help
+    }));
     found
 }
 

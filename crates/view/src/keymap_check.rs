@@ -84,7 +84,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
 }
 
 /// Whether both keys can be active at once. A pane's key may shadow its screen's: the focus shows which one applies.
-fn overlap(one: Scope, other: Scope) -> bool {
+pub(super) fn overlap(one: Scope, other: Scope) -> bool {
     match (one, other) {
         (Scope::Pane(screen, pane), Scope::Pane(other_screen, other_pane)) => {
             screen == other_screen && pane == other_pane

@@ -78,6 +78,8 @@ pub enum Command {
         path: PathBuf,
         line: usize,
     },
+    /// Hand the terminal to a program, with its arguments, until it has ended and a key was pressed.
+    Foreground(Vec<String>),
     Redraw,
 }
 

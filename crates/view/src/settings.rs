@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
+use super::own_commands;
 use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, text};
 use crate::files::{self, Access};
@@ -200,6 +201,10 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     };
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
+        // Read by `own_commands`, which knows the keymap.
+        if name.get_ref() == own_commands::TABLE {
+            continue;
+        }
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
             let suggestion =
                 crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));

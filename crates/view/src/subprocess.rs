@@ -1,8 +1,9 @@
 //! Runs this program as a cancellable background subprocess, for work that needs the engine.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,8 @@ use crate::score::given_threads;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Further lines of stderr are dropped.
 const MAX_STDERR_LINES: usize = 200;
+/// Lines of output that are shown of an own command: the last ones.
+const MAX_OUTPUT_LINES: usize = 2_000;
 /// Longer lines are split.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
@@ -155,6 +158,23 @@ impl Call {
         }
     }
 
+    /// Runs to completion; whether it succeeded, and the last lines that it printed. Blocks.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    pub fn output(&self) -> Result<(bool, Vec<String>), String> {
+        let mut lines = VecDeque::new();
+        let mut keep = |line| {
+            let (OutputLine::Result(line) | OutputLine::Progress(line)) = line;
+            if lines.len() == MAX_OUTPUT_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        };
+        let ended = self.run(&CancelToken::default(), &mut keep)?;
+        Ok((ended.is_some_and(|ended| ended.success), lines.into()))
+    }
+
     /// Runs to completion, passing every line to `on_line`. Blocks. Returns `None` if cancelled.
     /// The program and its children end with the view.
     pub fn run(
@@ -195,8 +215,11 @@ impl Call {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
+        // This program is run by the path of its file, wherever it was moved to.
+        if self.program == Path::new("/proc/self/exe") {
+            command.arg0("grpo-tui");
+        }
         command
-            .arg0("grpo-tui")
             .args(&self.arguments)
             .envs(given_threads())
             .current_dir(&self.here);

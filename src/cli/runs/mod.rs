@@ -14,6 +14,7 @@ mod remove;
 mod rename;
 mod show;
 mod tag;
+mod trash;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,8 +76,11 @@ enum Command {
     Tag(tag::Arguments),
     /// Change a run's display name; its id stays
     Rename(rename::Arguments),
-    /// Delete runs that have ended
+    /// Move ended runs, or checkpoints of them, to the trash
+    #[command(alias = "rm")]
     Remove(remove::Arguments),
+    /// List what is in the trash; restore or delete it
+    Trash(trash::Arguments),
     #[command(flatten)]
     Control(control::Command),
 }
@@ -106,6 +110,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Tag(arguments) => tag::run(&arguments, &run_folders),
         Command::Rename(arguments) => rename::run(&arguments, &run_folders),
         Command::Remove(arguments) => remove::run(&arguments, &run_folders),
+        Command::Trash(arguments) => trash::run(&arguments, &run_folders),
         Command::Control(command) => control::run(command, &run_folders),
     }
 }

@@ -1,6 +1,7 @@
-//! `runs remove`: delete runs that have ended, after asking once.
+//! `runs remove`: moves runs that have ended, or their checkpoints, to the trash, after asking once.
 
 use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -8,30 +9,42 @@ use serde_json::json;
 use super::{Failure, Outcome, output, print_json_lines};
 use crate::format::{bytes, counted};
 use crate::report::Report;
-use crate::run::{Removal, RemovedRun, RunFolders};
+use crate::run::{
+    At, Removal, RemovedRun, RunDirectory, RunFolders, RunReference, resolve_checkpoint,
+};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Runs: each a path, name, id, or unique id prefix
+    /// Runs: each a path, name, id, or unique id prefix; RUN@STEP: only that checkpoint
     #[arg(required = true, value_name = "RUN")]
     run: Vec<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Print what was deleted, one JSON object per run; needs --yes
+    /// Delete for good instead of moving to the trash, which is emptied after 7 days (`runs trash`)
+    #[arg(long)]
+    permanent: bool,
+    /// Print what was removed, one JSON object per run; needs --yes
     #[arg(long, requires = "yes")]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
-    let directories = super::find_all(arguments.run.iter().map(String::as_str), run_folders)?;
-    // All are locked before the first is deleted: one that is in use, or another user's, leaves all of them.
-    let mut removals = Vec::new();
-    for directory in directories {
+    // All are locked before the first is removed: one that is in use, or another user's, leaves all of them.
+    let mut removals: Vec<(Removal, Option<Report>)> = Vec::new();
+    for (directory, at) in found(&arguments.run, run_folders)? {
         // A run that can be found but not read can still be removed.
         let seen = Report::read(directory.clone()).ok();
-        removals.push((Removal::prepare(directory, run_folders)?, seen));
+        let step = at
+            .map(|at| resolve_checkpoint(&directory, at))
+            .transpose()?;
+        let removal = Removal::prepare(directory, run_folders)?;
+        let removal = match step {
+            Some(step) => removal.of_checkpoint(step),
+            None => removal,
+        };
+        removals.push((removal, seen));
     }
     if !arguments.yes {
         let what: String = removals
@@ -42,26 +55,78 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         let them = if removals.len() == 1 {
             "it".to_owned()
         } else {
-            format!("these {} runs", removals.len())
+            format!("these {}", removals.len())
         };
-        if !confirm(&format!("{what}\nDelete {them} for good? [y/N] "))? {
-            return Err(Failure::failed("nothing was deleted"));
+        let question = match arguments.permanent {
+            true => format!("Delete {them} for good?"),
+            false => format!("Move {them} to the trash?"),
+        };
+        if !confirm(&format!("{what}\n{question} [y/N] "))? {
+            return Err(Failure::failed("nothing was removed"));
         }
     }
     let mut documents = Vec::new();
     for (removal, _) in removals {
         let users = removal.started_from_it.clone();
-        let RemovedRun { id, bytes: size } = removal.carry_out()?;
+        let removed = match arguments.permanent {
+            true => removal.delete()?,
+            false => removal.carry_out()?,
+        };
+        let RemovedRun {
+            id,
+            step,
+            bytes: size,
+            in_trash,
+        } = removed;
         if !arguments.json {
-            output::eprint_line(&format!("deleted {id} ({})", bytes(size)));
+            let at = step.map_or_else(String::new, |step| format!("@{step}"));
+            let size = bytes(size);
+            output::eprint_line(&match &in_trash {
+                Some(name) => format!(
+                    "moved {id}{at} to the trash for 7 days ({size}): `grpo-tui runs trash --restore {name}` brings it back"
+                ),
+                None => format!("deleted {id}{at} ({size})"),
+            });
         }
-        documents.push(json!({"removed": id, "bytes": size, "started_from_it": users}));
+        documents.push(json!({"removed": id, "step": step, "bytes": size, "trash": in_trash, "started_from_it": users}));
     }
     if arguments.json {
         print_json_lines(documents)
     } else {
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Runs, or a checkpoint of one where `@` follows; each counts once.
+fn found(
+    names: &[String],
+    run_folders: &RunFolders,
+) -> Result<Vec<(RunDirectory, Option<At>)>, Failure> {
+    let (mut found, mut wholes): (Vec<(RunDirectory, Option<At>)>, Vec<PathBuf>) =
+        Default::default();
+    for name in names {
+        let reference = RunReference::parse(name);
+        // A run's own name may have an `@`.
+        let (directory, at) = match run_folders.find(name) {
+            Err(_) if reference.explicit => (run_folders.find(&reference.run)?, Some(reference.at)),
+            directory => (directory?, None),
+        };
+        let path = directory.path().to_owned();
+        let is_known = match at {
+            None => wholes.contains(&path),
+            Some(_) => false,
+        };
+        if found.iter().any(|(other, _)| other.path() == path) && !is_known {
+            return Err(Failure::usage(format!(
+                "{name}: remove one checkpoint of a run at a time, or the run as a whole"
+            )));
+        }
+        wholes.extend(at.is_none().then(|| path));
+        if !is_known {
+            found.push((directory, at));
+        }
+    }
+    Ok(found)
 }
 
 fn described(removal: &Removal, seen: Option<&Report>) -> String {
@@ -79,8 +144,13 @@ fn described(removal: &Removal, seen: Option<&Report>) -> String {
     } else {
         format!("  used as base by: {}\n", visible(&users.join(", ")))
     };
+    let step = removal.step();
+    let (at, what) = match step {
+        Some(step) => (format!("@{step}"), String::new()),
+        None => (String::new(), what),
+    };
     format!(
-        "{} ({}{what})\n{used}",
+        "{}{at} ({}{what})\n{used}",
         visible(removal.id()),
         bytes(removal.bytes)
     )
@@ -88,7 +158,7 @@ fn described(removal: &Removal, seen: Option<&Report>) -> String {
 
 /// # Errors
 /// Exit code 2 without a terminal.
-fn confirm(question: &str) -> Result<bool, Failure> {
+pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
     if output::is_captured() || !std::io::stdin().is_terminal() {
         return Err(Failure::usage("no terminal to confirm on: add --yes"));
     }

@@ -59,6 +59,7 @@ fn rates(
         trained,
         comparison,
         exact_comparison,
+        look,
     }: &TaskResult,
     best_step: u64,
 ) -> String {
@@ -70,15 +71,19 @@ fn rates(
         // The base is not compared with itself.
         return crate::report::columns(set, &[("base", base)]);
     }
-    let valid = MetricComparison::from_comparison(Metric::Valid, *comparison);
-    let exact = exact_comparison
-        .map(|comparison| MetricComparison::from_comparison(Metric::Exact, comparison));
-    crate::report::table(
+    let number = look.as_ref().map(|look| look.number);
+    let judged = |metric, found| MetricComparison::from_comparison(metric, found, number);
+    let valid = judged(Metric::Valid, *comparison);
+    let exact = exact_comparison.map(|comparison| judged(Metric::Exact, comparison));
+    let warnings = look.iter().flat_map(|look| &look.warnings);
+    let warnings: String = warnings.map(|text| format!("note: {text}\n")).collect();
+    let table = crate::report::table(
         set,
         [("base", base), (&format!("step {best_step}"), trained)],
         &valid,
         exact.as_ref(),
-    )
+    );
+    table + &warnings
 }
 
 /// The result goes to standard output, also as JSON; `argument`: the run as commands take it.

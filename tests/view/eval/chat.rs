@@ -60,6 +60,8 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
     ] {
         assert!(stage.shows(expected), "{expected}: {}", stage.screen());
     }
+    // The last command has the path of this repository.
+    stage.model.shared.commands = Default::default();
     insta::assert_snapshot!("eval_chat_120x36", stage.screen());
     let asked = arguments(&stage);
     let [base, trained] = asked.lines().collect::<Vec<_>>()[..] else {
@@ -117,6 +119,7 @@ fn without_a_run_the_base_answers_alone_and_failures_are_named() {
         "{}",
         arguments(&alone)
     );
+    alone.model.shared.commands = Default::default();
     insta::assert_snapshot!("eval_chat_80x24", alone.screen());
     let mut failing = stage(80, 24, "echo 'error: no GPU is free' >&2; exit 1");
     failing.keys("7 t").types("one").keys("alt-enter");

@@ -421,7 +421,7 @@ fn marked_runs_are_exported_and_deleted_together() {
     assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 4);
     stage.keys("d y");
     assert!(
-        stage.shows("deleted 2 runs") && stage.shows("Runs 2") && !stage.shows("marked"),
+        stage.shows("2 runs are in the trash (") && stage.shows("Runs 2") && !stage.shows("marked"),
         "{}",
         stage.screen()
     );
@@ -439,7 +439,8 @@ fn marked_runs_are_exported_and_deleted_together() {
         stage.screen()
     );
     drop(worker);
-    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 2);
+    // And the trash.
+    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 3);
 }
 
 #[test]

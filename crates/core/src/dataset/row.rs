@@ -57,7 +57,7 @@ impl PromptRow {
     }
 
     /// Hash of the prompt: all turns with roles, later ones included, and the row's own tools and schema.
-    pub(crate) fn prompt_hash(&self) -> u64 {
+    pub fn prompt_hash(&self) -> u64 {
         let other = |turn: &Message| {
             if turn.other.is_empty() {
                 0

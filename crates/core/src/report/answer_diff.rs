@@ -245,6 +245,9 @@ impl Versus {
             )
         }));
         warnings.extend(evals.last().and_then(served));
+        let looks = evals.iter().filter_map(|eval| eval.look.as_ref());
+        let of_looks: BTreeSet<&String> = looks.flat_map(|look| &look.warnings).collect();
+        warnings.extend(of_looks.into_iter().cloned());
         let prompts = joined(&evals);
         if prompts.is_empty() {
             return Err(ReportError::Unlike(
@@ -271,7 +274,7 @@ impl Versus {
             .flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b)))
             .collect();
         let pair = |&(a, b): &(usize, usize)| {
-            PairedComparison::between((a, &evals[a].records), (b, &evals[b].records), places.len())
+            PairedComparison::between([(a, &evals[a]), (b, &evals[b])], places.len())
         };
         let mut pairs: Vec<_> = places.iter().map(pair).collect();
         MetricComparison::adjust(pairs.iter_mut().map(|pair| &mut pair.valid).collect());
@@ -315,10 +318,14 @@ impl Versus {
     pub fn document(&self) -> Value {
         let eval = |eval: &EvalResult| {
             let [in_a_row, in_a_row_interval] = eval.in_a_row();
-            json!({
+            let mut document = json!({
                 "name": eval.name, "folder": eval.id.folder, "step": eval.id.step, "set": eval.id.set, "target": eval.id.target,
                 "summary": eval.summary, "in_a_row": in_a_row, "in_a_row_interval": in_a_row_interval,
-            })
+            });
+            if let Some(look) = &eval.look {
+                document["look"] = json!(look);
+            }
+            document
         };
         json!({
             "task": self.evals[0].task, "set": self.evals[0].id.set, "passes": self.evals.iter().map(eval).collect::<Vec<_>>(),
@@ -348,13 +355,17 @@ impl Versus {
 impl PairedComparison {
     /// Compares two evals by index, prompt by prompt, as one of `comparisons`.
     fn between(
-        first: (usize, &[EvalRecord]),
-        second: (usize, &[EvalRecord]),
+        [(first, before), (second, after)]: [(usize, &EvalResult); 2],
         comparisons: usize,
     ) -> Self {
-        let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
-        let both: Vec<_> = second
-            .1
+        let look = before.look.iter().chain(&after.look);
+        let look = look.map(|look| look.number).max();
+        let (first_records, second_records) = (&before.records, &after.records);
+        let before: BTreeMap<_, _> = first_records
+            .iter()
+            .map(|record| (key(record), record))
+            .collect();
+        let both: Vec<_> = second_records
             .iter()
             .filter_map(|after| Some((*before.get(&key(after))?, after)))
             .collect();
@@ -365,10 +376,11 @@ impl PairedComparison {
         {
             tiers[before.tier as usize][after.tier as usize] += 1;
         }
-        let (valid, exact) = MetricComparison::both(first.1, second.1, comparisons);
+        let (valid, exact) =
+            MetricComparison::both(first_records, second_records, comparisons, look);
         Self {
-            first: first.0,
-            second: second.0,
+            first,
+            second,
             valid,
             exact,
             tiers,
@@ -424,6 +436,7 @@ impl PairedComparison {
             difference,
             p,
             adjusted_p,
+            look,
             verdict,
             needed,
             of_samples,
@@ -446,6 +459,9 @@ impl PairedComparison {
         });
         if !of_samples.is_empty() {
             document["samples"] = json!(of_samples);
+        }
+        if let Some(look) = look {
+            document["look"] = json!(look);
         }
         document
     }

@@ -313,11 +313,16 @@ fn results(
         let Some([before, after]) = evals else {
             continue;
         };
+        let look_of = |run: &Report, set: &SetName| {
+            let look = run.history.result(set, run.best())?.look.as_ref()?;
+            Some(look.number)
+        };
+        let look = look_of(first, &after.set).max(look_of(second, &after.set));
         let files = [first, second].map(|run| &run.directory.file().task_files);
         let compared = if files[0] == files[1] {
-            same_task(&before, &after, comparisons)
+            same_task(&before, &after, comparisons, look)
         } else {
-            result(before, after, comparisons)
+            result(before, after, comparisons, look)
         };
         match compared {
             Ok(result) => found.push(result),
@@ -331,20 +336,21 @@ fn same_task(
     before: &EvalId,
     after: &EvalId,
     comparisons: usize,
+    look: Option<u64>,
 ) -> Result<ResultComparison, ReportError> {
     let (first, second) = (read_evals(&before.path())?, read_evals(&after.path())?);
-    compared(&before.set, &first, &second, comparisons)
+    compared(&before.set, [&first, &second], comparisons, look)
 }
 
 /// # Errors
 /// Fails if no prompt is in both.
 fn compared(
     set: &SetName,
-    first: &[EvalRecord],
-    second: &[EvalRecord],
+    [first, second]: [&[EvalRecord]; 2],
     comparisons: usize,
+    look: Option<u64>,
 ) -> Result<ResultComparison, ReportError> {
-    let (valid, exact) = MetricComparison::both(first, second, comparisons);
+    let (valid, exact) = MetricComparison::both(first, second, comparisons, look);
     if valid.n == 0 {
         return Err(ReportError::Unlike(format!(
             "the {set} sets share no prompt"
@@ -365,6 +371,7 @@ fn result(
     before: EvalId,
     after: EvalId,
     comparisons: usize,
+    look: Option<u64>,
 ) -> Result<ResultComparison, ReportError> {
     let set = before.set.clone();
     let [before, after] = [
@@ -402,6 +409,6 @@ fn result(
     let answers = before.records.len() + after.records.len();
     Ok(ResultComparison {
         other_prompts: answers - first.len() - second.len(),
-        ..compared(&set, &first, &second, comparisons)?
+        ..compared(&set, [&first, &second], comparisons, look)?
     })
 }

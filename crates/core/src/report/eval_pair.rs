@@ -6,9 +6,9 @@ use super::run_report::Report;
 use super::significance::{MetricComparison, verdict};
 use super::summary_table::tables;
 use crate::facts::Target;
-use crate::page::Block;
+use crate::page::{Block, Level};
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, RunState, eval_path, read_evals};
+use crate::run::{EvalRecord, RunState, TestLook, eval_path, read_evals};
 use crate::task::SetName;
 
 /// One of the tasks of a run, or the only one.
@@ -48,6 +48,7 @@ pub(super) struct EvalPair {
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
     pub(super) after: Vec<EvalRecord>,
+    pub(super) look: Option<TestLook>,
 }
 
 impl EvalPair {
@@ -65,6 +66,7 @@ impl EvalPair {
             let (before, after) = (read(0, Target::Base)?, read(result.step, result.target)?);
             Some(Self {
                 after_name: result_name(result),
+                look: result.look.as_deref().cloned(),
                 before,
                 after,
                 set,
@@ -73,9 +75,16 @@ impl EvalPair {
         SetName::held_out(&[task]).into_iter().find_map(of)
     }
 
-    pub(super) fn verdict(&self) -> [Block; 2] {
-        let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1);
+    /// With what is to be known of the look.
+    pub(super) fn verdict(&self) -> Vec<Block> {
+        let number = self.look.as_ref().map(|look| look.number);
+        let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1, number);
+        let warnings = self.look.iter().flat_map(|look| look.warnings.clone());
+        let warnings = warnings.map(|text| Block::Finding(Level::Request, text));
         verdict(&valid, exact.as_ref())
+            .into_iter()
+            .chain(warnings)
+            .collect()
     }
 }
 

@@ -14,8 +14,9 @@ use crate::facts::Target;
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HeldOut, RunDirectory, RunError, RunState, StoredTarget, entries,
-    eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256, task_folder,
+    EvalRecord, EvalSummary, HeldOut, RunDirectory, RunError, RunState, StoredTarget, TestLook,
+    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
+    task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -58,6 +59,8 @@ pub struct EvalResult {
     pub scored_by: String,
     /// Whether its prompts are a log's.
     pub is_inferred: bool,
+    /// On the test set: which look it is; `None` of a base, and where looks were not counted.
+    pub look: Option<TestLook>,
     pub rows: BTreeMap<String, PromptRow>,
 }
 
@@ -96,6 +99,23 @@ impl EvalId {
             true => Ok(None),
             false => Ok(Some((set, read_evals(&path)?))),
         }
+    }
+
+    /// Which look at the test set an eval of a run is.
+    fn look(&self) -> Option<TestLook> {
+        let is_of_run = self.step > 0 && self.set.set() == Some(PromptSet::Test);
+        let history = is_of_run.then(|| RunState::read(&self.folder).ok())??;
+        let is_own = |eval: &&Eval| {
+            (eval.step, &eval.set, eval.target.name())
+                == (self.step, &self.set, self.target.as_str())
+        };
+        history
+            .evals
+            .values()
+            .find(is_own)?
+            .look
+            .as_deref()
+            .cloned()
     }
 
     /// The id at the end of the folder's name.
@@ -306,6 +326,9 @@ impl EvalResult {
             task_digest: task.digest(),
             prompts: stored.prompts,
             is_inferred: stored.is_inferred,
+            look: { stored.look }
+                .filter(|_| stored.set == id.set.to_string())
+                .or_else(|| id.look()),
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
             ..Self::default()

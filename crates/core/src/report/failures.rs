@@ -195,6 +195,7 @@ mod tests {
     #[test]
     fn the_table_has_the_ends_of_training_and_both_evals() {
         let pair = |after: EvalRecord| EvalPair {
+            look: None,
             set: "test".into(),
             after_name: "step 25".to_owned(),
             before: vec![

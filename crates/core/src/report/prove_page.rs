@@ -70,7 +70,7 @@ pub fn prove_page(record: &ProveRecord) -> Vec<Block> {
 fn setting(result: &SettingResult) -> Row {
     let share = (result.comparable > 0).then(|| result.same as f64 / result.comparable as f64);
     let verdict = |metric, comparison: &Comparison| {
-        Cell::Text(MetricVerdict::from_comparison(metric, comparison).words())
+        Cell::Text(MetricVerdict::from_comparison(metric, comparison, None).words())
     };
     let answers = match result.answered == result.prompts {
         true => result.answered.to_string(),

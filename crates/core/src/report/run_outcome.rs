@@ -45,16 +45,17 @@ impl JudgedEval {
     fn from_eval(history: &RunState, eval: &Eval) -> Option<Self> {
         let base = &history.base(&eval.set)?.summary;
         let against = eval.against_base.as_ref().filter(|_| eval.step > 0)?;
+        let look = eval.look.as_ref().map(|look| look.number);
         Some(Self {
             set: eval.set.clone(),
             step: eval.step,
             valid_rates: [base.valid, eval.summary.valid],
             exact_rates: [base.exact, eval.summary.exact],
-            valid: MetricVerdict::from_comparison(Metric::Valid, &against.valid),
+            valid: MetricVerdict::from_comparison(Metric::Valid, &against.valid, look),
             exact: against
                 .exact
                 .as_ref()
-                .map(|exact| MetricVerdict::from_comparison(Metric::Exact, exact)),
+                .map(|exact| MetricVerdict::from_comparison(Metric::Exact, exact, look)),
         })
     }
 

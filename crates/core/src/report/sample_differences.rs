@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::measure::{Measure, Metric};
 use crate::format::{p_value, points_interval};
 use crate::run::{EvalRecord, counts_by_prompt};
-use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, pass_at};
+use crate::statistics::{Interval, PairedTest, SIGNIFICANT, paired_counts, paired_means, pass_at};
 
 /// The difference of a rate over samples between two evals. Its p is not adjusted for the number of rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +57,7 @@ impl SampleDifference {
             of(
                 Measure::PassAt(j, metric),
                 differences.len(),
-                paired_means(&differences, 1.0),
+                paired_means(&differences, 1.0, SIGNIFICANT),
             )
         });
         let whole = pairs
@@ -67,7 +67,8 @@ impl SampleDifference {
             .map(|pair| [pair.0, pair.1].map(|(passed, all)| passed == all))
             .collect();
         let count = |outcome: [bool; 2]| passes.iter().filter(|found| **found == outcome).count();
-        let test = paired_counts(count([false, true]), count([true, false]), passes.len());
+        let changed = [[false, true], [true, false]].map(count);
+        let test = paired_counts(changed[0], changed[1], passes.len(), SIGNIFICANT);
         let all = (first == second).then(|| of(Measure::All(samples, metric), passes.len(), test));
         pass_at.chain(all).collect()
     }

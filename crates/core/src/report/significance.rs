@@ -11,8 +11,8 @@ use crate::page::{Block, Level};
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
 use crate::statistics::{
-    Interval, PairedTest, SIGNIFICANT, holm, paired_counts, paired_means, required_n,
-    required_n_of_means,
+    Interval, PairedTest, SIGNIFICANT, holm, look_adjusted, look_level, paired_counts,
+    paired_means, required_n, required_n_of_means,
 };
 
 /// The power for which the required number of prompts is computed.
@@ -26,23 +26,29 @@ pub struct MetricVerdict {
     pub verdict: Verdict,
     /// Two-sided.
     pub p: f64,
-    /// By Holm's method, where several comparisons are made; the verdict follows it.
+    /// By Holm's method, where several comparisons are made, and for the look; the verdict follows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adjusted_p: Option<f64>,
-    /// Difference of the rates, second minus first.
+    /// Difference of the rates, second minus first, with the confidence of the look.
     pub difference: Interval,
+    /// The number of the look at the test set, from 1; `None` for other sets, and where looks were not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<u64>,
 }
 
 impl MetricVerdict {
-    pub fn from_comparison(metric: Metric, comparison: &Comparison) -> Self {
-        let PairedTest { difference, .. } =
-            paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
+    pub fn from_comparison(metric: Metric, comparison: &Comparison, look: Option<u64>) -> Self {
+        let (fixed, broken, p) = (comparison.fixed, comparison.broken, comparison.mcnemar_p);
+        let level = look.map_or(SIGNIFICANT, look_level);
+        let difference = paired_counts(fixed, broken, comparison.pairs(), level).difference;
+        let adjusted_p = adjusted(p, None, look);
         Self {
             metric,
-            verdict: comparison.verdict(),
-            p: comparison.mcnemar_p,
-            adjusted_p: None,
+            verdict: Verdict::from_difference(difference.estimate, adjusted_p.unwrap_or(p)),
+            p,
+            adjusted_p,
             difference,
+            look,
         }
     }
 
@@ -60,7 +66,10 @@ impl MetricVerdict {
     /// [+36.1, +44.8], p = 1.6e-61), exact: no difference (+0.2 points, ...)`.
     pub fn sentence(valid: Self, exact: Option<Self>) -> String {
         let exact = exact.map_or_else(|| "exact n/a".to_owned(), Self::with_effect);
-        format!("{}, {exact}", valid.with_effect())
+        let look = valid.look.map_or_else(String::new, |look| {
+            format!("; look {look} of this test set")
+        });
+        format!("{}, {exact}{look}", valid.with_effect())
     }
 
     fn with_effect(self) -> String {
@@ -75,8 +84,9 @@ impl MetricVerdict {
             Verdict::Better | Verdict::Worse => format!("{estimate} points ("),
         };
         format!(
-            "{}: {effect}95% CI {interval}, p = {})",
+            "{}: {effect}{} CI {interval}, p = {})",
             self.metric,
+            confidence(self.look),
             self.p_value()
         )
     }
@@ -91,10 +101,12 @@ impl MetricVerdict {
         format!("{words} (p = {})", self.p_value())
     }
 
-    /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`.
+    /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`; at a look `0.0300, adjusted 0.0600`.
     fn p_value(self) -> String {
+        let is_for_look = self.look.is_some_and(|look| look > 1);
+        let how = if is_for_look { "" } else { "Holm-" };
         let adjusted = self.adjusted_p.map_or_else(String::new, |adjusted| {
-            format!(", Holm-adjusted {}", p_value(adjusted))
+            format!(", {how}adjusted {}", p_value(adjusted))
         });
         p_value(self.p) + &adjusted
     }
@@ -132,8 +144,11 @@ pub struct MetricComparison {
     pub difference: Interval,
     /// Two-sided: of the exact McNemar test; with several completions per prompt, of its analogue for mean rates.
     pub p: f64,
-    /// By Holm's method, as one of several comparisons; the verdict follows it. The interval is not adjusted.
+    /// By Holm's method, as one of several comparisons, and for the look; the verdict follows it. Only for the look is the
+    /// interval adjusted.
     pub adjusted_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<u64>,
     pub verdict: Verdict,
     /// Completions per prompt.
     #[serde(skip)]
@@ -154,8 +169,9 @@ impl MetricComparison {
         before: &[EvalRecord],
         after: &[EvalRecord],
         comparisons: usize,
+        look: Option<u64>,
     ) -> (Self, Option<Self>) {
-        let level = SIGNIFICANT / comparisons.max(1) as f64;
+        let trial = Trial { comparisons, look };
         // The completions of a prompt are not independent, so only the first counts.
         let firsts = |records: &[EvalRecord]| {
             records
@@ -173,14 +189,14 @@ impl MetricComparison {
                 .max()
                 .unwrap_or(1);
             if samples == 1 {
-                return Self::at(level, metric, comparison);
+                return Self::at(trial, metric, comparison);
             }
             let differences = differences(before, after, measure);
-            let test = paired_means(&differences, 1.0 / samples as f64);
-            let needed = || required_n_of_means(&differences, POWER, level);
+            let test = paired_means(&differences, 1.0 / samples as f64, trial.look_level());
+            let needed = || required_n_of_means(&differences, POWER, trial.level());
             Self {
                 of_samples: SampleDifference::between(metric, [before, after], measure),
-                ..Self::tested(level, metric, comparison, samples, test, needed)
+                ..Self::tested(trial, metric, comparison, samples, test, needed)
             }
         };
         let exact = Comparison::between_exact(&first, &second)
@@ -195,8 +211,9 @@ impl MetricComparison {
         )
     }
 
-    pub fn from_comparison(metric: Metric, comparison: Comparison) -> Self {
-        Self::at(SIGNIFICANT, metric, comparison)
+    pub fn from_comparison(metric: Metric, comparison: Comparison, look: Option<u64>) -> Self {
+        let comparisons = 1;
+        Self::at(Trial { comparisons, look }, metric, comparison)
     }
 
     /// Adjusts the p-values and verdicts of one metric in several comparisons.
@@ -206,31 +223,34 @@ impl MetricComparison {
         }
         let adjusted = holm(&family.iter().map(|judged| judged.p).collect::<Vec<_>>());
         for (judged, p) in family.into_iter().zip(adjusted) {
-            (judged.adjusted_p, judged.verdict) = (
-                Some(p),
-                Verdict::from_difference(judged.difference.estimate, p),
-            );
-            judged.needed = judged
-                .needed
-                .filter(|_| judged.verdict == Verdict::NoDifference);
+            judged.decide(Some(p));
         }
     }
 
-    fn at(level: f64, metric: Metric, comparison: Comparison) -> Self {
+    fn decide(&mut self, holm: Option<f64>) {
+        self.adjusted_p = adjusted(self.p, holm, self.look);
+        let p = self.adjusted_p.unwrap_or(self.p);
+        self.verdict = Verdict::from_difference(self.difference.estimate, p);
+        self.needed = self
+            .needed
+            .filter(|_| self.verdict == Verdict::NoDifference);
+    }
+
+    fn at(trial: Trial, metric: Metric, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
         Self::tested(
-            level,
+            trial,
             metric,
             comparison,
             1,
-            paired_counts(fixed, broken, pairs),
-            || required_n(share(fixed), share(broken), POWER, level),
+            paired_counts(fixed, broken, pairs, trial.look_level()),
+            || required_n(share(fixed), share(broken), POWER, trial.level()),
         )
     }
 
     fn tested(
-        level: f64,
+        trial: Trial,
         metric: Metric,
         comparison: Comparison,
         samples: usize,
@@ -238,28 +258,27 @@ impl MetricComparison {
         needed: impl FnOnce() -> Option<usize>,
     ) -> Self {
         let PairedTest { difference, p } = test;
-        let (n, verdict) = (
-            comparison.pairs(),
-            Verdict::from_difference(difference.estimate, p),
-        );
-        let needed = if p < level {
+        let n = comparison.pairs();
+        let needed = if p < trial.level() {
             None
         } else {
             needed().filter(|needed| *needed > n)
         };
-        let (adjusted_p, of_samples) = (None, Vec::new());
-        Self {
+        let mut judged = Self {
             metric,
             n,
             comparison,
             difference,
             p,
-            adjusted_p,
-            verdict,
+            adjusted_p: None,
+            look: trial.look,
+            verdict: Verdict::NoDifference,
             samples,
             needed,
-            of_samples,
-        }
+            of_samples: Vec::new(),
+        };
+        judged.decide(None);
+        judged
     }
 
     pub fn judged(&self) -> MetricVerdict {
@@ -269,6 +288,7 @@ impl MetricComparison {
             p: self.p,
             adjusted_p: self.adjusted_p,
             difference: self.difference,
+            look: self.look,
         }
     }
 
@@ -303,6 +323,44 @@ impl MetricComparison {
         self.needed.map(|needed| {
             format!("{metric}: such a difference needs about {needed} prompts for 80% power")
         })
+    }
+}
+
+/// The p-value that makes the verdict, unless that is `p`: after Holm's method, corrected for the look. All verdicts are
+/// corrected here.
+fn adjusted(p: f64, holm: Option<f64>, look: Option<u64>) -> Option<f64> {
+    match look {
+        Some(look) if look > 1 => Some(look_adjusted(holm.unwrap_or(p), look)),
+        _ => holm,
+    }
+}
+
+/// What is asked of a comparison besides its counts.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    comparisons: usize,
+    look: Option<u64>,
+}
+
+impl Trial {
+    fn look_level(self) -> f64 {
+        self.look.map_or(SIGNIFICANT, look_level)
+    }
+
+    /// Holm's method asks no less.
+    fn level(self) -> f64 {
+        self.look_level() / self.comparisons.max(1) as f64
+    }
+}
+
+/// The confidence of intervals at a look: `95%`, at look 1 `97.5%`, at look 7 `99.911%`.
+pub(super) fn confidence(look: Option<u64>) -> String {
+    let percent = 100.0 * look.map_or(SIGNIFICANT, look_level);
+    let decimals = (1.0 - percent.log10().floor()).max(0.0) as usize;
+    let text = format!("{:.decimals$}", 100.0 - percent);
+    match text.contains('.') {
+        true => format!("{}%", text.trim_end_matches('0').trim_end_matches('.')),
+        false => format!("{text}%"),
     }
 }
 
@@ -353,6 +411,7 @@ mod tests {
                 mcnemar_p,
                 ..Comparison::default()
             },
+            None,
         )
     }
 
@@ -409,7 +468,7 @@ mod tests {
         };
         for samples in [1, 4] {
             let (valid, exact) =
-                MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5), 1);
+                MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5), 1, None);
             let exact = exact
                 .as_ref()
                 .map(|exact| (exact.verdict, exact.comparison.broken));
@@ -431,6 +490,10 @@ mod tests {
                 ..record
             })
             .collect();
-        assert!(MetricComparison::both(&unknown, &unknown, 1).1.is_none());
+        assert!(
+            MetricComparison::both(&unknown, &unknown, 1, None)
+                .1
+                .is_none()
+        );
     }
 }

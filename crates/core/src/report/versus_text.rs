@@ -66,6 +66,10 @@ fn verdicts(versus: &Versus) -> Vec<Block> {
         }
         page.extend(verdict(&pair.valid, pair.exact.as_ref()));
     }
+    // A comparison says it in its sentence.
+    if let ([], Some(look)) = (versus.pairs.as_slice(), &versus.evals[0].look) {
+        page.push(Block::detail(look.name()));
+    }
     let mut records = versus.evals.iter().flat_map(|eval| &eval.records);
     if records.any(|record| record.sample > 0) {
         page.push(Block::detail(

@@ -41,7 +41,7 @@ pub(crate) use scorer::forced_fields::values_of;
 pub use scorer::forced_fields::{ForcedField, forced_fields};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
-pub use task::agent_option::AgentOptionError;
+pub use task::agent_option::{AgentOptionError, command_words};
 pub use task::score_keys::{ScoreKey, score_keys};
 pub use task::{
     LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task, TaskJudge, for_model,

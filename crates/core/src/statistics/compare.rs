@@ -23,6 +23,19 @@ pub struct PairedTest {
 /// Significance level of verdicts.
 pub const SIGNIFICANT: f64 = 0.05;
 
+/// Significance level of look `look` of a test set, from 1: 5%, then 5% / (k (k - 1)). Over all
+/// looks, however many, the levels sum to 10%. Tests are two-sided, so that at most 5% find a gain
+/// where there is none (alpha spending by a union bound: looks need not be independent).
+pub fn look_level(look: u64) -> f64 {
+    let look = look as f64;
+    SIGNIFICANT / (look * (look - 1.0)).max(1.0)
+}
+
+/// The p-value that compares with [`SIGNIFICANT`] as `p` does with [`look_level`].
+pub fn look_adjusted(p: f64, look: u64) -> f64 {
+    (p * SIGNIFICANT / look_level(look)).min(1.0)
+}
+
 /// The verdict on the second of two models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,8 +100,9 @@ pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) 
 }
 
 /// Difference of two rates on the same `pairs` prompts, of which only the second model passes
-/// `fixed` and only the first `broken`: Bonett and Price's interval, p by the exact McNemar test.
-pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
+/// `fixed` and only the first `broken`: Bonett and Price's interval of confidence 1 - `level`, p by
+/// the exact McNemar test.
+pub fn paired_counts(fixed: usize, broken: usize, pairs: usize, level: f64) -> PairedTest {
     let (up, down) = (fixed as f64, broken as f64);
     let sums = ChangeSums {
         prompts: pairs as f64,
@@ -96,7 +110,7 @@ pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
         squares: up + down,
     };
     PairedTest {
-        difference: sums.bonett_price(1.0),
+        difference: sums.bonett_price(1.0, level),
         p: mcnemar_exact(fixed, broken),
     }
 }
@@ -106,7 +120,7 @@ pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
 /// prompts as give the same variance when all change equally far (Kish's effective size). The
 /// interval's two added prompts change equally far, by at least `least_change`, or from 0 to 1 if
 /// no prompt changed. Equals [`paired_counts`] for one sample per prompt.
-pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
+pub fn paired_means(differences: &[f64], least_change: f64, level: f64) -> PairedTest {
     let sum = |of: fn(f64) -> f64| {
         differences
             .iter()
@@ -121,7 +135,7 @@ pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
     };
     if moved == 0.0 {
         return PairedTest {
-            difference: sums.bonett_price(1.0),
+            difference: sums.bonett_price(1.0, level),
             p: 1.0,
         };
     }
@@ -129,7 +143,7 @@ pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
     let fixed = changed * up / moved;
     let fewer = fixed.min(changed - fixed);
     let tail = incomplete_beta(changed - fewer, fewer + 1.0, 0.5);
-    let difference = sums.bonett_price((squares / moved).max(least_change));
+    let difference = sums.bonett_price((squares / moved).max(least_change), level);
     PairedTest {
         difference,
         p: (2.0 * tail).min(1.0),
@@ -144,10 +158,10 @@ struct ChangeSums {
 }
 
 impl ChangeSums {
-    /// 95% interval of the mean change: adjusted Wald interval of Bonett and Price (2012, Journal
-    /// of Educational and Behavioral Statistics 37), which adds a prompt that changes by `added`
-    /// and one by -`added`. Without prompts: all of [-1, 1].
-    fn bonett_price(&self, added: f64) -> Interval {
+    /// Interval of confidence 1 - `level` of the mean change: adjusted Wald interval of Bonett and
+    /// Price (2012, Journal of Educational and Behavioral Statistics 37), which adds a prompt that
+    /// changes by `added` and one by -`added`. Without prompts: all of [-1, 1].
+    fn bonett_price(&self, added: f64, level: f64) -> Interval {
         if self.prompts <= 0.0 {
             return Interval {
                 estimate: 0.0,
@@ -157,7 +171,11 @@ impl ChangeSums {
         }
         let n = self.prompts + 2.0;
         let mean = self.changes / n;
-        let half = Z * (((self.squares + 2.0 * added * added) / n - mean * mean) / n).sqrt();
+        let z = match level == SIGNIFICANT {
+            true => Z,
+            false => normal_quantile(1.0 - level / 2.0),
+        };
+        let half = z * (((self.squares + 2.0 * added * added) / n - mean * mean) / n).sqrt();
         let [low, high] = [mean - half, mean + half].map(|end| end.clamp(-1.0, 1.0));
         Interval {
             estimate: self.changes / self.prompts,

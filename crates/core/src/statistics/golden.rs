@@ -221,32 +221,32 @@ fn several_comparisons_and_exact_tails() {
 #[test]
 fn paired_tests_and_their_intervals() {
     for ((fixed, broken, pairs), expected) in COUNTS {
-        let counted = paired_counts(*fixed, *broken, *pairs);
+        let counted = paired_counts(*fixed, *broken, *pairs, SIGNIFICANT);
         check(counted, *expected, &(fixed, broken, pairs));
         // As differences they are the same.
         let (up, down) = (vec![1.0; *fixed], vec![-1.0; *broken]);
         let all = [up, down, vec![0.0; pairs - fixed - broken]].concat();
         check(
-            paired_means(&all, 1.0),
+            paired_means(&all, 1.0, SIGNIFICANT),
             *expected,
             &("means", fixed, broken, pairs),
         );
     }
     for (differences, least_change, expected) in MEANS {
         check(
-            paired_means(differences, *least_change),
+            paired_means(differences, *least_change, SIGNIFICANT),
             *expected,
             differences,
         );
     }
     // Published: se.prop.ps(16, 64, 5, 15) of R's vcmeta gives the middle and the standard error;
     // and the example of Fagerland, Lydersen and Laake (2014, table V) to three digits.
-    let Interval { low, high, .. } = paired_counts(64, 5, 100).difference;
+    let Interval { low, high, .. } = paired_counts(64, 5, 100, SIGNIFICANT).difference;
     assert!(
         (0.5 * (low + high) - 0.578_431_4).abs() < 1e-7
             && ((high - low) / 2.0 / 1.959_964 - 0.059_532_13).abs() < 1e-7
     );
-    let Interval { low, high, .. } = paired_counts(1, 7, 21).difference;
+    let Interval { low, high, .. } = paired_counts(1, 7, 21, SIGNIFICANT).difference;
     assert_eq!(
         (format!("{low:.3}"), format!("{high:.3}")),
         ("-0.508".to_owned(), "-0.013".to_owned())
@@ -266,7 +266,7 @@ fn the_interval_agrees_with_the_test_but_near_5_percent() {
                             high,
                         },
                     p,
-                } = paired_counts(fixed, broken, pairs);
+                } = paired_counts(fixed, broken, pairs, SIGNIFICANT);
                 let what =
                     format!("{fixed} {broken} of {pairs}: {estimate} [{low}, {high}], p {p}");
                 let holds_0 = low <= 0.0 && 0.0 <= high;
@@ -280,21 +280,24 @@ fn the_interval_agrees_with_the_test_but_near_5_percent() {
     }
     // Samples are not prompts: five of 500 prompts changed, each in all four samples.
     let few = [vec![1.0; 5], vec![0.0; 495]].concat();
-    let found = paired_means(&few, 0.25);
+    let found = paired_means(&few, 0.25, SIGNIFICANT);
     assert!(
         found.p > 0.05 && found.difference.low < 0.0 && found.difference.high > 0.01,
         "{found:?}"
     );
     // Nothing is known without prompts, and little without a change.
     assert_eq!(
-        paired_counts(0, 0, 0).difference,
+        paired_counts(0, 0, 0, SIGNIFICANT).difference,
         Interval {
             estimate: 0.0,
             low: -1.0,
             high: 1.0
         }
     );
-    assert_eq!(paired_means(&[0.0; 500], 0.25), paired_counts(0, 0, 500));
+    assert_eq!(
+        paired_means(&[0.0; 500], 0.25, SIGNIFICANT),
+        paired_counts(0, 0, 500, SIGNIFICANT)
+    );
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub use calibration::{
     reliability, threshold,
 };
 pub use compare::{
-    Interval, PairedTest, SIGNIFICANT, Verdict, holm, mcnemar_exact, over_represented,
-    paired_counts, paired_means, required_n, required_n_of_means,
+    Interval, PairedTest, SIGNIFICANT, Verdict, holm, look_adjusted, look_level, mcnemar_exact,
+    over_represented, paired_counts, paired_means, required_n, required_n_of_means,
 };
 pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
 pub use runs::{OverRuns, Spread, over_runs};

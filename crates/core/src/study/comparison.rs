@@ -31,6 +31,7 @@ impl ArmComparison {
         comparisons: usize,
     ) -> Option<Self> {
         let (mut before, mut after, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+        let mut look = None;
         for (first, second) in runs {
             let records = (first.test_records(is_base), second.test_records(false));
             let (Some(first_records), Some(second_records)) = records else {
@@ -40,6 +41,8 @@ impl ArmComparison {
                 continue;
             };
             let seed = differences.len();
+            // The latest look that the comparison needs.
+            look = look.max(before_test.look).max(test.look);
             differences.push(
                 test.valid
                     - if is_base {
@@ -51,7 +54,7 @@ impl ArmComparison {
             before.extend(as_samples(first_records, seed));
             after.extend(as_samples(second_records, seed));
         }
-        let (valid, exact) = MetricComparison::both(&before, &after, comparisons);
+        let (valid, exact) = MetricComparison::both(&before, &after, comparisons, look);
         (valid.n > 0).then(|| Self {
             labels,
             seeds: differences.len(),

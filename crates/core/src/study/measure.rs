@@ -116,6 +116,9 @@ pub struct TestResult {
     pub exact: Option<f64>,
     pub base_valid: f64,
     pub base_exact: Option<f64>,
+    /// The latest look at the test sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<u64>,
 }
 
 impl MeasuredRun {
@@ -211,6 +214,8 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         evals.push(history.result(&set, best)?);
     }
     let step = evals.first()?.step;
+    let looks = evals.iter().filter_map(|eval| eval.look.as_ref());
+    let look = looks.map(|look| look.number).max();
     let (base, result) = (
         StepEvals {
             step: 0,
@@ -224,5 +229,6 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         exact: result.exact(),
         base_valid: base.valid(),
         base_exact: base.exact(),
+        look,
     })
 }

@@ -1,6 +1,7 @@
 //! Evals of a run: base and trained model on the same held-out prompts, by task, shared among
 //! ranks.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::error::TrainError;
@@ -11,10 +12,10 @@ use crate::facts::{PhaseKind, Target};
 use crate::policy::{
     ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
 };
-use crate::run::events::{Eval, EvalKey};
+use crate::run::events::{Eval, EvalKey, Note};
 use crate::run::{
-    AgainstBase, AnswerLog, Comparison, EvalProgress, EvalRecord, EvalSummary, answers_path,
-    eval_file, eval_path, read_evals, write_evals,
+    AgainstBase, AnswerLog, Comparison, EvalProgress, EvalRecord, EvalSummary, TestLook,
+    answers_path, eval_file, eval_path, read_evals, write_evals,
 };
 use crate::task::{PromptSet, SetName};
 
@@ -208,6 +209,20 @@ fn record_eval(
         PromptSet::Eval if step > 0 => against_best(trainer, recorder, set, &records)?,
         _ => None,
     };
+    // The eval goes on uncounted where the ledger cannot be used.
+    let look = match (&against_base, which.eval.set) {
+        (Some(_), PromptSet::Test) => {
+            let what = format!("run {}, {set} set, step {step}", trainer.run.id());
+            let runs = trainer.run.path().parent().unwrap_or(Path::new("."));
+            let look = TestLook::count(runs, trainer.tasks[*task].task(), &what);
+            if let Err(error) = &look {
+                let text = format!("this look at the test set is not counted: {error}");
+                recorder.event(Note { text })?;
+            }
+            look.ok().map(Box::new)
+        }
+        _ => None,
+    };
     let set = set.clone();
     let summary = EvalSummary {
         has_calls: trainer.tasks[*task].task().has_calls(),
@@ -222,6 +237,7 @@ fn record_eval(
         seconds: 0.0,
         against_base,
         exact_against_best,
+        look,
     })
 }
 

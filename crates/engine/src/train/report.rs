@@ -10,10 +10,10 @@ use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::facts::Target;
 use crate::policy::PolicyVersion;
-use crate::run::events::Note;
+use crate::run::events::{EvalKey, Note};
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunError, RunState, Status, checkpoint_path,
-    eval_path, read_evals, resolve_checkpoint, set_aside, verify_checkpoint,
+    At, Comparison, EvalSummary, RunDirectory, RunError, RunState, Status, TestLook,
+    checkpoint_path, eval_path, read_evals, resolve_checkpoint, set_aside, verify_checkpoint,
 };
 use crate::task::{PromptSet, SetName};
 
@@ -47,6 +47,9 @@ pub struct TaskResult {
     pub comparison: Comparison,
     /// Comparison by `exact`; `None` without expected answers.
     pub exact_comparison: Option<Comparison>,
+    /// Of the test set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<TestLook>,
 }
 
 impl Report {
@@ -134,10 +137,11 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
 
 /// Recorded evals of base and result.
 fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report, TrainError> {
+    let history = RunState::read(run.path())?;
     let results = run
         .task_names()
         .into_iter()
-        .map(|task| read_result(run, task, best_step));
+        .map(|task| read_result(run, &history, task, best_step));
     let results = results.collect::<Result<_, _>>()?;
     Ok(Report {
         run: run.id().to_owned(),
@@ -148,7 +152,12 @@ fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report,
     })
 }
 
-fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskResult, TrainError> {
+fn read_result(
+    run: &RunDirectory,
+    history: &RunState,
+    task: &str,
+    best_step: u64,
+) -> Result<TaskResult, TrainError> {
     let path = |set, step, target: Target| {
         eval_path(run.path(), step, &SetName::new(set, task), target.name())
     };
@@ -171,7 +180,13 @@ fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskRes
     } else {
         before.clone()
     };
+    let result = history.evals.get(&EvalKey {
+        step: best_step,
+        set: SetName::new(set, task),
+        target: Target::Trained,
+    });
     Ok(TaskResult {
+        look: result.and_then(|eval| eval.look.as_deref().cloned()),
         task: task.to_owned(),
         set: set.to_owned(),
         base: EvalSummary::from_records(&before),

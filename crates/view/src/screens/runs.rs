@@ -151,6 +151,16 @@ impl Runs {
         shared.runs.listing.entries().get(index)
     }
 
+    /// The run under the cursor, and the step of its best checkpoint, else of its last.
+    pub fn selected(&self, shared: &Shared) -> Option<(PathBuf, Option<u64>)> {
+        let entry = self.entry(shared)?;
+        let step = entry.row.as_ref().ok().and_then(|row| {
+            let best = row.best.filter(|best| row.checkpoints.contains(best));
+            best.or_else(|| row.checkpoints.last().copied())
+        });
+        Some((entry.path.clone(), step))
+    }
+
     fn group(&self) -> Option<&Group> {
         let Some(Row::Group(index)) = self.row_under() else {
             return None;

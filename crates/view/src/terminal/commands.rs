@@ -47,6 +47,7 @@ impl View {
                     urgent,
                 } => self.notify(&title, &text, urgent),
                 Command::Edit { path, line } => self.open_editor(path, line),
+                Command::Foreground(words) => self.hand_over(&words),
                 Command::Redraw => self.redraw(),
                 // Executed by `update`.
                 Command::GoTo(_)
@@ -207,21 +208,63 @@ impl View {
         }
     }
 
-    /// Hands the terminal to the editor until it exits; runs are still followed.
-    fn open_editor(&mut self, path: PathBuf, line: usize) {
+    /// Gives the terminal up for another program; returns whether it could.
+    fn release_terminal(&mut self, what: &str) -> bool {
         if self.in_editor {
-            return;
+            return false;
         }
         let UserInput::Keyboard(input) = &self.input else {
-            self.model
-                .shared
-                .complain("cannot open the editor: standard input is not a terminal");
-            return;
+            let text = format!("cannot open {what}: standard input is not a terminal");
+            self.model.shared.complain(text);
+            return false;
         };
         self.writer.finish(LAST_FRAME);
         input.release();
         guard::leave();
         self.in_editor = true;
+        true
+    }
+
+    fn take_terminal(&mut self) {
+        self.in_editor = false;
+        self.enter();
+        if let UserInput::Keyboard(input) = &self.input {
+            input.resume();
+        }
+    }
+
+    /// Hands the terminal to a program until it has ended and enter was pressed; runs are still followed.
+    fn hand_over(&mut self, words: &[String]) {
+        if !self.release_terminal(&words[0]) {
+            return;
+        }
+        let mut command = editor::foreground(words);
+        match command.current_dir(&self.model.shared.options.here).spawn() {
+            Ok(mut child) => {
+                let (sender, program) = (self.sender.clone(), words[0].clone());
+                std::thread::spawn(move || {
+                    _ = sender.send(LoopEvent::Returned(program, child.wait()))
+                });
+            }
+            Err(error) => self.returned(&words[0], Err(error)),
+        }
+    }
+
+    pub(super) fn returned(&mut self, program: &str, ended: io::Result<ExitStatus>) {
+        self.take_terminal();
+        let how = match ended {
+            Ok(status) if status.success() => return,
+            Ok(status) => format!("{program} ended with {status}"),
+            Err(error) => format!("cannot start {program}: {error}"),
+        };
+        self.model.shared.complain(how);
+    }
+
+    /// Hands the terminal to the editor until it exits; runs are still followed.
+    fn open_editor(&mut self, path: PathBuf, line: usize) {
+        if !self.release_terminal("the editor") {
+            return;
+        }
         let editor = editor::chosen();
         match editor::command(&editor, &path, line).spawn() {
             Ok(mut child) => {
@@ -233,11 +276,7 @@ impl View {
     }
 
     pub(super) fn close_editor(&mut self, path: PathBuf, ended: io::Result<ExitStatus>) {
-        self.in_editor = false;
-        self.enter();
-        if let UserInput::Keyboard(input) = &self.input {
-            input.resume();
-        }
+        self.take_terminal();
         let how = match ended {
             Ok(status) if status.success() => None,
             // 127: the shell found no such program.

@@ -70,6 +70,8 @@ pub(super) enum LoopEvent {
     Lost,
     Written,
     Edited(PathBuf, io::Result<ExitStatus>),
+    /// An own command that had the terminal has ended.
+    Returned(String, io::Result<ExitStatus>),
     /// The user's files have changed.
     Appearance(Box<Appearance>),
 }
@@ -332,6 +334,7 @@ impl View {
             }
             LoopEvent::Written => {}
             LoopEvent::Edited(path, ended) => self.close_editor(path, ended),
+            LoopEvent::Returned(program, ended) => self.returned(&program, ended),
             LoopEvent::Appearance(appearance) => {
                 if !self.is_linear() {
                     self.sequences

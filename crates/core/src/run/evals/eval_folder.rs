@@ -10,6 +10,7 @@ use super::eval_names::{self, recorded_file, word};
 use super::eval_record::EvalRecord;
 use super::speed_summary::SpeedSummary;
 use super::summary::{eval_file, read_evals, write_evals};
+use super::test_looks::TestLook;
 use crate::files::{self, Checked};
 use crate::run::error::RunError;
 use crate::run::storage::durable::{
@@ -139,6 +140,8 @@ pub struct StoredTarget {
     pub set: String,
     /// The score of another program's log that decides; empty for scores of our own.
     pub scored_by: String,
+    /// On the test set: which look the eval is.
+    pub look: Option<TestLook>,
     /// Whether its prompts are a log's rather than those of a task that was there before.
     pub is_inferred: bool,
 }
@@ -162,6 +165,7 @@ impl StoredTarget {
             set: text(&document["set"]),
             prompts: text(&of("prompts").unwrap_or_default()["description"]),
             scored_by: text(&imported["scored_by"]),
+            look: serde_json::from_value(document["look"].clone()).ok(),
             is_inferred: imported["task_inferred"] == true,
             speed: of("targets")
                 .and_then(|summary| serde_json::from_value(summary["speed"].clone()).ok()),

@@ -13,6 +13,7 @@ mod field_rates;
 mod sample_rates;
 mod speed_summary;
 pub(super) mod summary;
+pub(super) mod test_looks;
 mod tool_summary;
 
 pub use crate::api_client::LogProbs;
@@ -35,4 +36,5 @@ pub use summary::{
     Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals,
     write_evals,
 };
+pub use test_looks::TestLook;
 pub use tool_summary::{CallCount, ChainRate, ToolSummary, ValidCalls};

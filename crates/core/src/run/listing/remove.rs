@@ -1,20 +1,25 @@
-//! Removal of ended runs.
+//! Removal of ended runs, or of their checkpoints, into the trash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::lookup::{RunFolders, RunReference};
+use crate::run::checkpoints::checkpoint_folder;
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::process::disk::disk_use;
 use crate::run::slurm::check_no_job;
 use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::durable::remove_left;
 use crate::run::storage::lock::RunLock;
+use crate::run::storage::trash::{Trash, TrashItem};
 
 /// A run that is locked until it is removed, so that no worker can start.
 #[derive(Debug)]
 pub struct Removal {
     directory: RunDirectory,
     lock: RunLock,
+    /// Of a checkpoint that is removed alone.
+    step: Option<u64>,
     pub bytes: u64,
     /// Runs whose base model is this run's result; they cannot be resumed without it.
     pub started_from_it: Vec<String>,
@@ -23,7 +28,11 @@ pub struct Removal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedRun {
     pub id: String,
+    /// Of a checkpoint.
+    pub step: Option<u64>,
     pub bytes: u64,
+    /// Its name in the trash; `None` if it was deleted for good.
+    pub in_trash: Option<String>,
 }
 
 impl Removal {
@@ -52,6 +61,7 @@ impl Removal {
         Ok(Self {
             directory,
             lock,
+            step: None,
             bytes,
             started_from_it,
         })
@@ -61,10 +71,63 @@ impl Removal {
         self.directory.id()
     }
 
+    /// Only the checkpoint of a step, which must exist.
+    #[must_use]
+    pub fn of_checkpoint(self, step: u64) -> Self {
+        let path = self.directory.path().join(checkpoint_folder(step));
+        Self {
+            step: Some(step),
+            bytes: disk_use(&path).total_bytes,
+            started_from_it: Vec::new(),
+            ..self
+        }
+    }
+
+    pub fn step(&self) -> Option<u64> {
+        self.step
+    }
+
+    /// Moves it to the trash of its folder of runs, and deletes what has been there for a week.
     pub fn carry_out(self) -> Result<RemovedRun, RunError> {
-        let path = self.directory.path();
+        let run = self.directory.path();
+        // Of a relative path such as `.` the name is unknown.
+        let run = &run.canonicalize().map_err(RunError::io("find", run))?;
+        let trash = Trash::new(run.parent().unwrap_or(Path::new(".")));
+        trash.expire();
+        let folder = PathBuf::from(run.file_name().unwrap_or_default());
+        let item = TrashItem {
+            name: String::new(),
+            run: folder.to_string_lossy().into_owned(),
+            step: self.step,
+            path: match self.step {
+                Some(step) => folder.join(checkpoint_folder(step)),
+                None => folder,
+            },
+            removed_ms: now_ms(),
+            bytes: self.bytes,
+        };
+        let item = trash.put(item)?;
+        drop(self.lock);
+        Ok(RemovedRun {
+            id: self.directory.id().to_owned(),
+            step: self.step,
+            bytes: self.bytes,
+            in_trash: Some(item.name),
+        })
+    }
+
+    /// Deletes it for good.
+    pub fn delete(self) -> Result<RemovedRun, RunError> {
+        let run = self.directory.path();
+        let path = &match self.step {
+            Some(step) => run.join(checkpoint_folder(step)),
+            None => run.to_owned(),
+        };
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
-        let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
+        let hidden: PathBuf = path.with_file_name(match self.step {
+            Some(step) => format!(".step-{step:06}.removed"),
+            None => format!(".{}.removed", self.directory.id()),
+        });
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
         std::fs::remove_dir_all(&hidden)
             .map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
@@ -72,7 +135,9 @@ impl Removal {
         path.parent().into_iter().for_each(remove_left);
         Ok(RemovedRun {
             id: self.directory.id().to_owned(),
+            step: self.step,
             bytes: self.bytes,
+            in_trash: None,
         })
     }
 }

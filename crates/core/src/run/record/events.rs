@@ -13,6 +13,7 @@ use crate::facts::{
 use crate::files::{self, Checked};
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::{Comparison, EvalSummary};
+use crate::run::evals::test_looks::TestLook;
 use crate::statistics::{Interval, student_mean};
 use crate::task::{AlertRule, PromptSet, SetName, task_prompt};
 
@@ -215,6 +216,9 @@ pub struct Eval {
     /// on the eval set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact_against_best: Option<Box<Comparison>>,
+    /// Of the trained model on the test set: which look it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<Box<TestLook>>,
 }
 
 /// What tells a run's evals apart.

@@ -6,6 +6,7 @@ pub(super) mod durable;
 pub(super) mod folder;
 pub(super) mod lock;
 pub(super) mod pulled;
+pub(super) mod trash;
 
 pub use directory::{
     FORMAT_VERSION, MixedTask, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file, slug,
@@ -17,3 +18,4 @@ pub use durable::{check_export, free_path, write_export};
 pub use folder::{FileSystem, user_name};
 pub use lock::RunLock;
 pub use pulled::Pulled;
+pub use trash::{TRASH_TIME, Trash, TrashItem};

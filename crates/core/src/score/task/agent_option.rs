@@ -27,7 +27,7 @@ impl Task {
     /// An empty command, a task with an agent, unreadable files.
     pub fn with_agent(&self, command: &str, here: &Path) -> Result<Self, AgentOptionError> {
         let refuse = |why: String| Err(AgentOptionError::Command(why));
-        let mut words = words(command).map_err(AgentOptionError::Command)?;
+        let mut words = command_words(command).map_err(AgentOptionError::Command)?;
         if words.first().is_none_or(String::is_empty) {
             return refuse("write for example --agent \"python3 agent.py\"".to_owned());
         }
@@ -98,8 +98,8 @@ impl Task {
     }
 }
 
-/// Splits a command; quotes keep white space.
-fn words(command: &str) -> Result<Vec<String>, String> {
+/// Splits a command into words; quotes keep white space.
+pub fn command_words(command: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in command.chars() {
         match (quote, letter) {
@@ -126,8 +126,9 @@ mod tests {
 
     #[test]
     fn a_command_is_split_into_words() {
-        let check =
-            |command, expected: &[&str]| assert_eq!(words(command).unwrap(), expected, "{command}");
+        let check = |command, expected: &[&str]| {
+            assert_eq!(command_words(command).unwrap(), expected, "{command}")
+        };
         check("python3 agent.py", &["python3", "agent.py"]);
         check(
             "  python3  'my agent.py' --say \"it's\"",
@@ -135,6 +136,6 @@ mod tests {
         );
         check("sh -c ''", &["sh", "-c", ""]);
         check("", &[]);
-        assert!(words("sh -c 'x").is_err());
+        assert!(command_words("sh -c 'x").is_err());
     }
 }

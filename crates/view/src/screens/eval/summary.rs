@@ -360,9 +360,11 @@ impl SummaryText<'_> {
                 .exact
                 .map_or_else(|| "n/a".to_owned(), |_| rate("exact"));
             let choose = self.shared.key_of("eval.choose");
+            let look = self.versus.evals[0].look.as_ref();
+            let look = look.map_or_else(String::new, |look| format!("; {}", look.name()));
             return (
                 format!(
-                    "valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals",
+                    "valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals{look}",
                     rate("valid")
                 ),
                 Role::Text,

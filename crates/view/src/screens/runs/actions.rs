@@ -336,8 +336,10 @@ const ACTIONS: &[Action] = &[
         HERE,
         removal::remove,
     )
-    .also(&["delete", "remove", "rm"])
+    .also(&["delete", "remove", "rm", "trash"])
     .unless(removal::no_removal),
+    Action::new("runs.undo", "Undo delete", "", &["u"], HERE, removal::undo)
+        .also(&["restore", "undelete", "trash"]),
     Action::new(
         "runs.copy",
         "Copy run id",

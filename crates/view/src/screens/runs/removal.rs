@@ -1,4 +1,4 @@
-//! Deletion of the chosen runs: what would be lost is shown first.
+//! Deletion of the chosen runs, into the trash, and back: what goes is shown first.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::format::{bytes, counted, listed, percent, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::report::{Entry, RunRow};
-use crate::run::{Removal, RunDirectory, RunFolders, Status, disk_use};
+use crate::run::{Removal, RunDirectory, RunFolders, Status, Trash, TrashItem, disk_use};
 use crate::shared::Shared;
 use crate::widgets::text_width::one_line;
 
@@ -99,6 +99,8 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
 
 fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
+    let undo = shared.key_of("runs.undo");
+    let note = format!("In the trash for 7 days; {undo} brings it back.");
     let rows = shared.runs.listing.entries();
     let row = |run: &RemovableRun| {
         rows.iter()
@@ -115,10 +117,7 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
             } else {
                 format!(" ({})", run.name)
             };
-            format!(
-                "{}{name}:\n{about}{size} total.\nThis cannot be undone.",
-                run.id
-            )
+            format!("{}{name}:\n{about}{size} total.\n{note}", run.id)
         }
         several => {
             let named = |run: &RemovableRun| match run.name.as_str() {
@@ -132,7 +131,7 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
                 .map(|row| row.checkpoints.len())
                 .sum();
             format!(
-                "{}: {}, {size} total.\nThis cannot be undone.",
+                "{}: {}, {size} total.\n{note}",
                 listed(&names, MAX_NAMES),
                 counted(checkpoints, "checkpoint")
             )
@@ -181,6 +180,38 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     )))
 }
 
+/// Brings back what was removed last.
+pub(super) fn undo(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let run_folders = shared.options.run_folders.clone();
+    vec![Work::once(
+        "runs.undo",
+        move || restore_last(&run_folders),
+        |_: &mut Runs, shared, restored| match restored {
+            Ok(item) => {
+                let options = ["--restore", &item.name];
+                shared.log_command(&CommandLine::for_runs("trash", &[], &options));
+                shared.say(format!("{} is back ({})", item.name, bytes(item.bytes)));
+                shared.look_for_runs()
+            }
+            Err(why) => shared.complain(why),
+        },
+    )]
+}
+
+fn restore_last(run_folders: &RunFolders) -> Result<TrashItem, String> {
+    let of = |root: &PathBuf| {
+        let trash = Trash::new(root);
+        let last = trash.items().ok()?.pop()?;
+        Some((trash, last))
+    };
+    let all = run_folders.roots().iter().filter_map(of);
+    let (trash, item) = { all }
+        .max_by_key(|(_, item)| item.removed_ms)
+        .ok_or("the trash is empty: there is nothing to undo")?;
+    let restored = trash.restore(&item).map_err(|error| error.to_string());
+    restored.map(|_| item)
+}
+
 /// `40 steps, 99.0% valid, 3 checkpoints, `
 fn about(row: &RunRow) -> String {
     let rate = row
@@ -213,8 +244,8 @@ fn carry_out(runs: &[PathBuf], run_folders: &RunFolders) -> (String, Option<Stri
     }
     let done = match ids.as_slice() {
         [] => String::new(),
-        [id] => format!("deleted {id} ({})", bytes(size)),
-        several => format!("deleted {} runs ({})", several.len(), bytes(size)),
+        [id] => format!("{id} is in the trash ({})", bytes(size)),
+        several => format!("{} runs are in the trash ({})", several.len(), bytes(size)),
     };
     (done, error)
 }
