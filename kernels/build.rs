@@ -1,6 +1,5 @@
-//! With the feature `cuda`: compiles every `src/*.cu` to a fatbin (machine code for one capability, and PTX for
-//! later ones) that the binary carries, and links against jumps (`cuda_link.c`) in place of NVIDIA's libraries, which
-//! are looked up at run time.
+//! With the feature `cuda`: compiles every `src/*.cu` to fatbins for each family of GPUs, which the binary carries, and
+//! links against jumps (`cuda_link.c`) in place of NVIDIA's libraries, which are looked up at run time.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,81 +22,79 @@ fn build_for_cuda() -> Result<(), String> {
     link_at_run_time(&out)
 }
 
+/// Images of the kernels, in the order of `Module::images`: the capability from which each is loaded, nvcc's targets, and
+/// what a file of it is called. Products of warpgroups are in 9.0a alone; later cards compile PTX of 9.0 for themselves.
+const IMAGES: [(u32, &str, &str); 3] = [
+    (80, "-gencode=arch=compute_80,code=[sm_80,compute_80]", "80"),
+    (90, "-gencode=arch=compute_90a,code=sm_90a", "90a"),
+    (90, "-gencode=arch=compute_90,code=compute_90", "90"),
+];
+
 fn compile_kernels(out: &Path) -> Result<(), String> {
-    let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
-    println!(
-        "cargo:rustc-env=GRPO_TUI_COMPUTE_CAPABILITY={}",
-        dotted(&capability)
-    );
+    let lowest = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
+    let lowest: u32 = match lowest.parse() {
+        Ok(lowest @ 80..=90) => lowest,
+        _ => {
+            return Err(format!(
+                "CUDA_COMPUTE_CAP is {lowest}: set the lowest compute capability that the program should run on, 80 (every card since Ampere) or 90 (H100 and H200 alone)"
+            ));
+        }
+    };
+    println!("cargo:rustc-env=GRPO_TUI_LOWEST_CAPABILITY={lowest}");
     let folder = std::fs::read_dir("src").map_err(|error| format!("kernels/src: {error}"))?;
     let mut sources: Vec<PathBuf> = folder
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    // The few files are independent; each takes some seconds.
-    let compiling: Vec<_> = sources
+    let jobs: Vec<_> = sources
         .iter()
-        .map(|source| (source, start(source, out, &capability)))
+        .flat_map(|source| IMAGES.iter().map(move |image| (source, image)))
         .collect();
-    for (source, child) in compiling {
-        let name = source.display();
-        let output = child?
-            .wait_with_output()
-            .map_err(|error| format!("{name}: {error}"))?;
-        if !output.status.success() {
-            return Err(format!(
-                "nvcc could not compile {name}: {}",
-                String::from_utf8_lossy(&output.stderr).replace('\n', " | ")
-            ));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let work = || {
+        while let Some((source, image)) =
+            jobs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        {
+            compile(source, image, lowest, out)?;
         }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("nvcc".to_owned())))
+    })
+}
+
+/// Writes an empty file in place of an image that no card of this build loads.
+fn compile(
+    source: &Path,
+    &(capability, target, suffix): &(u32, &str, &str),
+    lowest: u32,
+    out: &Path,
+) -> Result<(), String> {
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+    let image = out.join(format!("{stem}.{suffix}.fatbin"));
+    if capability / 10 < lowest / 10 {
+        return std::fs::write(&image, "").map_err(|error| format!("{}: {error}", image.display()));
     }
-    Ok(())
-}
-
-/// `90`, or `90a`, as NVIDIA writes it elsewhere: `9.0`, `9.0a`.
-fn dotted(capability: &str) -> String {
-    let digits = capability
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(capability.len());
-    let (major, rest) = capability.split_at(digits.saturating_sub(1));
-    format!("{major}.{rest}")
-}
-
-fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Child, String> {
-    let stem = source.file_stem().unwrap_or_default();
-    nvcc()
-        .args([
-            "--fatbin",
-            "-O3",
-            "-std=c++17",
-            "--expt-relaxed-constexpr",
-            "-Wno-deprecated-gpu-targets",
-        ])
-        .args(targets(capability))
-        .arg("-o")
-        .arg(out.join(stem).with_extension("fatbin"))
-        .arg(source)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .map_err(|error| {
-            format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)")
-        })
-}
-
-/// Machine code for the capability, and what later ones compile for themselves. Products of warpgroups are in 9.0a alone.
-fn targets(capability: &str) -> Vec<String> {
-    match capability {
-        "90" => {
-            vec![
-                "-gencode=arch=compute_90a,code=sm_90a".to_owned(),
-                "-gencode=arch=compute_90,code=compute_90".to_owned(),
-            ]
-        }
-        other => vec![format!(
-            "-gencode=arch=compute_{other},code=[sm_{other},compute_{other}]"
-        )],
-    }
+    output(
+        nvcc()
+            .args([
+                "--fatbin",
+                "-O3",
+                "-std=c++17",
+                "--expt-relaxed-constexpr",
+                "-Wno-deprecated-gpu-targets",
+                target,
+                "-o",
+            ])
+            .arg(&image)
+            .arg(source),
+    )
+    .map(drop)
 }
 
 fn nvcc() -> Command {

@@ -5,8 +5,10 @@
     python3 scripts/gpu-limits.py small FOLDER               the runs of small models: FOLDER/NAME.json as `train --json` printed it, and FOLDER/runs/NAME
     python3 scripts/gpu-limits.py whole WHOLE_JSON           what `scripts/gpu-whole.py` measured
 """
-import json, pathlib, sys
+import json, os, pathlib, sys
 
+# With kernels for another card (GRPO_TUI_CAPABILITY) what takes time may take so much longer.
+SLOWER = 1.6 if os.environ.get("GRPO_TUI_CAPABILITY") else 1.0
 # Largest difference of the log-probs that a training computes from those that the sampler recorded, nats, in the mean.
 GAP = 0.01
 # At Qwen3-8B's shape on one GPU, adapters of rank 16 on all linear layers, 100 prompt and 64 new tokens: figure, batch, at most or at least, the limit of an H200
@@ -42,7 +44,10 @@ def bench(path):
         print(f"not judged: the limits are those of Qwen3-8B's shape on an {' or '.join(CARDS)}, this is {document['shape']} on {document['device']}")
         return True
     found = {(figure["name"], figure["batch"]): figure["value"] for figure in document["results"]}
-    comparisons = [(f"{name}, batch {batch}", found.get((name, batch)), sign, limits[card], unit) for name, batch, sign, limits, unit in BENCH]
+    factors = {"s": SLOWER, "tokens/s": 1 / SLOWER}
+    comparisons = [
+        (f"{name}, batch {batch}", found.get((name, batch)), sign, limits[card] * factors.get(unit, 1), unit) for name, batch, sign, limits, unit in BENCH
+    ]
     return judge(comparisons, f" on {document['device']}")
 
 
@@ -56,7 +61,7 @@ def learn(report, events):
         ("valid before, as the embedded model", base["valid"], "<=", 0.66, ""),
         ("valid after", trained["valid"], ">=", 0.95, ""),
         ("exact match after, against before", trained["exact"], ">=", base["exact"], ""),
-        ("the run", report["seconds"], "<=", 8, "s"),
+        ("the run", report["seconds"], "<=", 8 * SLOWER, "s"),
         ("|trainer - sampler logprob|, mean of the worst step", worst(steps, "sampling/sampling_logp_difference/mean"), "<=", GAP, "nats"),
     ], note)
 

@@ -178,8 +178,8 @@ __device__ __forceinline__ void store(bf16 *to, int stride, int dimension, int c
   }
 }
 
-// Keys and values for a query tile, double-buffered: the next pair is loaded during computation.
-template <int D> struct KeysValues {
+// Keys and values for a query tile; with two BUFFERS the next pair is loaded during computation, with one after it.
+template <int D, int BUFFERS> struct KeysValues {
   const Batch &batch;
   const QueryTile &tile;
   const bf16 *packed;
@@ -187,17 +187,22 @@ template <int D> struct KeysValues {
 
   // The first tile with a visible key.
   __device__ __forceinline__ int first() const { return tile.first_key() / TILE * TILE; }
-  __device__ __forceinline__ const bf16 *keys(int start) const { return buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>; }
+  __device__ __forceinline__ const bf16 *keys(int start) const { return buffers + start / TILE % BUFFERS * 2 * TILE_NUMBERS<D>; }
   __device__ __forceinline__ const bf16 *values(int start) const { return keys(start) + TILE_NUMBERS<D>; }
   __device__ __forceinline__ void fill_both(int start) const {
     if (start >= tile.keys) return;
     const auto row_of = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
-    bf16 *to = buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>;
+    bf16 *to = buffers + start / TILE % BUFFERS * 2 * TILE_NUMBERS<D>;
     const Source sources[] = {{packed + batch.key_column(tile.key_head), batch.width, to},
                               {packed + batch.value_column(tile.key_head), batch.width, to + TILE_NUMBERS<D>}};
     // A constant number of threads, so that the loop is unrolled.
     if (blockDim.x == THREADS) fill<D>(sources, batch.dimension, THREADS, row_of);
     else fill<D>(sources, batch.dimension, 2 * THREADS, row_of);
+  }
+  // After every thread has read the tiles.
+  __device__ __forceinline__ void fill_again(int start) const {
+    __syncthreads();
+    fill_both(start);
   }
 };
 
@@ -207,12 +212,12 @@ __device__ __forceinline__ int number_of_head() { return threadIdx.x / THREADS; 
 __device__ __forceinline__ int own_head() { return blockIdx.y * heads_of_block() + number_of_head(); }
 
 // Also writes log2 of the sum of exponentials per (head, row). `sinks`: one score per head, or null.
-template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride, float *log_sums, const bf16 *sinks) {
+template <int D, int BUFFERS> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride, float *log_sums, const bf16 *sinks) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *queries = memory + number_of_head() * TILE_NUMBERS<D>;
   const QueryTile tile(batch, TILE, own_head());
   if (tile.count <= 0) return;
-  const KeysValues<D> others = {batch, tile, packed, memory + heads_of_block() * TILE_NUMBERS<D>};
+  const KeysValues<D, BUFFERS> others = {batch, tile, packed, memory + heads_of_block() * TILE_NUMBERS<D>};
   const Source own[] = {{packed + tile.head * batch.dimension, batch.width, queries}};
   fill<D>(own, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
   others.fill_both(others.first());
@@ -224,7 +229,7 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
     filled();
     float s[8][4], keep[2];
     products<D>(queries, others.keys(start), s);
-    others.fill_both(start + TILE);
+    if constexpr (BUFFERS == 2) others.fill_both(start + TILE);
     done<0>(s);
     hide(tile, start, s);
     exponentials(s, batch.scale * LOG2_E, largest, total, keep);
@@ -234,6 +239,7 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
       for (int i = 0; i < 4; i++) mixed[n][i] *= keep[i / 2];
     mix<D>(s, others.values(start), mixed);
     done<0>(mixed);
+    if constexpr (BUFFERS == 1) others.fill_again(start + TILE);
   }
   float inverse[2];
 #pragma unroll
@@ -247,14 +253,14 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
 }
 
 // dQ, and per (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
-template <int D>
+template <int D, int BUFFERS>
 __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *packed, const bf16 *output, int stride, const float *log_sums,
                                  float *delta, bf16 *packed_gradient) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *queries = memory + number_of_head() * 2 * TILE_NUMBERS<D>, *incoming = queries + TILE_NUMBERS<D>;
   const QueryTile tile(batch, TILE, own_head());
   if (tile.count <= 0) return;
-  const KeysValues<D> others = {batch, tile, packed, memory + heads_of_block() * 2 * TILE_NUMBERS<D>};
+  const KeysValues<D, BUFFERS> others = {batch, tile, packed, memory + heads_of_block() * 2 * TILE_NUMBERS<D>};
   const int column = tile.head * batch.dimension, out_width = batch.query_heads * batch.dimension;
   const Source sources[] = {{packed + column, batch.width, queries}, {gradient + column, out_width, incoming}};
   fill<D>(sources, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
@@ -284,7 +290,7 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
     float s[8][4], changes[8][4];
     products<D>(queries, keys, s);
     products<D>(incoming, others.values(start), changes);
-    others.fill_both(start + TILE);
+    if constexpr (BUFFERS == 2) others.fill_both(start + TILE);
     done<1>(s);
     hide(tile, start, s);
 #pragma unroll
@@ -298,23 +304,24 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
       for (int i = 0; i < 4; i++) s[n][i] *= changes[n][i] - shared[i / 2];
     mix<D>(s, keys, result);
     done<0>(result);
+    if constexpr (BUFFERS == 1) others.fill_again(start + TILE);
   }
   const float scales[2] = {batch.scale, batch.scale};
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
 }
 
 // dK, dV or both of a key tile, over all rows and query heads that read it. Rows of the scores are keys here, columns queries.
-template <int D, bool KEYS, bool VALUES>
+template <int D, int BUFFERS, bool KEYS, bool VALUES>
 __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf16 *packed, const float *log_sums, const float *delta,
                                      bf16 *packed_gradient) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *keys = memory, *values = keys + TILE_NUMBERS<D>, *rows = values + TILE_NUMBERS<D>;
-  float *statistics = reinterpret_cast<float *>(rows + 4 * TILE_NUMBERS<D>);
+  float *statistics = reinterpret_cast<float *>(rows + 2 * BUFFERS * TILE_NUMBERS<D>);
   const KeyTile tile(batch, TILE);
   if (tile.count <= 0) return;
   const int out_width = batch.query_heads * batch.dimension, sharing = batch.query_heads / batch.key_heads;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
-  // All query tiles of each query head, double-buffered: the next tile is loaded during computation.
+  // All query tiles of each query head; with two BUFFERS the next tile is loaded during computation.
   constexpr int ALL_THREADS = KEYS && VALUES ? THREADS : 2 * THREADS;
   const int tiles = (tile.queries + TILE - 1) / TILE, steps = sharing * tiles;
   const auto row_of = [&](int query) { return query < tile.queries ? tile.row(query) : -1LL; };
@@ -326,9 +333,9 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
     }
     return step;
   };
-  const auto queries_of = [&](int turn) { return rows + turn % 2 * 2 * TILE_NUMBERS<D>; };
+  const auto queries_of = [&](int turn) { return rows + turn % BUFFERS * 2 * TILE_NUMBERS<D>; };
   // Logarithm of sums, delta and position of each query, 64 each.
-  const auto statistics_of = [&](int turn) { return statistics + turn % 2 * 3 * TILE; };
+  const auto statistics_of = [&](int turn) { return statistics + turn % BUFFERS * 3 * TILE; };
   const auto fill_step = [&](int step, int turn) {
     const int head = tile.key_head * sharing + step / tiles, start = step % tiles * TILE;
     const Source sources[] = {{packed + head * batch.dimension, batch.width, queries_of(turn)},
@@ -360,7 +367,7 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
     // Without waiting for it here, a lone product would be serialised (C7520).
     if constexpr (!KEYS) done<0>(p);
     step = next(step + 1);
-    if (step < steps) fill_step(step, turn + 1);
+    if (BUFFERS == 2 && step < steps) fill_step(step, turn + 1);
     if constexpr (KEYS) done<1>(p);
 #pragma unroll
     for (int n = 0; n < 8; n++)
@@ -387,6 +394,10 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
     }
     if constexpr (VALUES) done<0>(value_gradient);
     if constexpr (KEYS) done<0>(key_gradient);
+    if constexpr (BUFFERS == 1) {
+      __syncthreads();
+      if (step < steps) fill_step(step, turn + 1);
+    }
   }
   const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
   bf16 *target = packed_gradient + (size_t)tile.row(0) * batch.width;
@@ -397,26 +408,30 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
 // Heads above 128 columns leave registers for only one result: 128 threads compute dV, 128 dK.
 template <int D> constexpr bool IS_WIDE = D > 128;
 
-#define INSTANTIATE(D)                                                                                                         \
+#define INSTANTIATE(D, BUFFERS, NAME)                                                                                          \
   extern "C" __global__ void __launch_bounds__(2 * THREADS, IS_WIDE<D> ? 1 : 2)                                                \
-      attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride, float *log_sums,             \
+      attention_tensor_##NAME##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride, float *log_sums,          \
                                   const bf16 *sinks) {                                                                         \
-    forward<D>(BATCH, packed, output, stride, log_sums, sinks);                                                                \
+    forward<D, BUFFERS>(BATCH, packed, output, stride, log_sums, sinks);                                                       \
   }                                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(2 * THREADS) attention_backward_queries_tensor_##D##_bf16(                      \
+  extern "C" __global__ void __launch_bounds__(2 * THREADS) attention_backward_queries_tensor_##NAME##_bf16(                   \
       BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed, const bf16 *output, int stride, const float *log_sums,       \
       float *delta, bf16 *packed_gradient) {                                                                                   \
-    backward_queries<D>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient);                            \
+    backward_queries<D, BUFFERS>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient);                   \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(IS_WIDE<D> ? 2 * THREADS : THREADS, IS_WIDE<D> ? 1 : 2)                         \
-      attention_backward_keys_values_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed,             \
+      attention_backward_keys_values_tensor_##NAME##_bf16(BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed,          \
                                                        const float *log_sums, const float *delta, bf16 *packed_gradient) {     \
-    if constexpr (!IS_WIDE<D>) backward_keys_values<D, true, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient); \
+    if constexpr (!IS_WIDE<D>) backward_keys_values<D, BUFFERS, true, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient); \
     else if (threadIdx.x < THREADS)                                                                                            \
-      backward_keys_values<D, false, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                         \
+      backward_keys_values<D, BUFFERS, false, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                \
     else                                                                                                                       \
-      backward_keys_values<D, true, false>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                         \
+      backward_keys_values<D, BUFFERS, true, false>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                \
   }
-INSTANTIATE(64)
-INSTANTIATE(128)
-INSTANTIATE(256)
+INSTANTIATE(64, 2, 64)
+INSTANTIATE(128, 2, 128)
+#if __CUDA_ARCH__ >= 900
+INSTANTIATE(256, 2, 256)
+#else
+INSTANTIATE(256, 1, 256_single) // in 163 KiB
+#endif

@@ -6,24 +6,23 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
-use candle_core::{
-    CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 use parking_lot::Mutex;
 
-use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
+pub(super) use super::capability::capability;
+pub(super) use super::cuda_errors::failed;
 
 /// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
     /// File name without extension.
     pub(super) name: &'static str,
-    /// Machine code and PTX.
-    pub(super) image: &'static [u8],
+    /// For 8.0 to 8.9, for 9.0, and for later ones (PTX), as build.rs has it.
+    pub(super) images: [&'static [u8]; 3],
 }
 
 /// The module of `src/kernels/NAME.cu`.
@@ -31,7 +30,11 @@ macro_rules! module {
     ($name:literal) => {
         $crate::cuda::Module {
             name: $name,
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
+            images: [
+                include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".80.fatbin")),
+                include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".90a.fatbin")),
+                include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".90.fatbin")),
+            ],
         }
     };
 }
@@ -298,7 +301,7 @@ impl Kernel {
             },
         };
         let mut attributes = Vec::with_capacity(2);
-        if is_early && capability(device)? >= 9 {
+        if is_early && capability(device)?.has_clusters() {
             let id =
                 sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
             attributes.push(attribute(id, early));
@@ -361,7 +364,8 @@ impl Kernel {
                     Some(DType::BF16) => format!("{name}_bf16"),
                     Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
                 };
-                let image = Ptx::from_binary(module.image.to_vec());
+                let image = module.images[capability(device)?.image()];
+                let image = Ptx::from_binary(image.to_vec());
                 let loaded = context
                     .load_module(image)
                     .map_err(|error| failed(module.name, error))?;
@@ -371,14 +375,9 @@ impl Kernel {
             }
         };
         if is_large {
-            let largest =
-                sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-            let bytes = context
-                .attribute(largest)
-                .map_err(|error| failed(name, error))?;
             // Static shared memory counts too.
             let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-            let bytes = bytes
+            let bytes = capability(device)?.shared_bytes as i32
                 - function
                     .get_attribute(own)
                     .map_err(|error| failed(name, error))?;
@@ -393,42 +392,9 @@ impl Kernel {
     }
 }
 
-/// Major compute capability of the GPU, or of the build if lower; from 9 on there are block
-/// clusters and dependent launches.
-pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
-    static MAJOR: OnceLock<i32> = OnceLock::new();
-    if let Some(major) = MAJOR.get() {
-        return Ok(*major);
-    }
-    let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
-    let major = device
-        .cuda_stream()
-        .context()
-        .attribute(attribute)
-        .map_err(|error| failed("capability", error))?;
-    let built = env!("GRPO_TUI_COMPUTE_CAPABILITY")
-        .split('.')
-        .next()
-        .and_then(|text| text.parse().ok());
-    Ok(*MAJOR.get_or_init(|| built.map_or(major, |built: i32| built.min(major))))
-}
-
 type Key = (usize, &'static str, &'static str, Option<DType>);
 
 /// Cached functions, and whether more than 48 KiB of shared memory was granted: querying the driver
 /// takes longer than many kernels.
 static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> =
     LazyLock::new(Mutex::default);
-
-pub(super) fn failed(
-    operation: &str,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
-    let cause = error.into();
-    let is_out_of_memory = is_out_of_memory_code(&*cause);
-    Error::Cuda(Box::new(GpuFailure {
-        operation: operation.to_owned(),
-        cause: cause.to_string(),
-        is_out_of_memory,
-    }))
-}

@@ -2,12 +2,6 @@
 
 use candle_core::Error;
 
-/// Compute capability of this build's kernels; empty without the feature `cuda`.
-const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
-    Some(capability) => capability,
-    None => "",
-};
-
 /// A failed call of the driver or of cuBLAS.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} on the GPU: {cause}")]
@@ -17,6 +11,20 @@ pub struct GpuFailure {
     pub cause: String,
     /// Recoverable: the work may be retried in smaller pieces.
     pub is_out_of_memory: bool,
+}
+
+#[cfg(feature = "cuda")]
+pub(super) fn failed(
+    operation: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let cause = error.into();
+    let is_out_of_memory = is_out_of_memory_code(&*cause);
+    Error::Cuda(Box::new(GpuFailure {
+        operation: operation.to_owned(),
+        cause: cause.to_string(),
+        is_out_of_memory,
+    }))
 }
 
 /// Whether an error, of our kernels or candle's, is GPU out-of-memory.
@@ -89,10 +97,8 @@ pub fn advice(error: &str) -> Option<String> {
         "CUDA_ERROR_INVALID_PTX",
         "CUBLAS_STATUS_ARCH_MISMATCH",
     ]) {
-        return Some(format!(
-            "this program was built for compute capability {BUILT_FOR} and the GPU has another (`nvidia-smi --query-gpu=compute_cap --format=csv` \
-             says which): build with CUDA_COMPUTE_CAP set to it"
-        ));
+        "this program was not built for the GPU's compute capability (`nvidia-smi --query-gpu=compute_cap --format=csv` says which): build with \
+         CUDA_COMPUTE_CAP=80, for 8.0 and later"
     } else if has(&["CUDA_ERROR_SYSTEM_NOT_READY"]) {
         "the GPUs are not ready yet: on machines with NVSwitch the fabric manager must run (`systemctl status nvidia-fabricmanager`)"
     } else if has(&[

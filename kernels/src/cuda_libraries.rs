@@ -39,7 +39,8 @@ impl CudaLibraries {
                 "{names} not found: install CUDA {version}, or name the folder of its libraries in LD_LIBRARY_PATH"
             ));
         }
-        (driver / 1000 < built_with / 1000).then(|| {
+        // Also a minor version: it does not compile the PTX of a newer toolkit.
+        (driver < built_with).then(|| {
             let (serves, needs) = (version(driver), version(built_with));
             format!(
                 "the driver supports CUDA {serves}, but this program was built with {needs}: update the driver, or build with an older toolkit"
@@ -288,8 +289,13 @@ mod tests {
             &all,
             Some("the driver supports CUDA 12.8, but this program was built with 13.0"),
         );
-        // Any driver of the same major version works.
-        check(Some(13020), Some(13000), &all, None);
+        // It does not compile PTX of 13.2.
+        check(
+            Some(13020),
+            Some(13000),
+            &all,
+            Some("the driver supports CUDA 13.0, but this program was built with 13.2"),
+        );
         check(Some(12040), Some(13010), &all, None);
     }
 }

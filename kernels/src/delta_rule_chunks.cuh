@@ -55,7 +55,11 @@ template <> struct Parts<bf16> {
   static constexpr int INPUT = 1, OWN = 2;
 };
 template <> struct Parts<float> {
+#if __CUDA_ARCH__ < 900
+  static constexpr int INPUT = 2, OWN = 2; // more do not fit
+#else
   static constexpr int INPUT = 3, OWN = 3;
+#endif
 };
 
 // Per token and value head. Rows after a segment's end are zeros, with `into` and `out` of the last token.
@@ -188,7 +192,3 @@ __device__ __forceinline__ void product(float (&d)[M][N][4], L a, int row, R b, 
 __device__ __forceinline__ void copy_image(bf16 *to, const bf16 *from, int numbers) {
   for (int at = threadIdx.x * 8; at < numbers; at += blockDim.x * 8) copy_async(to + at, from + at, true);
 }
-
-// Commits the copies started so far as a group; waits for all except the last groups.
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-template <int LATER> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LATER) : "memory"); }

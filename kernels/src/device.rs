@@ -122,6 +122,20 @@ impl Engine {
         }
     }
 
+    /// Holds this process to `bytes` of the GPU, of which `outside` are not tensors; no effect on
+    /// the CPU. Once a process, before the model is loaded.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU has no limit")
+    )]
+    pub fn limit_memory(&self, bytes: u64, outside: u64) -> Result<()> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::limit(device, bytes, outside),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns unused memory to the driver; no effect on the CPU.
     pub fn trim_memory(&self) -> Result<()> {
         match &self.device {
@@ -141,9 +155,7 @@ impl Engine {
 pub fn memory(device: &Device) -> Option<(u64, u64)> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::memory(device)
-            .ok()
-            .map(|(free, total)| (free as u64, total as u64)),
+        Device::Cuda(device) => cuda::memory(device).ok(),
         _ => None,
     }
 }
@@ -158,12 +170,15 @@ mod cuda {
     use parking_lot::Mutex;
 
     use super::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
-    use crate::cuda::{address, failed, stream};
+    use crate::cuda::{address, capability, failed, stream};
     use crate::cuda_libraries::CudaLibraries;
 
     /// Opened GPUs with cuBLAS's workspace: opening one again would create a second, unordered
     /// stream.
     static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
+
+    /// Bytes that this process may take, and of these outside of the pool; 0: all that is free.
+    static LIMIT: LazyLock<Mutex<[u64; 2]>> = LazyLock::new(Mutex::default);
 
     /// The first call into CUDA.
     pub(super) fn count() -> Result<usize> {
@@ -192,6 +207,7 @@ mod cuda {
         let Device::Cuda(cuda) = &device else {
             bail!("GPU {ordinal} did not open as a CUDA device")
         };
+        capability(cuda)?;
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
@@ -220,7 +236,8 @@ mod cuda {
         let name = context
             .name()
             .unwrap_or_else(|_| "a GPU without a name".to_owned());
-        format!("cuda:{} {name}", context.ordinal())
+        let note = capability(device).map_or_else(|_| String::new(), |found| found.note());
+        format!("cuda:{} {name}{note}", context.ordinal())
     }
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
@@ -244,10 +261,20 @@ mod cuda {
 
     /// Peak reservation of tensors and recorded graphs.
     pub(super) fn peak_memory(device: &CudaDevice) -> Result<u64> {
+        reserved(
+            device,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH,
+            sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH,
+        )
+    }
+
+    fn reserved(
+        device: &CudaDevice,
+        attribute: sys::CUmemPool_attribute,
+        of_graphs: sys::CUgraphMem_attribute,
+    ) -> Result<u64> {
         let (gpu, pool) = pool(device)?;
         let (mut tensors, mut graphs) = (0_u64, 0_u64);
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
-        let of_graphs = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
         // SAFETY: the device is open; both attributes are a u64, written during the calls.
         unsafe {
             sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut tensors).cast())
@@ -262,9 +289,56 @@ mod cuda {
     }
 
     /// Bytes free and in total.
-    pub(super) fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
+    pub(super) fn memory(device: &CudaDevice) -> Result<(u64, u64)> {
         stream(device)?;
-        result::mem_get_info().map_err(|error| failed("the memory's size", error))
+        let (free, total) =
+            result::mem_get_info().map_err(|error| failed("the memory's size", error))?;
+        let (free, total) = (free as u64, total as u64);
+        let [limit, outside] = *LIMIT.lock();
+        if limit == 0 {
+            return Ok((free, total));
+        }
+        let reserved = reserved(
+            device,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT,
+            sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT,
+        )?;
+        let left = limit.saturating_sub(outside + reserved);
+        Ok((free.min(left), total.min(limit)))
+    }
+
+    /// From now on tensors come from a pool that is no larger.
+    pub(super) fn limit(device: &CudaDevice, bytes: u64, outside: u64) -> Result<()> {
+        let outside = outside + WORKSPACE_BYTES as u64;
+        let mut limit = LIMIT.lock();
+        if *limit == [bytes, outside] {
+            return Ok(());
+        }
+        let Some(most) = bytes.checked_sub(outside).filter(|most| *most > 0) else {
+            bail!(
+                "{bytes} bytes of GPU memory are less than the driver's share: raise gpu_memory_gib"
+            )
+        };
+        let ordinal = stream(device)?.context().ordinal();
+        let gpu =
+            result::device::get(ordinal as i32).map_err(|error| failed("the device", error))?;
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: all fields are numbers, for which 0 is the default; the device is open; the pool is never destroyed.
+        unsafe {
+            let mut properties = std::mem::zeroed::<sys::CUmemPoolProps>();
+            properties.allocType = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+            properties.location.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
+            properties.location.id = ordinal as i32;
+            properties.maxSize = most as usize;
+            sys::cuMemPoolCreate(&raw mut pool, &raw const properties)
+                .result()
+                .map_err(|error| failed("a memory pool", error))?;
+            sys::cuDeviceSetMemPool(gpu, pool)
+                .result()
+                .map_err(|error| failed("a memory pool", error))?;
+        }
+        *limit = [bytes, outside];
+        keep_freed_memory(device)
     }
 
     pub(super) fn trim(device: &CudaDevice) -> Result<()> {
@@ -288,8 +362,10 @@ mod cuda {
         let ordinal = stream(device)?.context().ordinal();
         let gpu =
             result::device::get(ordinal as i32).map_err(|error| failed("the device", error))?;
+        let mut pool = std::ptr::null_mut();
         // SAFETY: the device is open.
-        let pool = unsafe { result::device::get_default_mem_pool(gpu) }
+        unsafe { sys::cuDeviceGetMemPool(&raw mut pool, gpu) }
+            .result()
             .map_err(|error| failed("the memory pool", error))?;
         Ok((gpu, pool))
     }

@@ -197,14 +197,11 @@ extern "C" __global__ void experts_product_f32(const float *a, const float *b, f
   c[(size_t)pair * n + output] = sum + Bias<float> { vectors, weights }.at(expert, pair, output, n);
 }
 
-template <int LEFT> __device__ __forceinline__ void copies_left() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LEFT) : "memory"); }
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-
 // On tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile are
 // idle. K is processed in chunks of 64, STAGES of them in flight.
-template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED>
+template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED, int STAGES>
 __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k, int added) {
-  constexpr int BK = 64, STAGES = 3, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
+  constexpr int BK = 64, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
   constexpr int A_STRIDE = BK + PAD, B_STRIDE = TRANSPOSED ? BN + PAD : BK + PAD, B_ROWS = TRANSPOSED ? BK : BN, B_COLUMNS = TRANSPOSED ? BN : BK;
   constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FM = WM / 16, FN = WN / 16;
   extern __shared__ __align__(16) bf16 shared[];
@@ -256,13 +253,13 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
   const int chunks = (k + BK - 1) / BK, row = warp / WARPS_N * WM, output = warp % WARPS_N * WN;
   for (int chunk = 0; chunk < STAGES - 1; chunk++) {
     if (chunk < chunks) start_copies(chunk);
-    commit_copies();
+    copies_commit();
   }
   for (int chunk = 0; chunk < chunks; chunk++) {
-    copies_left<STAGES - 2>();
+    copies_wait<STAGES - 2>();
     __syncthreads();
     if (chunk + STAGES - 1 < chunks) start_copies(chunk + STAGES - 1);
-    commit_copies();
+    copies_commit();
     const bf16 *own_a = as + chunk % STAGES * BM * A_STRIDE, *own_b = bs + chunk % STAGES * B_ROWS * B_STRIDE;
 #pragma unroll
     for (int step = 0; step < BK; step += 16) {
@@ -303,15 +300,21 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
       }
 }
 
-#define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED)                                                                                                   \
+// Before Hopper a block may have 99 KiB.
+#if __CUDA_ARCH__ < 900
+constexpr int MANY_STAGES = 2;
+#else
+constexpr int MANY_STAGES = 3;
+#endif
+#define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED, STAGES)                                                                                                   \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N)                                                                                       \
       NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k, int added) { \
-    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                               \
+    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED, STAGES>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                               \
   }
-PRODUCT(experts_product_few, 16, 64, 1, 4, false)
-PRODUCT(experts_product_many, 128, 128, 2, 4, false)
-PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true)
-PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true)
+PRODUCT(experts_product_few, 16, 64, 1, 4, false, 3)
+PRODUCT(experts_product_many, 128, 128, 2, 4, false, MANY_STAGES)
+PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true, 3)
+PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true, MANY_STAGES)
 
 // Gradient of low-rank matrices: to[expert, i, r] += scale * the sum over the expert's pairs of wide[pair, i] narrow[pair, r]. Block (x, y, z): 512 columns of
 // `wide`, an expert, eight of the `rank` columns of `narrow`; two columns per thread. Strides are those of `to`.

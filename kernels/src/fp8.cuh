@@ -11,7 +11,11 @@ __device__ __forceinline__ uint32_t packed_half(uint32_t first, uint32_t second)
 __device__ __forceinline__ uint32_t enlarged(uint32_t pair) {
   const uint32_t factor = 0x7b807b80;
   uint32_t result;
+#if __CUDA_ARCH__ >= 900
   asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(pair), "r"(factor));
+#else
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(pair), "r"(factor), "r"(0x80008000)); // plus -0: the same numbers
+#endif
   return result;
 }
 // First elements of both halves in bf16, and second.

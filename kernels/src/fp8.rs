@@ -89,20 +89,6 @@ fn nearest(x: f32) -> f32 {
     found.min(LARGEST).copysign(x)
 }
 
-/// Why a GPU cannot hold such matrices; `None` also on the CPU, where the rounded numbers are
-/// stored.
-#[cfg_attr(
-    not(feature = "cuda"),
-    expect(unused_variables, reason = "a build for CPUs knows no other device")
-)]
-pub fn problem(device: &candle_core::Device) -> Option<String> {
-    #[cfg(feature = "cuda")]
-    if let candle_core::Device::Cuda(device) = device {
-        return gpu::problem(device);
-    }
-    None
-}
-
 /// A matrix on a GPU.
 #[derive(Clone, Debug)]
 pub struct Fp8Matrix {
@@ -186,17 +172,19 @@ mod gpu {
     use std::mem::MaybeUninit;
 
     use candle_core::cuda_backend::cudarc::driver::sys;
-    use candle_core::{CudaDevice, DType, Result, Tensor, bail};
+    use candle_core::{DType, Result, Tensor, bail};
 
     use super::Fp8Matrix;
     use crate::cuda::{
-        Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, module,
-        rows_at,
+        Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, int,
+        module, rows_at,
     };
     use crate::matmul::matmul_f32;
 
     static MODULE: Module = module!("fp8");
+    /// Hopper's, and that of others.
     static DECODE: Module = module!("fp8_decode");
+    static DECODE_BY_WARPS: Module = module!("fp8_decode_warps");
 
     /// Inner dimension per pipeline stage.
     const CHUNK: usize = 64;
@@ -204,16 +192,6 @@ mod gpu {
     const MOST_ROWS: usize = 256;
     /// Chunks of activations in shared memory.
     const STAGES: usize = 4;
-
-    pub(super) fn problem(device: &CudaDevice) -> Option<String> {
-        match capability(device) {
-            Err(error) => Some(error.to_string()),
-            Ok(9) => None,
-            Ok(other) => Some(format!(
-                "fp8 needs a GPU of compute capability 9.0 (H100, H200); this one, or what this program was built for, has {other}: set base_precision = bf16"
-            )),
-        }
-    }
 
     pub(super) fn quantize(weight: &Tensor) -> Result<Fp8Matrix> {
         let (outputs, inputs) = weight.dims2()?;
@@ -292,15 +270,20 @@ mod gpu {
         Ok(target)
     }
 
-    /// Kernel for this many rows, and its capacity.
-    fn kernel(rows: usize) -> (&'static str, usize) {
-        match rows {
-            0..=8 => ("decode_fp8_8", 8),
-            9..=16 => ("decode_fp8_16", 16),
-            17..=32 => ("decode_fp8_32", 32),
-            33..=64 => ("decode_fp8_64", 64),
-            65..=128 => ("decode_fp8_128", 128),
-            _ => ("decode_fp8_256", MOST_ROWS),
+    /// Rows that the kernels for this many have room for.
+    fn room(rows: usize) -> usize {
+        rows.next_power_of_two().clamp(8, MOST_ROWS)
+    }
+
+    /// Hopper's kernel of a room, and that of other GPUs.
+    fn kernels(room: usize) -> [&'static str; 2] {
+        match room {
+            8 => ["decode_fp8_8", "decode_fp8_warps_8"],
+            16 => ["decode_fp8_16", "decode_fp8_warps_16"],
+            32 => ["decode_fp8_32", "decode_fp8_warps_32"],
+            64 => ["decode_fp8_64", "decode_fp8_warps_64"],
+            128 => ["decode_fp8_128", "decode_fp8_warps_128"],
+            _ => ["decode_fp8_256", "decode_fp8_warps_256"],
         }
     }
 
@@ -321,34 +304,62 @@ mod gpu {
 
     fn run(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor) -> Result<()> {
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, matrix.dims2()?);
-        let (name, room) = kernel(rows);
+        let (gpu, room) = (device(x)?, room(rows));
         let block = block_outputs(room);
         let tiles = outputs.div_ceil(block);
         let splits = splits(room, tiles, inputs / CHUNK);
-        // Activations, later reused for sums or the warps' A products.
-        let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
-        let shared_bytes = (STAGES * room * CHUNK * 2).max(sums);
         let (beside, rank) = match a {
             Some(a) => (at(a)?, a.dims2()?.0),
             None => (Argument::Address(0), 0),
         };
         let [to, stride] = rows_at(target)?;
+        let [hopper, by_warps] = kernels(room);
+        let grid = |shared_bytes| Grid {
+            blocks: (splits, rank.div_ceil(16) + tiles, 1),
+            threads: 2 * block,
+            shared_bytes,
+        };
+        if !capability(gpu)?.has_warpgroups() {
+            let width = outputs + rank;
+            let parts = match splits {
+                1 => None,
+                _ => Some(empty((splits, rows, width), DType::F32, gpu)?),
+            };
+            let (into, into_stride) = match &parts {
+                None => (to, stride),
+                Some(parts) => (at(parts)?, int(width)),
+            };
+            let arguments = arguments!(
+                at x, &matrix.codes, &matrix.scales; given beside, into;
+                int rows, inputs, outputs, rank; given into_stride
+            );
+            let stages = if room > 128 { 3 } else { STAGES };
+            DECODE_BY_WARPS.kernel(by_warps).early().launch(
+                gpu,
+                grid(stages * room * CHUNK * 2),
+                &arguments,
+            )?;
+            let Some(parts) = parts else { return Ok(()) };
+            let arguments = arguments!(at &parts; given to; int splits, rows, width; given stride);
+            return DECODE_BY_WARPS.kernel("decode_fp8_sum").early().launch(
+                gpu,
+                Grid::elements(rows * width),
+                &arguments,
+            );
+        }
+        // Activations, later reused for sums or the warps' A products.
+        let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
         let map = rows_map(x, room)?;
         let arguments = arguments!(
             given Argument::Struct(std::ptr::from_ref(&map).cast());
             at x, &matrix.codes, &matrix.scales; given beside, to;
             int rows, inputs, outputs, rank; given stride; int STAGES
         );
-        let grid = Grid {
-            blocks: (splits, rank.div_ceil(16) + tiles, 1),
-            threads: 2 * block,
-            shared_bytes,
-        };
-        DECODE
-            .kernel(name)
-            .early()
-            .clusters(splits)
-            .launch(device(x)?, grid, &arguments)
+        DECODE.kernel(hopper).early().clusters(splits).launch(
+            gpu,
+            grid((STAGES * room * CHUNK * 2).max(sums)),
+            &arguments,
+        )
     }
 
     /// Tensor map for bulk copies of `x`, [rows, inputs]: 64 columns of `room` rows at once,

@@ -1,5 +1,6 @@
 // Products of up to 256 bf16 rows with a frozen e4m3 matrix and with the adapters' A, in one kernel for decoding. Weights go from memory to registers, become
 // bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
+// For Hopper; fp8_decode_warps.cu is for others.
 #include "fp8.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
@@ -220,14 +221,10 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
     if (tile < adapters) numbers_of_adapters<TILES>(x, a, y, tile, sizes, memory);                                             \
     else outputs_of_base<TILES>(map, w, w_scales, y, tile - adapters, sizes, memory);                                          \
   }
-#else
-#define INSTANTIATE(TILES, tokens)                                                                                             \
-  extern "C" __global__ void decode_fp8_##tokens(const __grid_constant__ CUtensorMap, const bf16 *, const uint8_t *,           \
-                                                 const float *, const bf16 *, float *, int, int, int, int, int, int) {}
-#endif
 INSTANTIATE(1, 8)
 INSTANTIATE(2, 16)
 INSTANTIATE(4, 32)
 INSTANTIATE(8, 64)
 INSTANTIATE(16, 128)
 INSTANTIATE(32, 256)
+#endif

@@ -48,6 +48,8 @@ pub mod threads; // disables candle's threads
 pub mod upload; // mapped files -> device
 pub mod write_rows; // rows into a matrix
 
+#[cfg(any(test, feature = "cuda"))]
+mod capability; // what kernels may use of a GPU
 mod cpu_slice; // reads a CPU tensor
 #[cfg(feature = "cuda")]
 mod cuda; // basics of GPU launches

@@ -296,7 +296,7 @@ mod gpu {
         let serves = (x.dtype(), dtype, adapter_columns) == (DType::F32, DType::BF16, 0)
             && width.is_multiple_of(64)
             && warps <= 16;
-        if addend.adapters.is_some() && serves && capability(device)? >= 9 {
+        if addend.adapters.is_some() && serves && capability(device)?.has_clusters() {
             arguments.extend(arguments!(int rows, width; float offset, epsilon));
             let grid = Grid::blocks((8, rows.div_ceil(16), 1), 32 * warps);
             MODULE

@@ -378,7 +378,7 @@ mod gpu {
         let mut arguments = arguments!(at logits, params, sampled; int vocabulary).to_vec();
         arguments.extend(masks.map(at).transpose()?);
         let device = device(logits)?;
-        let by_four = capability(device)? >= 9 && vocabulary >= CLUSTER_FROM;
+        let by_four = capability(device)?.has_clusters() && vocabulary >= CLUSTER_FROM;
         let name = match (masks.is_some(), by_four) {
             (false, false) => "sample",
             (false, true) => "sample_by_four",

@@ -44,6 +44,10 @@ __device__ __forceinline__ void copy_number_async(float *to, const float *from, 
 // Waits for this thread's copies; those of others need a barrier afterwards.
 __device__ __forceinline__ void copies_done() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
+// Closes a group of copies; waits for this thread's groups in order, except the `LATER` newest.
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+template <int LATER> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LATER) : "memory"); }
+
 // Transposes an 8 x 8 matrix of which lane l holds columns 2 (l % 4) and + 1 of row l / 4.
 __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
   uint32_t result;

@@ -13,6 +13,7 @@ use crate::config::BasePrecision;
 use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
+use crate::plan::CONTEXT_BYTES;
 use crate::rollout::ThreadPool;
 use crate::run::{EventBody, EventReader, LogItem, RunFolders};
 use crate::score::Task;
@@ -131,6 +132,9 @@ struct GpuArguments {
     /// Measure steps with activations kept (never) or recomputed (always) alone, not both
     #[arg(long, value_parser = ["never", "always"])]
     recompute: Option<String>,
+    /// Take this much of the GPU's memory, such as 22GiB
+    #[arg(long, value_name = "SIZE", value_parser = super::device::gib)]
+    gpu_memory: Option<u64>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print one JSON document
@@ -273,6 +277,9 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
             .map_or(default.recompute, |name| vec![name == "always"]),
     };
     let engine = arguments.device.gpu_or_asked()?;
+    if let Some(gib) = arguments.gpu_memory {
+        engine.limit_memory(gib << 30, CONTEXT_BYTES)?;
+    }
     let device = engine.name();
     eprintln!("{device}, shape {}", arguments.shape);
     // Each figure is shown as soon as it is known: the benchmark takes minutes.

@@ -44,6 +44,13 @@ impl DeviceArguments {
     }
 }
 
+/// `--gpu-memory`: whole GiB.
+pub(super) fn gib(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix("GiB").unwrap_or(text).trim();
+    let found = number.parse().ok().filter(|gib| (1..=1024).contains(gib));
+    found.ok_or_else(|| "give whole GiB from 1 to 1024, such as 22GiB".to_owned())
+}
+
 /// `--gpus`: a rank on each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Gpus {
@@ -275,6 +282,17 @@ mod tests {
         check("0,", Err("give a count"));
         check("GPU-1,GPU-2", Err("give a count"));
         check("1,0,1", Err("GPU 1 is named twice"));
+    }
+
+    #[test]
+    fn gpu_memory_is_whole_gib() {
+        assert_eq!(
+            (gib("22GiB"), gib("22"), gib("8 GiB")),
+            (Ok(22), Ok(22), Ok(8))
+        );
+        for wrong in ["0", "22GB", "22.5GiB", "", "GiB", "2000"] {
+            assert!(gib(wrong).unwrap_err().contains("such as 22GiB"), "{wrong}");
+        }
     }
 
     #[test]

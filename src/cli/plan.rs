@@ -12,8 +12,8 @@ use crate::page::text::render;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
     CompletionLengths, DataShape, Forecast, ForecastShape, GpuMemory, Memory, ModelShape,
-    PartitionPace, Signal, SignalReport, SignalSettings, Size, StepShape, Time, differences, disk,
-    free_disk_bytes, gpu_memory, judge, time, trainable_parameters,
+    PartitionPace, Signal, SignalReport, SignalSettings, Size, StepShape, Time, cards, differences,
+    disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters,
 };
 use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
 use crate::train::{Candidate, TrainError, check};
@@ -46,6 +46,7 @@ pub(super) fn run(
         Err(TrainError::DoesNotFit(error)) => {
             let forecast = Forecast {
                 shape: Some(of_config(config, gpus)),
+                cards: error.cards.clone(),
                 ..of_memory((*error.memory).clone())
             };
             if json {
@@ -104,6 +105,7 @@ pub(super) fn run(
             parameters: ModelShape::from_config(model).parameters,
             trainable: trainable_parameters(model, config),
         }),
+        cards: cards(model, config, &candidate.data()),
         data: Some(data),
         completion_lengths: Some(completion_lengths),
         preflight: Some(Preflight::for_run(config, &facts)),
@@ -254,6 +256,10 @@ pub(super) fn for_partition(
             recorded_seconds_per_step,
         }),
         disk: Some(checked.disk(&config, run_folders)),
+        cards: match request.gpus_per_node {
+            0 => Vec::new(),
+            _ => cards(&checked.model, &config, &checked.data),
+        },
         shape: Some(of_config(&config, request.nodes * request.gpus_per_node)),
         ..of_memory(Memory {
             machine_bytes: None,

@@ -95,6 +95,9 @@ pub(super) struct Arguments {
     /// Compute on several GPUs, one rank each: count, `all` or indices (0,2,3); sets `ranks`
     #[arg(long, value_name = "GPUS", conflicts_with_all = ["gpu", "cpu"])]
     gpus: Option<Gpus>,
+    /// Hold the run to this much of each GPU's memory, such as 22GiB; sets `gpu_memory_gib`
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["resume", "cpu"], value_parser = super::device::gib)]
+    gpu_memory: Option<u64>,
     #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
@@ -129,6 +132,10 @@ impl Arguments {
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &here);
+    let limit = arguments.gpu_memory;
+    arguments
+        .set
+        .extend(limit.map(|gib| format!("gpu_memory_gib={gib}")));
     if arguments.cluster.is_given() {
         return slurm::run(arguments, &run_folders);
     }

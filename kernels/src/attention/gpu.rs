@@ -92,18 +92,21 @@ macro_rules! plain {
 }
 
 macro_rules! tensor_cores {
-    ($size:literal, $heads:expr, $last_threads:literal) => {{
+    ($size:literal, $heads:expr, $last_threads:literal) => {
+        tensor_cores!($size, $heads, $last_threads, "", 2)
+    };
+    ($size:literal, $heads:expr, $last_threads:literal, $suffix:literal, $buffers:literal) => {{
         let heads = $heads;
         Kernels {
             module: &TENSOR_CORES,
-            forward: concat!("attention_tensor_", $size),
-            backward_queries: concat!("attention_backward_queries_tensor_", $size),
-            backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
+            forward: concat!("attention_tensor_", $size, $suffix),
+            backward_queries: concat!("attention_backward_queries_tensor_", $size, $suffix),
+            backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size, $suffix),
             tile: 64,
             threads: [128 * heads[0], 128 * heads[1], $last_threads],
             heads,
-            shared_bytes: [heads[0] + 4, 2 * heads[1] + 4, 6]
-                .map(|tiles| 2 * tiles * 64 * $size + 4 * 6 * 64),
+            shared_bytes: [heads[0], 2 * heads[1], 2]
+                .map(|tiles| 2 * (tiles + 2 * $buffers) * 64 * $size + 4 * 6 * 64),
         }
     }};
 }
@@ -116,24 +119,43 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
     for tensor in tensors {
         fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
     }
-    // Tiles of two heads, or of heads above 128, only fit in a data-centre GPU's shared memory.
-    let is_large = capability(device(tensors[0])?)? >= 9;
-    let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) {
-        2
-    } else {
-        1
-    };
-    Ok(match heads.dimension {
-        1..=64 if fed => tensor_cores!(64, [shared, shared], 128),
-        65..=128 if fed => tensor_cores!(128, [shared, shared], 128),
-        129..=256 if fed && is_large => tensor_cores!(256, [shared, 1], 256),
+    let most = capability(device(tensors[0])?)?.shared_bytes;
+    let fits = |kernels: &Kernels| kernels.shared_bytes.iter().all(|bytes| *bytes <= most);
+    let are_even = (heads.query / heads.key_value).is_multiple_of(2);
+    let either = |two: Kernels, one: Kernels| if are_even && fits(&two) { two } else { one };
+    let kernels = match heads.dimension {
+        1..=64 if fed => either(
+            tensor_cores!(64, [2, 2], 128),
+            tensor_cores!(64, [1, 1], 128),
+        ),
+        65..=128 if fed => either(
+            tensor_cores!(128, [2, 2], 128),
+            tensor_cores!(128, [1, 1], 128),
+        ),
+        129..=256 if fed && fits(&tensor_cores!(256, [1, 1], 256)) => either(
+            tensor_cores!(256, [2, 1], 256),
+            tensor_cores!(256, [1, 1], 256),
+        ),
+        129..=256 if fed && fits(&tensor_cores!(256, [1, 1], 256, "_single", 1)) => {
+            tensor_cores!(256, [1, 1], 256, "_single", 1)
+        }
         1..=32 => plain!(32),
         33..=64 => plain!(64),
         65..=128 => plain!(128),
-        129..=256 => plain!(256),
+        129..=256 if fits(&plain!(256)) => plain!(256),
+        // Smaller tiles.
+        129..=256 => plain!(272, 16),
         257..=512 => plain!(512, 16),
         other => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 512"),
-    })
+    };
+    if !fits(&kernels) {
+        bail!(
+            "heads of {} numbers take more shared memory than the {} KiB of this GPU: take a model with heads of at most 256, or a GPU with 163 KiB (A100) or more",
+            heads.dimension,
+            most >> 10
+        )
+    }
+    Ok(kernels)
 }
 
 /// Arguments common to all kernels.

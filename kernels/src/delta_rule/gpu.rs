@@ -6,6 +6,7 @@ use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
+use crate::capability::Capability;
 use crate::cuda::{Argument, Grid, Module, arguments, at, capability, device, empty, int, module};
 
 static STEP: Module = module!("delta_rule");
@@ -27,8 +28,17 @@ const PANEL: usize = CHUNK * SLICE;
 const RECORD: usize = 3 * PANEL + 2 * STATE;
 
 /// Number of bf16 summands that represent an input, and a computed number.
-fn parts(dtype: DType) -> [usize; 2] {
-    if dtype == DType::BF16 { [1, 2] } else { [3, 3] }
+fn parts(dtype: DType, capability: Capability) -> [usize; 2] {
+    match dtype {
+        DType::BF16 => [1, 2],
+        _ if capability.has_clusters() => [3, 3],
+        _ => [2, 2],
+    }
+}
+
+/// Shared memory of the kernels that go through chunks, which take the most.
+fn through_bytes([input, own]: [usize; 2]) -> usize {
+    2 * (2 * input * TILE + own * (2 * SQUARE + STATE + 2 * PANEL))
 }
 
 /// The rule's inputs on its GPU.
@@ -50,6 +60,7 @@ struct Prepared<'a> {
     chunk_count: usize,
     device: &'a CudaDevice,
     dtype: DType,
+    parts: [usize; 2],
 }
 
 fn sizes(heads: DeltaHeads) -> [Argument; 4] {
@@ -103,13 +114,16 @@ impl<'a> Prepared<'a> {
     fn new(convolved: &'a Tensor, rule: DeltaRule<'_>, segments: &'a Segments) -> Result<Self> {
         let (heads, rows, dtype) = (rule.heads, convolved.dims2()?.0, convolved.dtype());
         let device = device(convolved)?;
-        if dtype == DType::F32 && capability(device)? < 9 {
+        let capability = capability(device)?;
+        let parts @ [input, own] = parts(dtype, capability);
+        if through_bytes(parts) > capability.shared_bytes {
             bail!(
-                "the gated delta rule in f32 needs a GPU of compute capability 9.0 or later: compute in bf16 here"
+                "the gated delta rule in f32 takes more shared memory than the {} KiB of this GPU: compute in bf16 here",
+                capability.shared_bytes >> 10
             )
         }
         let [chunks, first_chunks] = segments.chunks()?;
-        let (chunk_count, [input, own]) = (chunks.dims2()?.0, parts(dtype));
+        let chunk_count = chunks.dims2()?.0;
         let factors = empty((chunk_count, heads.value, CHUNK, 8), DType::F32, device)?;
         let tiles = empty(
             (chunk_count, heads.key, 2 * input * TILE),
@@ -151,6 +165,7 @@ impl<'a> Prepared<'a> {
             chunk_count,
             device,
             dtype,
+            parts,
         })
     }
 
@@ -179,8 +194,7 @@ impl<'a> Prepared<'a> {
         order: [usize; 2],
         last: &[Argument],
     ) -> Result<()> {
-        let [input, own] = parts(self.dtype);
-        let shared_bytes = 2 * (2 * input * TILE + own * (2 * SQUARE + STATE + 2 * PANEL));
+        let shared_bytes = through_bytes(self.parts);
         let blocks = (slices(self.heads), self.heads.value, self.segment_count);
         let grid = Grid {
             blocks,
@@ -204,7 +218,7 @@ impl<'a> Prepared<'a> {
         threads: usize,
         arguments: &[Argument],
     ) -> Result<()> {
-        let shared_bytes = match parts(self.dtype)[0] {
+        let shared_bytes = match self.parts[0] {
             _ if name != "delta_rule_gradients" => 0,
             1 => 2 * (2 * TILE + 2 * RECORD), // two alternating records
             input => 2 * input * (2 * TILE + RECORD),
@@ -285,7 +299,7 @@ pub(super) fn backward(
             device,
         )
     };
-    let records = of_slices(parts(dtype)[0] * RECORD, DType::BF16)?;
+    let records = of_slices(prepared.parts[0] * RECORD, DType::BF16)?;
     let (ends, along) = (of_slices(STATE, DType::F32)?, of_slices(1, DType::F32)?);
     let outputs = prepared.numbers(width)?;
     let updates = prepared.numbers(width)?;

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
 use crate::cuda::{
-    Argument, Grid, Module, address, arguments, at, device, empty, float, int, module,
+    Argument, Grid, Module, address, arguments, at, capability, device, empty, float, int, module,
 };
 
 static MODULE: Module = module!("experts");
@@ -200,7 +200,19 @@ impl SortedPairs {
                 x.dtype()
             )
         }
-        let is_many = pairs >= MANY_PAIRS * experts;
+        let capability = capability(device)?;
+        // Stages of 64 inputs, rows padded by 8 elements.
+        let shared_bytes = |rows: usize, columns: usize, stages: usize| {
+            let own = if is_transposed {
+                64 * (columns + 8)
+            } else {
+                columns * 72
+            };
+            stages * 2 * (rows * 72 + own)
+        };
+        let stages = if capability.has_clusters() { 3 } else { 2 };
+        let many_bytes = shared_bytes(128, 128, stages);
+        let is_many = pairs >= MANY_PAIRS * experts && many_bytes <= capability.shared_bytes;
         let (rows, columns, threads) = if is_many {
             (128, 128, 256)
         } else {
@@ -212,13 +224,11 @@ impl SortedPairs {
             (false, true) => "experts_product_few_transposed",
             (true, true) => "experts_product_many_transposed",
         };
-        // Three stages of 64 inputs, rows padded by 8 elements.
-        let own = if is_transposed {
-            64 * (columns + 8)
+        let shared_bytes = if is_many {
+            many_bytes
         } else {
-            columns * 72
+            shared_bytes(rows, columns, 3)
         };
-        let shared_bytes = 3 * 2 * (rows * 72 + own);
         // Each expert's last tile may be partial.
         let tiles = pairs / rows + experts.min(pairs);
         let grid = Grid {

@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BasePrecision::NAMES),
         "bf16",
         "",
-        "Frozen matrices beside adapters: `bf16` (f32 on a CPU) or rounded to `fp8` (e4m3): on an H100 or H200 half their memory, faster decoding of up to 64 rows, slower of 256.",
+        "Frozen matrices beside adapters: `bf16` (f32 on a CPU) or rounded to `fp8` (e4m3): on a GPU half their memory; on an H100 or H200 faster decoding of up to 64 rows, slower of 256.",
     )
     .presets("bf16", "bf16"),
     key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(
@@ -428,6 +428,13 @@ pub static KEYS: &[Key] = &[
         "8",
         "tokens",
         "Tokens drafted per completion and decode step; changes speed, not what is sampled; 0: none.",
+    ),
+    key(
+        "gpu_memory_gib",
+        whole(0, 1024),
+        "0",
+        "GiB",
+        "Memory of a GPU that the run takes, with the driver's share; 0: all that is free.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
     key(

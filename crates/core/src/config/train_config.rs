@@ -77,6 +77,7 @@ pub struct TrainConfig {
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: Recompute,
     pub draft_tokens: usize,
+    pub gpu_memory_gib: usize,
     pub threads: usize,
     pub ranks: usize,
     pub max_invalid_expected: f64,

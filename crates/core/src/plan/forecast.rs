@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::preflight::{self, Preflight, Severity};
 use super::{
-    CompletionLengths, DataShape, Difference, Disk, Memory, SignalReport, StepShape, Time, Verdict,
+    Card, CompletionLengths, DataShape, Difference, Disk, Memory, SignalReport, StepShape, Time,
+    Verdict,
 };
 use crate::facts::Tier;
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
@@ -30,6 +31,9 @@ pub struct Forecast {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_lengths: Option<CompletionLengths>,
     pub memory: Memory,
+    /// What fits GPUs of common sizes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<Card>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
     #[serde(flatten)]
@@ -114,6 +118,7 @@ impl Forecast {
             page.extend(self.time_parts(time));
         }
         page.extend(self.memory_parts());
+        page.extend(self.on_cards());
         if let Some(disk) = &self.disk {
             page.extend([
                 Block::heading("disk"),
@@ -316,6 +321,32 @@ impl Forecast {
         .into_iter()
         .chain(to_fit.map(|shape| Block::detail(format!("to fit: {shape}"))))
         .collect()
+    }
+
+    /// Cards on which the same fits are one line.
+    fn on_cards(&self) -> Vec<Block> {
+        let alike = self.cards.chunk_by(|one, next| {
+            one.shape.is_some()
+                && (&one.set, one.shape, one.completions_together)
+                    == (&next.set, next.shape, next.completions_together)
+        });
+        let facts: Vec<Fact> = alike
+            .map(|cards| {
+                let size = match cards {
+                    [one] => format!("{} GB", one.gb),
+                    [one, .., last] => format!("{} to {} GB", one.gb, last.gb),
+                    [] => String::new(),
+                };
+                Fact::new(
+                    size,
+                    cards.first().map_or_else(String::new, Card::described),
+                )
+            })
+            .collect();
+        match facts.is_empty() {
+            true => Vec::new(),
+            false => vec![Block::heading("on a GPU of"), Block::Facts(facts)],
+        }
     }
 
     fn changes(&self) -> Vec<Block> {

@@ -1,12 +1,14 @@
 //! GPU memory by part, and the shape of a step that fits.
 
+mod cards;
 mod refusal;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use cards::{Card, cards};
 use refusal::refusal;
 
-use super::memory::{Memory, MemoryPart, Phase, head_rows, peak};
+use super::memory::{Memory, MemoryPart, Phase, head_rows, peak, peak_of_training};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{BasePrecision, Recompute, TrainConfig};
 use crate::hub::{ModelConfig, Scope, TensorSpec};
@@ -19,6 +21,9 @@ pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 const USABLE: f64 = 0.9;
 /// The KV cache of completions may take as much as the weights, within these bounds.
 const CACHE_BYTES: std::ops::RangeInclusive<usize> = 8 << 30..=24 << 30;
+/// But no more than a third of a GPU, and a sixth of one below 64 GB.
+const CACHE_PARTS: [u64; 2] = [3, 6];
+const SMALL_GPU_BYTES: u64 = 64_000_000_000;
 /// A rollout's caches may take more: this share of what weights and their training leave of the GPU.
 const CACHE_SHARE: f64 = 0.75;
 /// Completions that are decoded together at most: a larger batch is not faster.
@@ -45,43 +50,52 @@ pub fn gpu_rollout_places(
     model: &ModelConfig,
     number_bytes: usize,
     trained: usize,
+    usable_bytes: u64,
     gpu_bytes: u64,
 ) -> usize {
     let shape = ModelShape::from_config(model);
     // Gradients, f32 weights and two moments.
-    let left = gpu_bytes.saturating_sub((shape.parameters * number_bytes + 16 * trained) as u64);
-    let prompts = cache_bytes(&shape, number_bytes) / 2;
+    let left = usable_bytes.saturating_sub((shape.parameters * number_bytes + 16 * trained) as u64);
+    let least = cache_bytes(&shape, number_bytes, gpu_bytes);
+    let prompts = least / 2;
     let caches = ((left as f64 * CACHE_SHARE) as usize).saturating_sub(prompts);
-    (caches / (shape.key_values_per_token * number_bytes).max(1))
-        .max(gpu_completion_places(model, number_bytes))
+    caches.max(least) / (shape.key_values_per_token * number_bytes).max(1)
 }
 
-/// The number of completion tokens whose keys and values a server keeps on a GPU, and a rollout at least.
-pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize {
+/// The number of completion tokens whose keys and values a server keeps on a GPU.
+pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
     let shape = ModelShape::from_config(model);
-    cache_bytes(&shape, number_bytes) / (shape.key_values_per_token * number_bytes).max(1)
+    cache_bytes(&shape, number_bytes, gpu_bytes)
+        / (shape.key_values_per_token * number_bytes).max(1)
 }
 
 /// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
-pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize) -> usize {
+pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
     let shape = ModelShape::from_config(model);
-    (cache_bytes(&shape, number_bytes) / (shape.state * STATE_BYTES).max(1))
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / (shape.state * STATE_BYTES).max(1))
         .clamp(1, GPU_DECODE_ROWS)
 }
 
-fn cache_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
-    (shape.parameters * number_bytes).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
+/// `gpu_bytes`: 0 if unknown.
+fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize {
+    let most = match gpu_bytes {
+        0 => usize::MAX,
+        _ => (gpu_bytes / CACHE_PARTS[usize::from(gpu_bytes < SMALL_GPU_BYTES)]) as usize,
+    };
+    (shape.parameters * number_bytes)
+        .clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
+        .min(most)
 }
 
 /// The number of prompt tokens whose keys and values a GPU keeps while it decodes.
-pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize) -> usize {
+pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
     let shape = ModelShape::from_config(model);
     let row_bytes = shape.key_values_per_token * number_bytes;
-    (cache_bytes(&shape, number_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
 }
 
 /// Micro-batch size and recomputation of a step's gradient; affects only the last bits of a sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepShape {
     pub tokens_per_micro_batch: usize,
     /// Whether only layer inputs are kept and the rest is recomputed.
@@ -163,6 +177,7 @@ pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
     pub memory: Box<Memory>,
+    pub cards: Vec<Card>,
 }
 
 /// Keeps activations if they fit, else recomputes them, else reduces micro-batches.
@@ -175,12 +190,30 @@ pub fn fit(
     data: &DataShape,
     gpu: GpuMemory,
 ) -> Result<GpuPlan, DoesNotFit> {
+    search(model, config, data, gpu).map_err(|memory| DoesNotFit {
+        message: refusal(config, &memory, gpu, |other| {
+            has_shape(model, other, data, gpu)
+        }),
+        memory: Box::new(memory),
+        cards: cards(model, config, data),
+    })
+}
+
+/// The memory of the smallest shape if it does not fit.
+fn search(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    gpu: GpuMemory,
+) -> Result<GpuPlan, Memory> {
     let longest = longest_sequence(config, data);
     let largest = step_tokens(config, data);
     let mut shape = StepShape::for_config(config);
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
-        if memory.peak_bytes as f64 <= USABLE * gpu.usable_bytes as f64 {
+        // Smaller micro-batches leave a rollout as it is.
+        let training = peak_of_training(&memory.parts) as f64;
+        if training <= USABLE * gpu.usable_bytes as f64 && memory.peak_bytes <= gpu.usable_bytes {
             return Ok(GpuPlan { shape, memory, gpu });
         }
         let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
@@ -199,15 +232,7 @@ pub fn fit(
             None if memory.peak_bytes <= gpu.usable_bytes => {
                 return Ok(GpuPlan { shape, memory, gpu });
             }
-            None => {
-                let message = refusal(config, &memory, gpu, |other| {
-                    has_shape(model, other, data, gpu)
-                });
-                return Err(DoesNotFit {
-                    message,
-                    memory: Box::new(memory),
-                });
-            }
+            None => return Err(memory),
         }
     }
 }
@@ -418,11 +443,12 @@ fn rollout(
     );
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
-    let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
+    let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes, gpu.total_bytes)
+        .max(completion);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
-        let most_rows = gpu_decode_rows(model, number);
+        let most_rows = gpu_decode_rows(model, number, gpu.total_bytes);
         let rows = (prompts * samples + beside).min(most_rows);
         let together = match data.turns {
             1 => (prompts + beside).min(if beside > 0 {
@@ -433,7 +459,8 @@ fn rollout(
             // In later turns each completion has a prompt of its own.
             _ => rows,
         };
-        let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
+        let prompt_rows =
+            (together * longest).min(gpu_prompt_rows(model, number, gpu.total_bytes).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {

@@ -111,16 +111,22 @@ pub fn cpu_memory(
 
 /// Alternating phases share memory.
 pub(super) fn peak(parts: &[MemoryPart]) -> u64 {
-    let sum = |phase| {
-        parts
-            .iter()
-            .filter(|part| part.phase == phase)
-            .map(|part| part.bytes)
-            .sum::<u64>()
-    };
+    let sum = |phase| sum(parts, phase);
     let rollout = sum(Phase::Rollout) + sum(Phase::Prefill).max(sum(Phase::Decode));
-    let training = sum(Phase::Training) + sum(Phase::Head).max(sum(Phase::Backward));
-    sum(Phase::Always) + rollout.max(training)
+    peak_of_training(parts).max(sum(Phase::Always) + rollout)
+}
+
+pub(super) fn peak_of_training(parts: &[MemoryPart]) -> u64 {
+    let sum = |phase| sum(parts, phase);
+    sum(Phase::Always) + sum(Phase::Training) + sum(Phase::Head).max(sum(Phase::Backward))
+}
+
+fn sum(parts: &[MemoryPart], phase: Phase) -> u64 {
+    parts
+        .iter()
+        .filter(|part| part.phase == phase)
+        .map(|part| part.bytes)
+        .sum()
 }
 
 fn parts(

@@ -21,7 +21,7 @@ use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, Kind, ModelConfig, ModelTensor, Role, Scope, TensorSpec};
 use crate::kernels::delta_rule::DeltaHeads;
-use crate::kernels::fp8::{self, Fp8Matrix};
+use crate::kernels::fp8::Fp8Matrix;
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::swiglu::Activation;
@@ -126,9 +126,6 @@ impl ModelLoader<'_> {
             return Err(ModelError::Weights(
                 "fp8 is for frozen weights: set lora_rank above 0".to_owned(),
             ));
-        }
-        if let Some(problem) = fp8::problem(self.device) {
-            return Err(ModelError::Weights(problem));
         }
         if !self.device.is_cuda() {
             return Ok(None);

@@ -10,6 +10,7 @@ use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::{DecodeRows, NO_STATE};
+use crate::kernels::device::memory;
 use crate::kernels::pinned_memory::{
     HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host,
 };
@@ -31,12 +32,13 @@ const PARKED_SHARE: usize = 4;
 
 pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     let number = model.dtype().size_in_bytes();
+    let gpu_bytes = memory(model.device()).map_or(0, |(_, all)| all);
     DecodeLimits {
-        rows: gpu_decode_rows(model.config(), number),
-        kv_slots: gpu_completion_places(model.config(), number),
+        rows: gpu_decode_rows(model.config(), number, gpu_bytes),
+        kv_slots: gpu_completion_places(model.config(), number, gpu_bytes),
         parked_bytes: memory_limit_bytes().map_or(0, |bytes| bytes as usize / PARKED_SHARE),
         initial_slots: 64,
-        prompt_rows: gpu_prompt_rows(model.config(), number),
+        prompt_rows: gpu_prompt_rows(model.config(), number, gpu_bytes),
         prefill_rows: GPU_PREFILL_ROWS,
         drafted_rows: GPU_DRAFTED_ROWS,
         balanced_rows: BALANCED_ROWS,

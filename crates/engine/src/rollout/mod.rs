@@ -384,7 +384,7 @@ pub(crate) fn generate_from(
 pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
     let (_, all) = memory(model.device())?;
     let (trained, bytes) = (model.parameters().count(), model.dtype().size_in_bytes());
-    Some(gpu_rollout_places(model.config(), bytes, trained, all))
+    Some(gpu_rollout_places(model.config(), bytes, trained, all, all))
 }
 
 /// Limits of joint decoding from a [`RequestSource`].

@@ -11,7 +11,7 @@ use super::setup::Setup;
 use super::trainer::{decoder, policy_settings, sampling};
 use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;
-use crate::kernels::device::Engine;
+use crate::kernels::device::{Engine, memory};
 use crate::model::{Adapters, PackedBatch, Trainable};
 use crate::plan::{
     CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory,
@@ -325,9 +325,11 @@ impl Candidate {
         let Some(slots) = gpu_places(&self.policy.model) else {
             return CPU_DECODE_ROWS;
         };
+        let model = &self.policy.model;
         let most = gpu_decode_rows(
-            self.policy.model.config(),
-            self.policy.model.dtype().size_in_bytes(),
+            model.config(),
+            model.dtype().size_in_bytes(),
+            memory(model.device()).map_or(0, |(_, all)| all),
         );
         (slots / self.config.max_completion_tokens).clamp(1, most)
     }

@@ -12,8 +12,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory,
-    disk, fit, free_disk_bytes, memory_limit_bytes,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape,
+    cpu_memory, disk, fit, free_disk_bytes, memory_limit_bytes,
 };
 use crate::rollout::ThreadPool;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, events, list_checkpoints};
@@ -97,6 +97,9 @@ impl Setup {
         let mut tasks = read_by_teacher(tasks, read_by);
         tasks.iter_mut().try_for_each(RunTask::load_judges)?;
         let prompts = PromptSets::prepare(&tasks, &start.tokenizer, read_by, &config)?;
+        if config.gpu_memory_gib > 0 {
+            engine.limit_memory((config.gpu_memory_gib << 30) as u64, CONTEXT_BYTES)?;
+        }
         let fit = fit_device(
             &start.model.config,
             &config,

@@ -68,7 +68,7 @@ pub(super) fn refusal(
         ..config.clone()
     };
     if config.lora_rank > 0 && config.base_precision == BasePrecision::Bf16 && fits(&in_fp8) {
-        changes.push("set base_precision = fp8 (on an H100 or H200)");
+        changes.push("set base_precision = fp8");
     }
     if config.lora_rank == 0 {
         changes.push("train adapters instead of all weights (lora_rank = 16)");
@@ -87,6 +87,9 @@ pub(super) fn refusal(
     }
     if config.recompute_activations == Recompute::Never {
         changes.push("set recompute_activations = auto");
+    }
+    if config.gpu_memory_gib > 0 {
+        changes.push("raise gpu_memory_gib");
     }
     if gpu.total_bytes - gpu.usable_bytes > 2 << 30 {
         changes.push("free the memory that other processes use there");

@@ -168,13 +168,17 @@ fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
 #[test]
 fn a_rollout_is_bounded_by_its_caches() {
     // 144 KiB a token: 16.4 GB are 512 rows of 217 tokens.
-    assert_eq!(gpu_completion_places(&qwen3_8b(), 2) / 217, 511);
+    assert_eq!(
+        gpu_completion_places(&qwen3_8b(), 2, 80_000_000_000) / 217,
+        511
+    );
     // Of 80 GB adapters leave 16 completions of 16,384 tokens; all weights leave no more than a server has.
-    let places = |trained, gpu_bytes| gpu_rollout_places(&qwen3_8b(), 2, trained, gpu_bytes);
+    let places =
+        |trained, gpu_bytes| gpu_rollout_places(&qwen3_8b(), 2, trained, gpu_bytes, gpu_bytes);
     assert_eq!(places(43_646_976, 80_000_000_000) / 16_384, 16);
     assert_eq!(
         places(8_190_735_360, 80_000_000_000),
-        gpu_completion_places(&qwen3_8b(), 2)
+        gpu_completion_places(&qwen3_8b(), 2, 80_000_000_000)
     );
     let long = DataShape {
         longest_prompt_tokens: 8000,
@@ -339,10 +343,7 @@ fn an_h100_takes_long_answers_and_large_models() {
     let message = found("qwen3-32b", &["max_completion_tokens=6144"])
         .unwrap_err()
         .message;
-    assert!(
-        message.contains("set base_precision = fp8 (on an H100 or H200)"),
-        "{message}"
-    );
+    assert!(message.contains("set base_precision = fp8"), "{message}");
     // 42 GB of weights, and 69 GB.
     assert!(found("gpt-oss-20b", &["max_completion_tokens=1024"]).is_ok());
     let message = found(
@@ -355,6 +356,33 @@ fn an_h100_takes_long_answers_and_large_models() {
         message.contains("weights 69.3") && !message.contains("fp8"),
         "{message}"
     );
+}
+
+#[test]
+fn cards_of_common_sizes_take_a_run_or_what_would_fit() {
+    let set = ["lora_rank=16", "max_completion_tokens=256"];
+    let found = cards(&qwen3_8b(), &config(&set), &DATA);
+    let described: Vec<(u64, String)> = found
+        .iter()
+        .map(|card| (card.gb, card.described()))
+        .collect();
+    let expected = [
+        (12, "does not fit: 18"),
+        (16, "does not fit: 19"),
+        (24, "with base_precision = fp8: 20"),
+        (
+            48,
+            "GB; micro-batches of 8192 tokens with activations recomputed; 64 completions at a time",
+        ),
+        (
+            80,
+            "GB; micro-batches of 8192 tokens with activations kept; 64 completions at a time",
+        ),
+    ];
+    assert_eq!(described.len(), expected.len());
+    for ((gb, text), (expected_gb, part)) in described.iter().zip(expected) {
+        assert!(*gb == expected_gb && text.contains(part), "{gb} GB: {text}");
+    }
 }
 
 /// Beside experts a mixture has adapters on its mixers and on the expert that every token uses.
