@@ -102,7 +102,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\nweight = 1\n",
-        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, grounded, length, or give the block a `kind`",
+        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, grounded, brier, length, or give the block a `kind`",
     );
     let part = |lines: &str| format!("[[reward]]\nkind = \"regex\"\n{lines}");
     check(

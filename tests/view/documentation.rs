@@ -46,7 +46,7 @@ fn keys() -> String {
 }
 
 /// The value of `name`, added at the end if there is none.
-fn entry<'a, K: PartialEq, V: Default>(list: &'a mut Vec<(K, V)>, name: K) -> &'a mut V {
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, name: K) -> &mut V {
     let at = list.iter().position(|(known, _)| *known == name);
     let at = at.unwrap_or_else(|| {
         list.push((name, V::default()));

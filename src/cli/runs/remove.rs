@@ -121,7 +121,7 @@ fn found(
                 "{name}: remove one checkpoint of a run at a time, or the run as a whole"
             )));
         }
-        wholes.extend(at.is_none().then(|| path));
+        wholes.extend(at.is_none().then_some(path));
         if !is_known {
             found.push((directory, at));
         }

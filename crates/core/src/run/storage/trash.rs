@@ -236,7 +236,7 @@ mod tests {
         trash.restore(&checkpoint).unwrap();
         assert!(runs.join("a/checkpoints/step-000002").is_dir());
         assert_eq!(std::fs::read(runs.join("a/file")).unwrap(), b"two");
-        assert_eq!(trash.items().unwrap(), [first.clone()]);
+        assert_eq!(trash.items().unwrap(), std::slice::from_ref(&first));
         let evil = TrashItem {
             path: "../b".into(),
             ..first
