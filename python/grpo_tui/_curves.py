@@ -6,10 +6,7 @@ import html
 import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Callable
-
-if TYPE_CHECKING:
-    from ._run import Run
+from typing import Any, Callable
 
 WIDTH, HEIGHT, MARGIN = 300, 120, 14
 COLOURS = ("#3b7dd8", "#d8743b", "#4a9a52")
@@ -87,7 +84,7 @@ def cell() -> int | None:
     return getattr(shell(), "execution_count", None)
 
 
-def notebook_display(run: Run) -> Callable[..., None] | None:
+def notebook_display(run: object) -> Callable[..., None] | None:
     """In a notebook, a function that draws the run, at most twice a second; else `None`."""
     if not hasattr(shell(), "kernel"):
         return None
