@@ -44,6 +44,9 @@ pub(super) fn confidence(set: &str, evals: &[(&str, &EvalSummary)]) -> Vec<Block
     page
 }
 
+/// Answers that, all exact, show [`PRECISION`] at 95% confidence: three by the share that may fail.
+const SHOWS_PRECISION: usize = 300;
+
 /// The sentence that a pipeline needs.
 pub fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
     let Some(held_out) = &summary.held_out else {
@@ -51,8 +54,16 @@ pub fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
             "nothing is held out: only the {set} set was evaluated, so no threshold is chosen and no temperature fitted"
         );
     };
-    let chosen = format!("chosen on the {} set, n = {}", held_out.set, held_out.n);
     let precision = percent_short(PRECISION);
+    let few = if held_out.n < SHOWS_PRECISION {
+        format!(", too few to show {precision}: that takes {SHOWS_PRECISION} without a fault")
+    } else {
+        String::new()
+    };
+    let chosen = format!(
+        "chosen on the {} set, n = {}{few}",
+        held_out.set, held_out.n
+    );
     let Some(kept) = &held_out.acceptance else {
         return format!(
             "no confidence accepts answers at {precision} precision on the {} set, n = {}",
@@ -68,7 +79,7 @@ pub fn acceptance_text(set: &str, summary: &ConfidenceSummary) -> String {
     } = kept
     else {
         return format!(
-            "no answer of the {set} set, n = {}, has a confidence of {} ({chosen} for {precision} precision)",
+            "no answer of the {set} set, n = {}, has a confidence of {} ({chosen})",
             kept.n,
             threshold_text(kept.threshold)
         );
@@ -242,7 +253,7 @@ mod tests {
         };
         check(
             held_out(Some(kept)),
-            "accepting answers at or above 0.93 keeps 83% of documents at 99% precision [97, 100], n = 500 (threshold chosen on the eval set, n = 50)",
+            "accepting answers at or above 0.93 keeps 83% of documents at 99% precision [97, 100], n = 500 (threshold chosen on the eval set, n = 50, too few to show 99%: that takes 300 without a fault)",
         );
         check(
             held_out(None),
@@ -253,7 +264,7 @@ mod tests {
                 precision: None,
                 ..kept
             })),
-            "no answer of the test set, n = 500, has a confidence of 0.93 (chosen on the eval set, n = 50 for 99% precision)",
+            "no answer of the test set, n = 500, has a confidence of 0.93 (chosen on the eval set, n = 50, too few to show 99%: that takes 300 without a fault)",
         );
         check(
             None,
