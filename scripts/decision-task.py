@@ -2,7 +2,7 @@
 """Writes decisions that nobody can always get right, once with pay for an honest probability and once without.
 
     scripts/decision-task.py FOLDER
-    scripts/decision-task.py EVAL_FOLDER...     how sure the answers were, and how often right
+    scripts/decision-task.py EVAL_FOLDER...     how sure the valid answers of an eval of one model were, and how often right
 
 Whether a payment is fraud depends on its country by chance: 5, 30, 70 or 95 of 100. The best answers are right in
 82.5% and say 0.7 or 0.95. FOLDER/honest and FOLDER/plain differ only in the weight of the part `brier`; `sure` in
@@ -65,17 +65,11 @@ def write(folder):
 
 
 def judge(folder):
-    expected = {}
-    for file in pathlib.Path(folder).rglob("test.jsonl"):
-        expected |= {row["id"]: row["expected"]["label"] for row in map(json.loads, file.open())}
     answers = []
-    for file in pathlib.Path(folder).glob("*.jsonl"):
+    for file in pathlib.Path(folder, "evals").glob("step-*-test-*.jsonl"):
         for record in map(json.loads, file.open()):
-            try:
-                answer = json.loads(record["completion"])
-                answers.append((float(answer["sure"]), answer["label"] == expected[record["prompt_id"]]))
-            except (KeyError, TypeError, ValueError):
-                pass
+            if record["tier"] == "valid":
+                answers.append((json.loads(record["completion"])["sure"], record["score"]["fields"]["label"]))
     levels = sorted({sure for sure, _ in answers})
     error = score = 0.0
     for level in levels:
@@ -89,7 +83,7 @@ def judge(folder):
 
 if len(sys.argv) < 2:
     sys.exit(__doc__)
-if pathlib.Path(sys.argv[1], "result.json").exists():
+if pathlib.Path(sys.argv[1], "eval.json").exists():
     list(map(judge, sys.argv[1:]))
 else:
     write(sys.argv[1])

@@ -2,6 +2,7 @@
 // bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
 // For Hopper; fp8_decode_warps.cu is for others.
 #include "fp8.cuh"
+#include "fp8_adapters.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
 #include <cuda.h>
@@ -166,19 +167,8 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
   const Shares shares(8 * TILES);
   const int steps = n.inputs / 32, first = shares.split * steps / shares.splits, last = (shares.split + 1) * steps / shares.splits;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const bf16 *low_row = a + (size_t)min(16 * tile + g, n.rank - 1) * n.inputs + 8 * t, *high_row = a + (size_t)min(16 * tile + g + 8, n.rank - 1) * n.inputs + 8 * t;
-  wait_for_predecessor();
   float acc[TILES][4] = {};
-  for (int step = first + warp; step < last; step += WARPS) {
-    const uint4 low = read_once(low_row + step * 32), high = read_once(high_row + step * 32);
-    const uint32_t products[2][4] = {{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}};
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-      const uint4 b = *reinterpret_cast<const uint4 *>(x + (size_t)min(8 * i + g, n.rows - 1) * n.inputs + step * 32 + 8 * t);
-      multiply(acc[i], products[0], b.x, b.y);
-      multiply(acc[i], products[1], b.z, b.w);
-    }
-  }
+  products_of_adapters<TILES, WARPS, read_once>(acc, x, a, tile, n, first, last);
   float *sums = reinterpret_cast<float *>(memory); // [warp][token][16], stride 20
 #pragma unroll
   for (int i = 0; i < TILES; i++)

@@ -1,6 +1,7 @@
 // As fp8_decode.cu, for GPUs without products of warpgroups: weights become bf16 in registers and are multiplied by mma.sync with activations that cp.async
 // brings to shared memory. Blocks that split the inner index write parts, which a second kernel adds in a fixed order.
 #include "fp8.cuh"
+#include "fp8_adapters.cuh"
 #include "tensor_cores.cuh"
 #include "vectors.cuh"
 
@@ -102,20 +103,8 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
   constexpr int WARPS = WARPS_OF<TILES>, TOKENS = 8 * TILES, AT_ONCE = 4; // warps whose sums are in shared memory
   const int steps = n.inputs / 32, first = blockIdx.x * steps / gridDim.x, last = (blockIdx.x + 1) * steps / gridDim.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const bf16 *low_row = a + (size_t)min(16 * tile + g, n.rank - 1) * n.inputs + 8 * t, *high_row = a + (size_t)min(16 * tile + g + 8, n.rank - 1) * n.inputs + 8 * t;
-  wait_for_predecessor();
   float acc[TILES][4] = {};
-  for (int step = first + warp; step < last; step += WARPS) {
-    // The order of inner indices is free as long as both operands agree.
-    const uint4 low = read_once(low_row + step * 32), high = read_once(high_row + step * 32);
-    const uint32_t products[2][4] = {{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}};
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-      const uint4 b = *reinterpret_cast<const uint4 *>(x + (size_t)min(8 * i + g, n.rows - 1) * n.inputs + step * 32 + 8 * t);
-      multiply(acc[i], products[0], b.x, b.y);
-      multiply(acc[i], products[1], b.z, b.w);
-    }
-  }
+  products_of_adapters<TILES, WARPS, read_once>(acc, x, a, tile, n, first, last);
   constexpr int OWN = (TOKENS * 16 + WARPS * 32 - 1) / (WARPS * 32); // per thread
   const int column = threadIdx.x % 16;
   float found[OWN] = {};
