@@ -91,18 +91,18 @@ impl Server {
         Record::read(self.workspace.root())
     }
 
-    /// A run as the client may see it: without the test set until that was read.
     fn report(&self, run: &str) -> Result<Report> {
-        self.report_of(self.workspace.run(run)?)
+        report_of(self.workspace.run(run)?, &self.record()?)
     }
+}
 
-    fn report_of(&self, run: RunDirectory) -> Result<Report> {
-        let report = Report::read(run).map_err(|error| error.to_string())?;
-        Ok(match self.record()?.final_eval {
-            Some(_) => report,
-            None => without_test_set(report),
-        })
-    }
+/// A run as the client may see it: without the test set until that was read.
+fn report_of(run: RunDirectory, record: &Record) -> Result<Report> {
+    let report = Report::read(run).map_err(|error| error.to_string())?;
+    Ok(match record.final_eval {
+        Some(_) => report,
+        None => without_test_set(report),
+    })
 }
 
 pub(super) fn doctor(server: &Server, call: &Call, _: &Arguments) -> Result {
@@ -131,7 +131,7 @@ pub(super) fn status(server: &Server, call: &Call, arguments: &Arguments) -> Res
         call.progress(&text, Some(wait));
         std::thread::sleep(STATUS_POLL);
     }
-    let report = server.report_of(directory)?;
+    let report = report_of(directory, &server.record()?)?;
     let row = RunRow::from_report(&report);
     let evals: Vec<Value> = report.history.evals.values().map(|eval| {
         let summary = &eval.summary;
@@ -156,7 +156,7 @@ fn overview(server: &Server) -> Result {
     let record = server.record()?;
     let runs = folders.list().into_iter().map(|(path, run)| {
         let run = run.map_err(|error| error.to_string());
-        match run.and_then(|run| server.report_of(run)) {
+        match run.and_then(|run| report_of(run, &record)) {
             Ok(report) => picked(
                 &RunRow::from_report(&report).document(),
                 &[
@@ -188,8 +188,8 @@ fn overview(server: &Server) -> Result {
 
 /// Some fields of a document.
 fn picked(document: &Value, fields: &[&str]) -> Value {
-    let fields = fields.iter();
     fields
+        .iter()
         .map(|field| (*field, document[*field].clone()))
         .collect()
 }
