@@ -242,6 +242,9 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             .extend(more.as_object().unwrap().clone());
         arguments
     };
+    let set = |assignment: &str| train(json!({"set": [assignment]}));
+    let task = |task: &str| json!({"task": task});
+    let uri = |uri: &str| json!({"uri": uri});
     for (tool, arguments, expected) in [
         ("task_new", new("../secret.csv"), "outside the workspace"),
         (
@@ -292,13 +295,9 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             json!({"task": "bills", "data": "data.csv", "set": "test"}),
             "one of train, eval",
         ),
-        (
-            "task_check",
-            json!({"task": "linked"}),
-            "outside the workspace",
-        ),
-        ("task_check", json!({"task": ".."}), "outside the workspace"),
-        ("task_check", json!({"task": "--json"}), "No such file"),
+        ("task_check", task("linked"), "outside the workspace"),
+        ("task_check", task(".."), "outside the workspace"),
+        ("task_check", task("--json"), "No such file"),
         ("task_check", json!({"task": 7}), "give a string"),
         (
             "task_write",
@@ -345,52 +344,28 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             train(json!({"model": "../x"})),
             "outside the workspace",
         ),
+        ("train", set("test_eval=true"), "this server sets it"),
+        ("train", set("max_steps=9"), "this server sets it"),
         (
             "train",
-            train(json!({"set": ["test_eval=true"]})),
-            "this server sets it",
-        ),
-        (
-            "train",
-            train(json!({"set": ["max_steps=9"]})),
-            "this server sets it",
-        ),
-        (
-            "train",
-            train(json!({"set": ["learning_rat=9"]})),
+            set("learning_rat=9"),
             "did you mean `learning_rate`",
         ),
-        (
-            "train",
-            train(json!({"set": ["teacher=endpoint:x"]})),
-            "only a person",
-        ),
-        (
-            "train",
-            train(json!({"set": ["--runs"]})),
-            "write KEY=VALUE",
-        ),
+        ("train", set("teacher=endpoint:x"), "only a person"),
+        ("train", set("--runs"), "write KEY=VALUE"),
         ("train", train(json!({"minutes": -1})), "above 0"),
         ("status", json!({"run": "../x"}), "by its id or name"),
-        ("status", json!({"run": "none"}), "none"),
+        ("status", json!({"run": "none"}), "no run `none`"),
         ("stop", json!({"run": "/tmp"}), "by its id or name"),
         ("compare", json!({"runs": []}), "one to three"),
+        ("read", uri("task://bills/eval-large.jsonl"), "the test set"),
         (
             "read",
-            json!({"uri": "task://bills/eval-large.jsonl"}),
+            uri("task://invoice/eval-large.jsonl"),
             "the test set",
         ),
-        (
-            "read",
-            json!({"uri": "task://invoice/eval-large.jsonl"}),
-            "the test set",
-        ),
-        (
-            "read",
-            json!({"uri": "task://bills/../../data.csv"}),
-            "outside",
-        ),
-        ("read", json!({"uri": "result://1"}), "not kept"),
+        ("read", uri("task://bills/../../data.csv"), "outside"),
+        ("read", uri("result://1"), "not kept"),
         (
             "read",
             json!({"uri": "docs://guide", "offset": 1_000_000}),

@@ -54,8 +54,7 @@ impl Words {
     }
 
     pub(super) fn run(&self, server: &Server, call: &Call, input: Option<&[u8]>) -> Result {
-        let words: Vec<&str> = self.0.iter().map(String::as_str).collect();
-        child::run(server, call, &words, input)
+        child::run(server, call, &self.0, input)
     }
 }
 
@@ -66,16 +65,12 @@ impl Server {
 
     /// Runs what takes device time but is not a run, within the budget.
     fn on_device(&self, call: &Call, words: &Words) -> Result {
-        if self.limits.minutes.is_none() {
-            return words.run(self, call, None);
-        }
-        let spent = self.record()?.spent(&self.workspace.run_folders());
-        if self
-            .limits
-            .minutes_left(&spent)
-            .is_some_and(|left| left <= 0.0)
-        {
-            return Err("no device time is left of the budget".to_owned());
+        if self.limits.minutes.is_some() {
+            let spent = self.record()?.spent(&self.workspace.run_folders());
+            let left = self.limits.minutes_left(&spent);
+            if left.is_some_and(|left| left <= 0.0) {
+                return Err("no device time is left of the budget".to_owned());
+            }
         }
         self.charged(|| words.run(self, call, None))
     }
@@ -96,18 +91,18 @@ impl Server {
         Record::read(self.workspace.root())
     }
 
-    /// A run as the client may see it: without the test set until that was read.
     fn report(&self, run: &str) -> Result<Report> {
-        self.report_of(self.workspace.run(run)?)
+        report_of(self.workspace.run(run)?, &self.record()?)
     }
+}
 
-    fn report_of(&self, run: RunDirectory) -> Result<Report> {
-        let report = Report::read(run).map_err(|error| error.to_string())?;
-        Ok(match self.record()?.final_eval {
-            Some(_) => report,
-            None => without_test_set(report),
-        })
-    }
+/// A run as the client may see it: without the test set until that was read.
+fn report_of(run: RunDirectory, record: &Record) -> Result<Report> {
+    let report = Report::read(run).map_err(|error| error.to_string())?;
+    Ok(match record.final_eval {
+        Some(_) => report,
+        None => without_test_set(report),
+    })
 }
 
 pub(super) fn doctor(server: &Server, call: &Call, _: &Arguments) -> Result {
@@ -136,13 +131,13 @@ pub(super) fn status(server: &Server, call: &Call, arguments: &Arguments) -> Res
         call.progress(&text, Some(wait));
         std::thread::sleep(STATUS_POLL);
     }
-    let report = server.report_of(directory)?;
+    let report = report_of(directory, &server.record()?)?;
     let row = RunRow::from_report(&report);
     let evals: Vec<Value> = report.history.evals.values().map(|eval| {
         let summary = &eval.summary;
         json!({"set": eval.set, "step": eval.step, "target": eval.target, "n": summary.n, "parse": summary.parse, "valid": summary.valid, "exact": summary.exact})
     }).collect();
-    let metrics: serde_json::Map<String, Value> = report
+    let metrics: Value = report
         .history
         .metrics
         .keys()
@@ -150,7 +145,7 @@ pub(super) fn status(server: &Server, call: &Call, arguments: &Arguments) -> Res
         .collect();
     let mut document = row.document();
     document["evals"] = evals.into();
-    document["metrics"] = metrics.into();
+    document["metrics"] = metrics;
     document["checkpoints"] = json!(report.checkpoints);
     document["warnings"] = json!(report.warnings);
     Ok(document)
@@ -159,11 +154,12 @@ pub(super) fn status(server: &Server, call: &Call, arguments: &Arguments) -> Res
 fn overview(server: &Server) -> Result {
     let folders = server.workspace.run_folders();
     let record = server.record()?;
-    let runs = folders.list().into_iter().map(|(path, run)| match run {
-        Ok(run) => match server.report_of(run) {
-            Ok(report) => {
-                let row = RunRow::from_report(&report).document();
-                let fields = [
+    let runs = folders.list().into_iter().map(|(path, run)| {
+        let run = run.map_err(|error| error.to_string());
+        match run.and_then(|run| report_of(run, &record)) {
+            Ok(report) => picked(
+                &RunRow::from_report(&report).document(),
+                &[
                     "id",
                     "name",
                     "task",
@@ -178,27 +174,24 @@ fn overview(server: &Server) -> Result {
                     "base_exact",
                     "best",
                     "notes",
-                ];
-                fields
-                    .iter()
-                    .map(|field| ((*field).to_owned(), row[*field].clone()))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into()
-            }
+                ],
+            ),
             Err(error) => json!({"path": path, "error": error}),
-        },
-        Err(error) => json!({"path": path, "error": error.to_string()}),
+        }
     });
     let runs: Vec<Value> = runs.collect();
-    let allowed: Vec<String> = server
-        .allowed
-        .iter()
-        .map(|allowed| format!("{allowed:?}").to_lowercase())
-        .collect();
     Ok(json!({
-        "workspace": server.workspace.root(), "allowed": allowed, "tasks": server.workspace.task_names(), "runs": runs,
+        "workspace": server.workspace.root(), "allowed": server.allowed_names(), "tasks": server.workspace.task_names(), "runs": runs,
         "budget": server.limits.document(&record, &record.spent(&folders)),
     }))
+}
+
+/// Some fields of a document.
+fn picked(document: &Value, fields: &[&str]) -> Value {
+    fields
+        .iter()
+        .map(|field| (*field, document[*field].clone()))
+        .collect()
 }
 
 pub(super) fn read(server: &Server, _: &Call, arguments: &Arguments) -> Result {
@@ -313,21 +306,21 @@ fn assignments(server: &Server, task: &Task, arguments: &Arguments) -> Result<Ve
     Ok(all)
 }
 
+/// Assignments of [`OWN_KEYS`] that no argument of a command sets.
+fn own_assignments(steps: Option<u64>, minutes: Option<f64>) -> impl Iterator<Item = String> {
+    let steps = steps.map(|steps| format!("--set=max_steps={steps}"));
+    let minutes = minutes.map(|minutes| format!("--set=max_minutes={minutes}"));
+    let fixed = ["--set=ranks=1", "--set=test_eval=false"].map(str::to_owned);
+    fixed.into_iter().chain(steps).chain(minutes)
+}
+
 pub(super) fn plan(server: &Server, call: &Call, arguments: &Arguments) -> Result {
     let NamedTask { task, argument } = server.workspace.task(arguments.required("task"))?;
     let words = Words::new(&["train", &argument, "--plan", "--json"])
         .option("runs", Some(server.runs()))
         .option("model", Some(model(server, &task, arguments)?))
         .with(assignments(server, &task, arguments)?)
-        .with([
-            "--set=ranks=1".to_owned(),
-            "--set=test_eval=false".to_owned(),
-        ])
-        .with(
-            arguments
-                .whole("steps")
-                .map(|steps| format!("--set=max_steps={steps}")),
-        )
+        .with(own_assignments(arguments.whole("steps"), None))
         .flag("sample", arguments.flag("sample"))
         .flag("cpu", arguments.flag("cpu"));
     server.on_device(call, &words)
@@ -352,16 +345,8 @@ pub(super) fn train(server: &Server, _: &Call, arguments: &Arguments) -> Result 
     }
     let spent = budget.record.spent(&server.workspace.run_folders());
     let minutes = server.limits.grant(&spent, steps, minutes)?;
-    let limits = [
-        format!("max_steps={steps}"),
-        "ranks=1".to_owned(),
-        "test_eval=false".to_owned(),
-    ];
-    let limits = limits
-        .into_iter()
-        .chain(minutes.map(|minutes| format!("max_minutes={minutes}")));
     let words = words
-        .with(limits.map(|limit| format!("--set={limit}")))
+        .with(own_assignments(Some(steps), minutes))
         .flag("cpu", arguments.flag("cpu"));
     // A worker that had started without being counted would be outside of the budget.
     let mut document = words.run(server, &Call::uncancelled(), None)?;
@@ -383,13 +368,13 @@ pub(super) fn train(server: &Server, _: &Call, arguments: &Arguments) -> Result 
 pub(super) fn metrics(server: &Server, _: &Call, arguments: &Arguments) -> Result {
     let report = server.report(arguments.required("run"))?;
     let all = &report.history.metrics;
+    let known: Vec<&str> = all.keys().map(String::as_str).collect();
     let mut names = arguments.texts("names");
     if names.is_empty() {
-        names = all.keys().map(String::as_str).collect();
+        names.clone_from(&known);
     }
     if let Some(unknown) = names.iter().find(|name| !all.contains_key(**name)) {
-        let hint = did_you_mean(unknown, all.keys().map(String::as_str));
-        let known: Vec<&str> = all.keys().map(String::as_str).collect();
+        let hint = did_you_mean(unknown, known.iter().copied());
         return Err(format!(
             "no metric {unknown:?}{hint}; the run has {}",
             known.join(", ")
@@ -410,8 +395,7 @@ pub(super) fn metrics(server: &Server, _: &Call, arguments: &Arguments) -> Resul
             .collect();
         ((*name).to_owned(), json!(values))
     });
-    let series: serde_json::Map<String, Value> = series.collect();
-    Ok(json!({"run": report.directory.id(), "steps": steps, "metrics": series}))
+    Ok(json!({"run": report.directory.id(), "steps": steps, "metrics": series.collect::<Value>()}))
 }
 
 pub(super) fn rollouts(server: &Server, _: &Call, arguments: &Arguments) -> Result {
@@ -442,13 +426,12 @@ pub(super) fn compare(server: &Server, call: &Call, arguments: &Arguments) -> Re
     if !(1..=3).contains(&runs.len()) {
         return Err(format!("runs names {} runs: name one to three", runs.len()));
     }
-    let runs = runs
+    let ids = runs
         .iter()
-        .map(|run| server.workspace.run(run))
-        .collect::<Result<Vec<_>>>()?;
+        .map(|run| Ok(server.workspace.run(run)?.id().to_owned()));
+    let mut names: Vec<String> = ids.collect::<Result<_>>()?;
     let on = arguments.text("on").unwrap_or("eval");
     let done = server.record()?.final_eval;
-    let mut names: Vec<String> = runs.iter().map(|run| run.id().to_owned()).collect();
     if on == "test" {
         let Some(done) = &done else {
             return Err("the test set answers to final_eval alone, at the end of the budget: compare on the eval set".to_owned());
@@ -546,7 +529,6 @@ pub(super) fn final_eval(server: &Server, call: &Call, arguments: &Arguments) ->
     let found: Value =
         serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     let rates = |name: &str| {
-        let target = &found["targets"][name];
         let fields = [
             "n",
             "parse",
@@ -555,10 +537,7 @@ pub(super) fn final_eval(server: &Server, call: &Call, arguments: &Arguments) ->
             "exact",
             "mean_tokens",
         ];
-        let fields = fields
-            .iter()
-            .map(|field| ((*field).to_owned(), target[*field].clone()));
-        Value::from(fields.collect::<serde_json::Map<_, _>>())
+        picked(&found["targets"][name], &fields)
     };
     Ok(json!({
         "run": run.id(), "checkpoint": report.best(), "set": "test", "base": rates("base"), "trained": rates("trained"),

@@ -18,9 +18,6 @@ const MAX_OUTPUT_BYTES: u64 = 32 << 20;
 const MAX_MESSAGES: usize = 40;
 const POLL: Duration = Duration::from_millis(20);
 
-/// How the command was ended early.
-const CANCELLED: &str = "cancelled";
-
 /// Runs `grpo-tui WORDS` in the workspace and returns its JSON document; of several lines a list as `items`. Its notes
 /// and warnings become `messages`.
 ///
@@ -29,7 +26,7 @@ const CANCELLED: &str = "cancelled";
 pub(super) fn run(
     server: &Server,
     call: &Call,
-    words: &[&str],
+    words: &[String],
     input: Option<&[u8]>,
 ) -> Result<Value, String> {
     let failed = |error: std::io::Error| format!("{} could not be started: {error}", words[0]);
@@ -77,7 +74,7 @@ pub(super) fn run(
     let messages = std::mem::take(&mut *messages.lock());
     let output = String::from_utf8_lossy(&output);
     if output.trim().is_empty() || !matches!(status.code(), Some(0 | 1 | 3)) {
-        return Err(error_of(&messages, words[0], &status.to_string()));
+        return Err(error_of(&messages, &words[0], &status.to_string()));
     }
     let mut document = parsed(&output).ok_or_else(|| {
         let text = shortened(output.trim(), 300);
@@ -118,7 +115,7 @@ fn wait(
         if call.is_cancelled() {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(CANCELLED.to_owned());
+            return Err("cancelled".to_owned());
         }
         let last = messages.lock().last().cloned();
         call.progress(

@@ -132,13 +132,11 @@ impl Server {
                 let (task, file) = rest.split_once('/').ok_or_else(unknown)?;
                 let named = self.workspace.task(task)?;
                 let Some(folder) = named.task.folder() else {
+                    if named.task.set_file(crate::task::PromptSet::Test) == Some(file) {
+                        return Err(format!("{uri} is the test set, which is not read"));
+                    }
                     let bytes = named.task.read(file).map_err(|error| error.to_string())?;
-                    let is_test = named.task.set_file(crate::task::PromptSet::Test) == Some(file);
-                    return if is_test {
-                        Err(format!("{uri} is the test set, which is not read"))
-                    } else {
-                        Ok(String::from_utf8_lossy(&bytes).into_owned())
-                    };
+                    return Ok(String::from_utf8_lossy(&bytes).into_owned());
                 };
                 let path = folder.join(file);
                 let path = path.strip_prefix(self.workspace.root()).unwrap_or(&path);

@@ -47,12 +47,13 @@ enum Allowed {
     Edit,
 }
 
-/// What a tool needs to be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    Nothing,
-    Train,
-    Edit,
+impl Allowed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Edit => "edit",
+        }
+    }
 }
 
 struct Server {
@@ -100,17 +101,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 impl Server {
     /// Why the person who started the server does not allow the tool, if so.
     fn refusal(&self, tool: &Tool) -> Option<String> {
-        let (needed, name) = match tool.needs {
-            Needs::Nothing => return None,
-            Needs::Train => (Allowed::Train, "train"),
-            Needs::Edit => (Allowed::Edit, "edit"),
-        };
-        (!self.allowed.contains(&needed)).then(|| {
-            format!(
-                "{} is not allowed: a person starts the server with `grpo-tui mcp --allow {name}`",
-                tool.name
-            )
-        })
+        let needed = tool.needs.filter(|needed| !self.allowed.contains(needed))?;
+        Some(format!(
+            "{} is not allowed: a person starts the server with `grpo-tui mcp --allow {}`",
+            tool.name,
+            needed.name()
+        ))
+    }
+
+    fn allowed_names(&self) -> Vec<&'static str> {
+        self.allowed.iter().map(|allowed| allowed.name()).collect()
     }
 
     fn budget(&self) -> Result<Budget, String> {
@@ -119,18 +119,9 @@ impl Server {
 
     /// What a client's model should know before its first call.
     fn instructions(&self) -> String {
-        let allowed: Vec<&str> = self
-            .allowed
-            .iter()
-            .map(|allowed| match allowed {
-                Allowed::Train => "train",
-                Allowed::Edit => "edit",
-            })
-            .collect();
-        let allowed = if allowed.is_empty() {
-            "reading only".to_owned()
-        } else {
-            allowed.join(", ")
+        let allowed = match self.allowed_names() {
+            names if names.is_empty() => "reading only".to_owned(),
+            names => names.join(", "),
         };
         let limit = |limit: Option<String>| limit.unwrap_or_else(|| "no limit".to_owned());
         format!(

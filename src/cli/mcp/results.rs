@@ -30,9 +30,7 @@ pub(super) struct WholeResults(Mutex<(u64, VecDeque<(u64, String)>)>);
 
 impl WholeResults {
     fn keep(&self, mut text: String) -> u64 {
-        if text.len() > MAX_WHOLE_BYTES {
-            text.truncate(text.floor_char_boundary(MAX_WHOLE_BYTES));
-        }
+        text.truncate(text.floor_char_boundary(MAX_WHOLE_BYTES));
         let mut kept = self.0.lock();
         kept.0 += 1;
         let number = kept.0;
@@ -111,8 +109,7 @@ fn cut(value: &Value, items: usize, characters: usize) -> Value {
         Value::Object(fields) => fields
             .iter()
             .map(|(name, value)| (name.clone(), cut(value, items, characters)))
-            .collect::<Map<_, _>>()
-            .into(),
+            .collect(),
         other => other.clone(),
     }
 }
@@ -126,10 +123,9 @@ pub(super) fn piece(uri: &str, text: &str, offset: usize) -> Result<Value, Strin
             grouped(all as u64)
         ));
     }
-    // JSON may need two bytes for one.
     let (mut shown, mut bytes) = (String::new(), 0);
     for character in text.chars().skip(offset) {
-        // As JSON.
+        // As JSON, which escapes.
         bytes += match character {
             '"' | '\\' | '\n' | '\r' | '\t' => 2,
             other if other.is_control() => 6,

@@ -1,7 +1,7 @@
 //! The Model Context Protocol on standard input and output: one JSON-RPC message a line.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, ErrorKind};
+use std::io::{BufRead, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,23 +85,12 @@ pub(super) fn serve(server: &Arc<Server>, mut input: impl BufRead) {
 /// Reads a line; of one that is too long only the start is kept. False at the end of the input.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
-    loop {
-        let bytes = match input.fill_buf() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            bytes => bytes?,
-        };
-        if bytes.is_empty() {
-            return Ok(!line.is_empty());
-        }
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let used = end.map_or(bytes.len(), |end| end + 1);
-        let room = (MAX_LINE_BYTES + 1).saturating_sub(line.len());
-        line.extend_from_slice(&bytes[..used.min(room)]);
-        input.consume(used);
-        if end.is_some() {
-            return Ok(true);
-        }
+    let mut start = input.by_ref().take(MAX_LINE_BYTES as u64 + 1);
+    start.read_until(b'\n', line)?;
+    if line.len() > MAX_LINE_BYTES && !line.ends_with(b"\n") {
+        input.skip_until(b'\n')?;
     }
+    Ok(!line.is_empty())
 }
 
 /// Answers the requests of a batch by one line.

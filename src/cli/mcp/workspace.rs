@@ -47,7 +47,7 @@ impl Workspace {
     /// # Errors
     /// A sentence if it is written as, or leads, outside, or into a folder of runs.
     pub(super) fn path(&self, argument: &str, text: &str) -> Result<PathBuf, String> {
-        let shown = || shortened(text, 120);
+        let shown = shortened(text, 120);
         let relative = match Path::new(text).strip_prefix(&self.root) {
             Ok(relative) => relative.to_str().unwrap_or_default(),
             Err(_) => text,
@@ -61,18 +61,14 @@ impl Workspace {
                 }
             };
             format!(
-                "{argument} {:?} {why}: name a file below {}",
-                shown(),
+                "{argument} {shown:?} {why}: name a file below {}",
                 self.root.display()
             )
         })?;
-        let first = path.strip_prefix(&self.root).ok();
-        let first = first.and_then(|path| path.components().next());
-        let first = first.map(|first| first.as_os_str().to_string_lossy().into_owned());
-        if first.is_some_and(|first| OWN_FOLDERS.contains(&first.as_str())) {
+        let below = path.strip_prefix(&self.root).unwrap_or(&path);
+        if OWN_FOLDERS.iter().any(|own| below.starts_with(own)) {
             return Err(format!(
-                "{argument} {:?} is in a folder of results: use status, metrics, rollouts and compare",
-                shown()
+                "{argument} {shown:?} is in a folder of results: use status, metrics, rollouts and compare"
             ));
         }
         Ok(path)
