@@ -7,6 +7,7 @@ in a folder of mode 0700. One thread of this process calls the function, whateve
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import inspect
 import json
@@ -14,6 +15,7 @@ import marshal
 import math
 import os
 import queue
+import shutil
 import socket
 import sys
 import tempfile
@@ -148,16 +150,10 @@ class Server:
     def close(self) -> None:
         servers.discard(self)
         for each in self.sockets[:]:
-            try:
+            with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self.sockets[0].close()
-        for remove, path in ((os.unlink, self.path), (os.rmdir, self.folder)):
-            try:
-                remove(path)
-            except OSError:
-                pass
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def settings(options: dict[str, Any]) -> dict[str, Any]:

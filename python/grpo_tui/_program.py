@@ -92,7 +92,7 @@ def words(complaint: str) -> str:
     lines = complaint.strip().splitlines()
     first = next((at for at, line in enumerate(lines) if line.startswith("error")), 0)
     message = "\n".join(lines[first:]) or f"{NAME} has ended without a message"
-    return message[len("error: ") :] if message.startswith("error: ") else message
+    return message.removeprefix("error: ")
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

@@ -139,7 +139,9 @@ def of_file(reward: Path, options: dict[str, Any], folder: str, rest: str) -> No
 
 
 def toml(table: dict[str, Any]) -> str:
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items()
+    )
 
 
 def without_score(text: str) -> str:

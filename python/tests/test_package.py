@@ -118,11 +118,9 @@ class Scores(Package):
 
     def test_a_file_of_functions_is_the_reward(self) -> None:
         (self.folder / "helper.py").write_text("def value(text): return float(text == '2')\n")
-        (self.folder / "rewards.py").write_text(
-            "import helper\ndef score(completion): return helper.value(completion)\n"
-        )
-        reward = f"{self.folder}/rewards.py:score"
-        self.assertEqual(self.score(reward, "2", "3", files=["helper.py"]), [1, 0])
+        file = self.folder / "rewards-\U0001f600.py"
+        file.write_text("import helper\ndef score(completion): return helper.value(completion)\n")
+        self.assertEqual(self.score(f"{file}:score", "2", "3", files=["helper.py"]), [1, 0])
 
     def test_what_a_function_does_wrong_is_said_with_its_place(self) -> None:
         def hangs(completion: str) -> float:

@@ -210,6 +210,18 @@ fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
     ]
 }
 
+/// The bottom line.
+struct Hints {
+    /// Those that fit, from the left.
+    found: Vec<Hint>,
+    /// The last command line; empty before the first, and where there is no room.
+    command: String,
+    /// Columns left of it.
+    command_left: usize,
+    /// At the right, always there.
+    help: Option<Hint>,
+}
+
 /// The hint of an action in the bottom line.
 struct Hint {
     action: &'static ActionInfo,
@@ -220,26 +232,15 @@ struct Hint {
 }
 
 impl Hint {
-    fn new(model: &Model, action: &'static ActionInfo, keys: &[Chord]) -> Option<Self> {
-        Some(Self {
-            action,
-            left: 0,
-            key: format!(" {}", keys.first()?),
-            text: format!(" {} ", model.hint(action)),
-        })
-    }
-
     fn width(&self) -> usize {
         self.key.width() + self.text.width()
     }
 }
 
-/// The last command line, right of the hints; empty before the first, and where there is no room.
-fn last_command(model: &Model, columns: u16) -> String {
+fn last_command(model: &Model, columns: usize) -> String {
     let Some(last) = model.shared.commands.all().last() else {
         return String::new();
     };
-    let columns = usize::from(columns);
     let (room, text) = match columns {
         _ if columns < MIN_COMMAND_COLUMNS => return String::new(),
         // The log has it whole.
@@ -254,30 +255,28 @@ fn last_command(model: &Model, columns: u16) -> String {
 
 /// The keys of the available actions, and the last command; the key of help is always there.
 fn hints(model: &Model, columns: u16) -> Line<'static> {
-    let (mut hints, help) = (hints_in(model, columns), help_hint(model));
-    let help = help.and_then(|_| hints.pop());
+    let (hints, theme) = (hints_in(model, columns), &model.shared.theme);
     let mut line = Line::default();
     let push = |line: &mut Line<'static>, hint: Hint| {
         line.push_span(" ".repeat(hint.left - line.width()));
-        line.spans
-            .extend(hint_spans(&model.shared.theme, hint.key, hint.text));
+        line.spans.extend(hint_spans(theme, hint.key, hint.text));
     };
-    hints.into_iter().for_each(|hint| push(&mut line, hint));
-    let (command, theme) = (last_command(model, columns), &model.shared.theme);
-    if !command.is_empty() {
-        let left = command_column(model, columns).saturating_sub(line.width());
+    { hints.found.into_iter() }.for_each(|hint| push(&mut line, hint));
+    if !hints.command.is_empty() {
+        let left = hints.command_left.saturating_sub(line.width());
         let style = theme.style(Role::Bar).patch(theme.style(Role::Faint));
         line.push_span(" ".repeat(left));
-        line.push_span(Span::styled(command, style));
+        line.push_span(Span::styled(hints.command, style));
     }
-    help.into_iter().for_each(|hint| push(&mut line, hint));
+    { hints.help.into_iter() }.for_each(|hint| push(&mut line, hint));
     line
 }
 
 /// The same in words: `enter open`.
 pub fn hint_texts(model: &Model, columns: u16) -> impl Iterator<Item = String> {
-    let hints = hints_in(model, columns).into_iter();
-    hints.map(|hint| (hint.key + &hint.text).trim().to_owned())
+    let hints = hints_in(model, columns);
+    let all = hints.found.into_iter().chain(hints.help);
+    all.map(|hint| (hint.key + &hint.text).trim().to_owned())
 }
 
 /// The action whose hint is at a column of the bottom line; of a message, the one that shows all messages.
@@ -285,15 +284,14 @@ pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
     if model.shared.notices.shown(model.shared.now_ms).is_some() {
         return app::action("notices");
     }
-    let command = command_column(model, model.shared.size.0);
-    let width = last_command(model, model.shared.size.0).width();
-    if (command..command + width).contains(&column.into()) {
+    let (hints, column) = (hints_in(model, model.shared.size.0), usize::from(column));
+    let is_at = |left: usize, width: usize| (left..left + width).contains(&column);
+    if is_at(hints.command_left, hints.command.width()) {
         return app::action("commands");
     }
-    let is_there = |hint: &Hint| (hint.left..hint.left + hint.width()).contains(&column.into());
-    hints_in(model, model.shared.size.0)
-        .into_iter()
-        .find(is_there)
+    { hints.found.into_iter() }
+        .chain(hints.help)
+        .find(|hint| is_at(hint.left, hint.width()))
         .map(|hint| hint.action)
 }
 
@@ -306,25 +304,24 @@ pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
     Chord::parse(key).map(|chord| KeyEvent::new(chord.code, chord.modifiers))
 }
 
-/// Where the last command begins: left of the hint of help.
-fn command_column(model: &Model, columns: u16) -> usize {
-    let help = help_hint(model).as_ref().map_or(0, Hint::width);
-    usize::from(columns).saturating_sub(help + last_command(model, columns).width())
-}
-
-fn help_hint(model: &Model) -> Option<Hint> {
-    let (action, keys) =
-        { model.keys_here().into_iter() }.find(|(action, _)| action.id == "help")?;
-    Hint::new(model, action, &keys)
-}
-
-/// The hints that fit, help last and at the right.
-fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
+fn hints_in(model: &Model, columns: u16) -> Hints {
+    let columns = usize::from(columns);
+    let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
+        Some(Hint {
+            action,
+            left: 0,
+            key: format!(" {}", keys.first()?),
+            text: format!(" {} ", model.hint(action)),
+        })
+    };
     let here = model.keys_here();
     let is_help = |action: &ActionInfo| action.id == "help";
-    let help = help_hint(model);
-    let help_at = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
-    let room = command_column(model, columns);
+    let help = { here.iter() }
+        .find(|(action, _)| is_help(action))
+        .and_then(hint);
+    let help_left = columns.saturating_sub(help.as_ref().map_or(0, Hint::width));
+    let command = last_command(model, columns);
+    let command_left = help_left.saturating_sub(command.width());
     let hinted = |action: &ActionInfo| {
         !model.hint(action).is_empty() && !is_help(action) && model.blocked(action).is_none()
     };
@@ -333,19 +330,23 @@ fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
     for part in here
         .iter()
         .filter(|(action, _)| hinted(action))
-        .filter_map(|(action, keys)| Hint::new(model, action, keys))
+        .filter_map(hint)
     {
         let end = left + part.width();
-        if end <= room {
+        if end <= command_left {
             found.push(Hint { left, ..part });
             left = end;
         }
     }
-    found.extend(help.map(|help| Hint {
-        left: help_at,
-        ..help
-    }));
-    found
+    Hints {
+        found,
+        command,
+        command_left,
+        help: help.map(|help| Hint {
+            left: help_left,
+            ..help
+        }),
+    }
 }
 
 /// The latest notice; if it is too long or others came with it, with the key that shows all of them.

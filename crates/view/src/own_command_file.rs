@@ -1,7 +1,7 @@
 //! Reads own commands, `[[command]]` in `config.toml`: each is checked before it applies.
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use super::action::{ActionInfo, Scope};
 use super::app;
@@ -14,6 +14,7 @@ use super::user_file::{UserFile, text};
 use crate::score::command_words;
 
 const KEYS: [&str; 5] = ["key", "screen", "title", "run", "output"];
+const FORM: &str = "write each command as a table under [[command]]";
 
 /// The commands of `config.toml`, and what is wrong with others. A key that another action has is not bound: the
 /// command is in the palette alone.
@@ -27,18 +28,11 @@ pub(super) fn read(file: &UserFile, keymap: &Keymap) -> (Vec<OwnCommand>, Vec<St
         return (found, notes);
     };
     let Some(list) = value.get_ref().as_array() else {
-        notes.push(file.problem_at(value, "write each command as a table under [[command]]"));
+        notes.push(file.problem_at(value, FORM));
         return (found, notes);
     };
     for (index, value) in list.iter().enumerate() {
-        let read = value
-            .get_ref()
-            .as_table()
-            .ok_or_else(|| {
-                file.problem_at(value, "write each command as a table under [[command]]")
-            })
-            .and_then(|table| command(file, table, value, index + 1));
-        match read {
+        match command(file, value, index + 1) {
             Ok((info, words, shows_output)) => {
                 let conflict = conflict(&info, keymap, &found);
                 let keys = if conflict.is_some() { &[] } else { info.keys };
@@ -59,10 +53,12 @@ pub(super) fn read(file: &UserFile, keymap: &Keymap) -> (Vec<OwnCommand>, Vec<St
 
 fn command(
     file: &UserFile,
-    table: &DeTable<'_>,
     at: &Spanned<DeValue<'_>>,
     number: usize,
 ) -> Result<(ActionInfo, Vec<String>, bool), String> {
+    let Some(table) = at.get_ref().as_table() else {
+        return Err(file.problem_at(at, FORM));
+    };
     if let Some((name, _)) = table
         .iter()
         .find(|(name, _)| !KEYS.contains(&&**name.get_ref()))
@@ -125,15 +121,10 @@ fn command(
             }
         },
     };
-    let shows_output = match table
-        .get("output")
-        .map(|value| (value, value.get_ref().as_bool()))
-    {
+    let shows_output = match table.get("output") {
         None => false,
-        Some((_, Some(output))) => output,
-        Some((value, None)) => {
-            return Err(file.problem_at(value, "`output` of [[command]] is true or false"));
-        }
+        Some(value) => { value.get_ref().as_bool() }
+            .ok_or_else(|| file.problem_at(value, "`output` of [[command]] is true or false"))?,
     };
     let title = string("title")?.map_or(run, |(title, _)| title).to_owned();
     let info = ActionInfo {

@@ -1,7 +1,6 @@
 //! `runs remove`: moves runs that have ended, or their checkpoints, to the trash, after asking once.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -102,8 +101,7 @@ fn found(
     names: &[String],
     run_folders: &RunFolders,
 ) -> Result<Vec<(RunDirectory, Option<At>)>, Failure> {
-    let (mut found, mut wholes): (Vec<(RunDirectory, Option<At>)>, Vec<PathBuf>) =
-        Default::default();
+    let mut found: Vec<(RunDirectory, Option<At>)> = Vec::new();
     for name in names {
         let reference = RunReference::parse(name);
         // A run's own name may have an `@`.
@@ -111,19 +109,15 @@ fn found(
             Err(_) if reference.explicit => (run_folders.find(&reference.run)?, Some(reference.at)),
             directory => (directory?, None),
         };
-        let path = directory.path().to_owned();
-        let is_known = match at {
-            None => wholes.contains(&path),
-            Some(_) => false,
-        };
-        if found.iter().any(|(other, _)| other.path() == path) && !is_known {
-            return Err(Failure::usage(format!(
-                "{name}: remove one checkpoint of a run at a time, or the run as a whole"
-            )));
-        }
-        wholes.extend(at.is_none().then_some(path));
-        if !is_known {
-            found.push((directory, at));
+        let known = { found.iter() }.find(|(other, _)| other.path() == directory.path());
+        match known.map(|(_, known)| known.is_none() && at.is_none()) {
+            None => found.push((directory, at)),
+            Some(true) => {}
+            Some(false) => {
+                return Err(Failure::usage(format!(
+                    "{name}: remove one checkpoint of a run at a time, or the run as a whole"
+                )));
+            }
         }
     }
     Ok(found)

@@ -23,6 +23,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Default limit of a file that is read whole.
 pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
@@ -30,6 +31,21 @@ pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
 /// Whether another open file has an exclusive lock of this one.
 pub fn is_locked(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Takes the exclusive lock of a file; `false` if another open file still has it after `timeout`.
+pub fn lock_within(file: &File, timeout: Duration) -> Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// Opens a regular file for reading, following links. Refuses a FIFO, socket or device at once,

@@ -353,7 +353,7 @@ impl Trial {
     }
 }
 
-/// The confidence of intervals at a look: `95%`, at look 1 `97.5%`, at look 7 `99.911%`.
+/// The confidence of intervals at a look: `95%`, at look 2 `97.5%`, at look 7 `99.88%`.
 pub(super) fn confidence(look: Option<u64>) -> String {
     let percent = 100.0 * look.map_or(SIGNIFICANT, look_level);
     let decimals = (1.0 - percent.log10().floor()).max(0.0) as usize;

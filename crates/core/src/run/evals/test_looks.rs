@@ -6,9 +6,8 @@
 //! A comparison has the number of the latest look that it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::TryLockError;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -97,19 +96,10 @@ impl TestLook {
         ensure_folder(runs)?;
         let path = runs.join(LEDGER);
         let ledger = open_append(&path)?;
-        let deadline = Instant::now() + LOCK_TIMEOUT;
         // Released when the file is closed.
-        while let Err(error) = ledger.try_lock() {
-            match error {
-                TryLockError::WouldBlock if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                TryLockError::WouldBlock => {
-                    let held = std::io::Error::other("another process holds its lock");
-                    return Err(RunError::io("lock", &path)(held));
-                }
-                TryLockError::Error(error) => return Err(RunError::io("lock", &path)(error)),
-            }
+        if !files::lock_within(&ledger, LOCK_TIMEOUT).map_err(RunError::io("lock", &path))? {
+            let held = std::io::Error::other("another process holds its lock");
+            return Err(RunError::io("lock", &path)(held));
         }
         seal(&ledger, &path)?;
         let (look, line) = entry.counted_after(&read(&path)?);

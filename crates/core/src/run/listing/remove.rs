@@ -9,7 +9,7 @@ use crate::run::error::RunError;
 use crate::run::process::disk::disk_use;
 use crate::run::slurm::check_no_job;
 use crate::run::storage::directory::RunDirectory;
-use crate::run::storage::durable::remove_left;
+use crate::run::storage::durable::{delete_folder, remove_left};
 use crate::run::storage::lock::RunLock;
 use crate::run::storage::trash::{Trash, TrashItem};
 
@@ -119,18 +119,11 @@ impl Removal {
     /// Deletes it for good.
     pub fn delete(self) -> Result<RemovedRun, RunError> {
         let run = self.directory.path();
-        let path = &match self.step {
-            Some(step) => run.join(checkpoint_folder(step)),
-            None => run.to_owned(),
+        let (path, name) = match self.step {
+            Some(step) => (run.join(checkpoint_folder(step)), format!("step-{step:06}")),
+            None => (run.to_owned(), self.directory.id().to_owned()),
         };
-        // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
-        let hidden: PathBuf = path.with_file_name(match self.step {
-            Some(step) => format!(".step-{step:06}.removed"),
-            None => format!(".{}.removed", self.directory.id()),
-        });
-        std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
-        std::fs::remove_dir_all(&hidden)
-            .map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
+        delete_folder(&path, &name)?;
         drop(self.lock);
         path.parent().into_iter().for_each(remove_left);
         Ok(RemovedRun {
@@ -150,9 +143,7 @@ fn started_from(directory: &RunDirectory, run_folders: &RunFolders) -> Vec<Strin
         .filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;
-        run == directory.id()
-            || directory.is_named(&run)
-            || std::path::Path::new(&run) == directory.path()
+        run == directory.id() || directory.is_named(&run) || Path::new(&run) == directory.path()
     };
     runs.filter(|run| names(&run.file().config.base_model))
         .map(|run| run.id().to_owned())

@@ -140,6 +140,15 @@ pub(in crate::run) fn remove_left(runs: &Path) {
     });
 }
 
+/// Deletes a folder. It is hidden as `.NAME.removed` first, so that what an interruption leaves looks like no run and
+/// cannot be restored; [`remove_left`] deletes that.
+pub(in crate::run) fn delete_folder(path: &Path, name: &str) -> Result<(), RunError> {
+    let hidden = path.with_file_name(format!(".{name}.removed"));
+    std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
+    std::fs::remove_dir_all(&hidden)
+        .map_err(RunError::io("remove all of (delete that folder)", &hidden))
+}
+
 pub(in crate::run) fn sync_folder(path: &Path) -> Result<(), RunError> {
     files::sync_folder(path).map_err(RunError::io("sync", path))
 }

@@ -1,16 +1,17 @@
 //! The lock of a run: an exclusive `flock`, held for the worker's whole life. It alone says whether a worker lives; a
 //! process id does not.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::directory::host_name;
 use super::pulled::Pulled;
+use crate::files::lock_within;
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
 
@@ -105,21 +106,11 @@ impl RunLock {
                 "not a regular file",
             )));
         }
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(10))
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(RunError::InUse {
-                        path: run.to_owned(),
-                        holder: holder(&mut file),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
-            }
+        if !lock_within(&file, LOCK_TIMEOUT).map_err(RunError::io("lock", &path))? {
+            return Err(RunError::InUse {
+                path: run.to_owned(),
+                holder: holder(&mut file),
+            });
         }
         let started = local_now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         file.set_len(0)

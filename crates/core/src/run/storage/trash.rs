@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::durable::{
-    create_folder, ensure_one_folder, entries, remove_left, replace_json, sync_folder,
+    create_folder, delete_folder, ensure_one_folder, entries, remove_left, replace_json,
+    sync_folder,
 };
 use super::lock::RunLock;
 use crate::run::clock::now_ms;
@@ -165,12 +166,7 @@ impl Trash {
     /// # Errors
     /// [`RunError::Io`].
     pub fn delete(&self, item: &TrashItem) -> Result<(), RunError> {
-        let own = self.folder().join(&item.name);
-        // Hidden first, so that what an interrupted deletion leaves cannot be restored.
-        let hidden = self.folder().join(format!(".{}.removed", item.name));
-        std::fs::rename(&own, &hidden).map_err(RunError::io("remove", &own))?;
-        std::fs::remove_dir_all(&hidden)
-            .map_err(RunError::io("remove all of (delete that folder)", &hidden))
+        delete_folder(&self.folder().join(&item.name), &item.name)
     }
 
     /// Deletes what has been in it for a week, and what interrupted deletions left.
