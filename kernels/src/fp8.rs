@@ -4,10 +4,11 @@
 //! time, use the same values. Activations stay in bf16: quantizing them increased the
 //! sampler/trainer difference tenfold (docs/measurements/h100.md).
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::second_stream::SeenFrom;
 
 /// Largest e4m3 number.
 const LARGEST: f32 = 448.0;
@@ -96,6 +97,15 @@ pub struct Fp8Matrix {
     codes: Tensor,
     /// `[outputs]`, f32.
     scales: Tensor,
+}
+
+impl SeenFrom for Fp8Matrix {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            codes: self.codes.seen_from(device)?,
+            scales: self.scales.seen_from(device)?,
+        })
+    }
 }
 
 impl Fp8Matrix {

@@ -423,6 +423,13 @@ pub static KEYS: &[Key] = &[
         "Recompute activations in the backward pass; auto: on a GPU where they do not fit.",
     ),
     key(
+        "overlap",
+        Kind::Flag,
+        "false",
+        "",
+        "Begin the update with the groups that have ended while others are sampled: the same result, in more memory.",
+    ),
+    key(
         "draft_tokens",
         whole(0, 64),
         "8",

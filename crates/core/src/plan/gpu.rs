@@ -100,14 +100,22 @@ pub struct StepShape {
     pub tokens_per_micro_batch: usize,
     /// Whether only layer inputs are kept and the rest is recomputed.
     pub recompute: bool,
+    /// Whether it is computed while other groups are sampled.
+    #[serde(default)]
+    pub overlap: bool,
 }
 
 impl std::fmt::Display for StepShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let activations = if self.recompute { "recomputed" } else { "kept" };
+        let overlap = if self.overlap {
+            ", during the rollout"
+        } else {
+            ""
+        };
         write!(
             formatter,
-            "micro-batches of {} tokens with activations {activations}",
+            "micro-batches of {} tokens with activations {activations}{overlap}",
             self.tokens_per_micro_batch
         )
     }
@@ -119,13 +127,19 @@ impl StepShape {
         Self {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
             recompute: config.recompute_activations == Recompute::Always,
+            overlap: config.overlaps(),
         }
     }
 
-    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. `None` if there is
-    /// none.
+    /// The next smaller one: after the rollout first, then recompute, then half the tokens, down to
+    /// `longest_sequence`. `None` if there is none.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
-        if self.recompute {
+        if self.overlap {
+            Some(Self {
+                overlap: false,
+                ..self
+            })
+        } else if self.recompute {
             self.halved(longest_sequence)
         } else {
             Some(Self {
@@ -212,11 +226,16 @@ fn search(
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
         // Smaller micro-batches leave a rollout as it is.
-        let training = peak_of_training(&memory.parts) as f64;
+        let training = match shape.overlap {
+            true => memory.peak_bytes,
+            false => peak_of_training(&memory.parts),
+        } as f64;
         if training <= USABLE * gpu.usable_bytes as f64 && memory.peak_bytes <= gpu.usable_bytes {
             return Ok(GpuPlan { shape, memory, gpu });
         }
-        let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
+        let smaller = if !shape.overlap
+            && (shape.recompute || config.recompute_activations == Recompute::Never)
+        {
             // A micro-batch is never larger than the step, so halving starts there.
             StepShape {
                 tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest),
@@ -262,7 +281,7 @@ pub fn gpu_memory(
 ) -> Memory {
     let with = |recompute| {
         let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu);
-        (peak(&parts), parts)
+        (peak(&parts, shape.overlap), parts)
     };
     let (peak_recomputed_bytes, recomputed) = with(true);
     let (peak_bytes, parts) = if shape.recompute {
@@ -649,6 +668,7 @@ fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: G
     let shape = StepShape {
         tokens_per_micro_batch,
         recompute: config.recompute_activations != Recompute::Never,
+        overlap: false,
     };
     gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
 }

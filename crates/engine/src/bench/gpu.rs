@@ -42,7 +42,7 @@ pub struct GpuBench {
     pub steps: Vec<(usize, usize)>,
     /// Training tokens per forward.
     pub tokens_per_micro_batch: usize,
-    /// Completion lengths for rollouts at the steps' shapes; empty: skipped.
+    /// Completion lengths for steps at the steps' shapes; empty: skipped.
     pub lengths: Vec<usize>,
     /// Tool calls for rollouts at the steps' shapes.
     pub tools: Option<ToolCalls>,
@@ -100,7 +100,7 @@ pub fn measure_gpu(
     let gpu = engine
         .memory()
         .map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));
-    bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
+    bench.plan(config, (1, 1), Recompute::Auto, false, gpu)?;
     let limits = Limits::measure(engine)?;
     engine.trim_memory()?;
     let mut device = |name, shape, value, unit| {
@@ -182,6 +182,20 @@ pub fn measure_gpu(
             work.within(("rollout of lengths", "", batch), &mut note, |note| {
                 work.replay(prompts, completions, note)
             })?;
+            let longest = bench.lengths.iter().copied().max().unwrap_or(1);
+            let longest = GpuBench {
+                new_tokens: longest.max(1),
+                ..bench.clone()
+            };
+            match longest.plan(config, (prompts, completions), Recompute::Auto, true, gpu) {
+                Ok(planned) => work.within(("step of lengths", "", batch), &mut note, |note| {
+                    work.steps_of_lengths((prompts, completions), planned, note)
+                })?,
+                Err(error) => {
+                    let why = error.to_string();
+                    note(Measurement::missing("step of lengths", "", batch, &why));
+                }
+            }
         }
         return Ok(found);
     }
@@ -195,7 +209,7 @@ pub fn measure_gpu(
             } else {
                 Recompute::Never
             };
-            match bench.plan(config, (prompts, completions), setting, gpu) {
+            match bench.plan(config, (prompts, completions), setting, false, gpu) {
                 Ok(planned) => work.within((&name, &shape, batch), &mut note, |note| {
                     work.step(prompts, completions, planned, note)
                 })?,
@@ -218,12 +232,14 @@ impl GpuBench {
         model: &ModelConfig,
         (prompts, completions): (usize, usize),
         recompute: Recompute,
+        overlap: bool,
         gpu: Option<GpuMemory>,
     ) -> std::result::Result<StepShape, TrainError> {
         let Some(gpu) = gpu else {
             return Ok(StepShape {
                 tokens_per_micro_batch: self.tokens_per_micro_batch,
                 recompute: recompute == Recompute::Always,
+                overlap,
             });
         };
         let defaults = Layers::default().resolve()?.config;
@@ -236,6 +252,7 @@ impl GpuBench {
             max_completion_tokens: self.new_tokens,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
             recompute_activations: recompute,
+            overlap,
             weight_sync_interval: 1,
             kl_beta: 0.0,
             ..defaults
@@ -431,21 +448,32 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Rollouts with the bench's completion lengths in random order.
-    fn replay(
+    /// Requests for completions of the bench's lengths, in random order; and all lengths.
+    pub(super) fn requests_of_lengths(
         &self,
         prompts: usize,
         completions: usize,
-        note: &mut impl FnMut(Measurement),
-    ) -> Result<()> {
-        let (known, batch) = (&self.bench.lengths, prompts * completions);
-        let lengths: Vec<usize> = (0..batch as u32)
+    ) -> (Vec<Request>, Vec<usize>) {
+        let known = &self.bench.lengths;
+        let lengths: Vec<usize> = (0..(prompts * completions) as u32)
             .map(|row| known[philox(2, [row, 0, 0, 0])[0] as usize % known.len()].max(1))
             .collect();
         let mut requests = self.requests(prompts, completions);
         for (request, lengths) in requests.iter_mut().zip(lengths.chunks(completions)) {
             request.lengths = lengths.to_vec();
         }
+        (requests, lengths)
+    }
+
+    /// Rollouts of completions of the bench's lengths.
+    fn replay(
+        &self,
+        prompts: usize,
+        completions: usize,
+        note: &mut impl FnMut(Measurement),
+    ) -> Result<()> {
+        let batch = prompts * completions;
+        let (requests, lengths) = self.requests_of_lengths(prompts, completions);
         let longest = lengths.iter().copied().max().unwrap_or(1);
         let (sampling, memory) = (sampling(longest), RolloutMemory::default());
         let mut counts = DecodeCounts::default();

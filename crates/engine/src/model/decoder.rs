@@ -22,6 +22,7 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Selection;
+use crate::kernels::second_stream::SeenFrom;
 use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
 /// A causal language model. Weights are [outputs, inputs]; trained ones are views of one flat
@@ -185,6 +186,23 @@ impl Decoder {
             parameters,
             embedding,
             embedding_range,
+        })
+    }
+
+    /// The model as seen from another stream of its GPU, for gradients.
+    pub(crate) fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            config: self.config.clone(),
+            parameters: self.parameters.seen_from(device)?,
+            embedding: self.embedding.seen_from(device)?,
+            embedding_range: self.embedding_range.clone(),
+            layers: self.layers.seen_from(device)?,
+            sources: self.sources.clone(),
+            layer_inputs: self.layer_inputs.seen_from(device)?,
+            final_norm: self.final_norm.seen_from(device)?,
+            head: self.head.seen_from(device)?,
+            embedding_scale: self.embedding_scale,
+            device: device.clone(),
         })
     }
 

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
+use crate::kernels::second_stream::SeenFrom;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
@@ -120,6 +121,16 @@ impl Parameters {
             parameters.write(slot, &tensor)?;
         }
         Ok(parameters)
+    }
+
+    /// As seen from another stream of their GPU, to be read.
+    pub(super) fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            flat: self.flat.seen_from(device)?,
+            read: self.read.seen_from(device)?,
+            copies: None,
+            ..self.clone()
+        })
     }
 
     /// This rank's part in full precision, padded: all, `[n]`, unless sharded.

@@ -138,6 +138,7 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
         agents: agents.map_or(0, |agents| (agents.processes() / together).max(1)),
     };
     let kept = watcher.and_then(Watcher::kept);
+    let tokens = watcher.and_then(Watcher::tokens);
     let (mut begun, mut known, mut first) = (Vec::new(), 0, 0);
     let mut queues = Vec::with_capacity(parts.len());
     for part in parts {
@@ -164,6 +165,7 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
                 max_prompt_tokens: questions.stays_in_cache(question).then_some(most),
+                tokens: tokens.clone(),
             });
             let (conversations, are_known) = match questions.agent(question) {
                 Some(_) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use super::{Conversation, KeptAnswers};
@@ -12,6 +13,11 @@ use crate::score::{Score, Tier};
 pub trait Watcher: Send {
     /// Store of completions.
     fn kept(&self) -> Option<Arc<KeptAnswers>> {
+        None
+    }
+
+    /// Counters of sampled tokens by conversation, each question's adjacent. A lower bound.
+    fn tokens(&self) -> Option<Arc<[AtomicUsize]>> {
         None
     }
 

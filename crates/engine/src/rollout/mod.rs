@@ -26,7 +26,7 @@ use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
 use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
-use source::FixedRequests;
+use source::{FixedRequests, OnEnd};
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
@@ -292,9 +292,26 @@ pub fn generate(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
+    let model = (model, adapters);
+    generate_telling(model, requests, sampling, memory, threads, &|_, _, _| ())
+}
+
+/// As [`generate`], telling of each completion.
+pub(crate) fn generate_telling(
+    (model, adapters): (&Decoder, Adapters),
+    requests: &[Request],
+    sampling: &Sampling,
+    memory: &RolloutMemory,
+    threads: &ThreadPool,
+    on_end: OnEnd<'_>,
+) -> Result<RolloutOutput> {
     let parts = decoded_together(model, requests);
-    let fixed = parts.iter().map(|part| FixedRequests::new(part, sampling));
-    let mut fixed: Vec<_> = fixed.collect();
+    let mut fixed = Vec::with_capacity(parts.len());
+    let mut first = 0;
+    for part in &parts {
+        fixed.push(FixedRequests::new(part, sampling).telling(first, on_end));
+        first += part.len();
+    }
     let sized = |(part, source): (&&[Request], _)| {
         SizedSource::new(source, part.iter().map(RequestSize::of).collect())
     };

@@ -67,14 +67,19 @@ pub trait RequestSource {
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
+/// Called on the decoding thread with the index of a completion's request, its sample, and itself.
+pub(super) type OnEnd<'a> = &'a (dyn Fn(usize, u32, &Completion) + Sync);
+
 /// All requests from the start; collects completions.
-#[derive(Debug)]
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
     sampling: &'a Sampling,
     is_taken: bool,
     /// Completions by request, in order of completion.
     completions: Vec<Vec<(u32, Completion)>>,
+    /// Index of the first request among those of its listener.
+    first: usize,
+    on_end: OnEnd<'a>,
 }
 
 impl<'a> FixedRequests<'a> {
@@ -85,6 +90,16 @@ impl<'a> FixedRequests<'a> {
             sampling,
             is_taken: false,
             completions: requests.iter().map(empty).collect(),
+            first: 0,
+            on_end: &|_, _, _| (),
+        }
+    }
+
+    pub(super) fn telling(self, first: usize, on_end: OnEnd<'a>) -> Self {
+        Self {
+            first,
+            on_end,
+            ..self
         }
     }
 
@@ -122,6 +137,7 @@ impl RequestSource for FixedRequests<'_> {
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        (self.on_end)(self.first + id as usize, sample, &completion);
         self.completions[id as usize].push((sample, completion));
     }
 }

@@ -147,6 +147,7 @@ mod tests {
         let start = StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
+            overlap: false,
         };
         let check = |failures, expected: &[(usize, bool)]| {
             let (seen, freed, result) = tried(start, failures);
@@ -180,6 +181,7 @@ mod tests {
         let shape = Cell::new(StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
+            overlap: false,
         });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
@@ -199,7 +201,8 @@ mod tests {
             shape.get(),
             StepShape {
                 tokens_per_micro_batch: 8192,
-                recompute: false
+                recompute: false,
+                overlap: false,
             }
         );
     }
@@ -209,6 +212,7 @@ mod tests {
         let before = StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
+            overlap: false,
         };
         assert_eq!(shrunk(3, before, before), None);
         let alert = shrunk(
@@ -217,6 +221,7 @@ mod tests {
             StepShape {
                 tokens_per_micro_batch: 4096,
                 recompute: true,
+                overlap: false,
             },
         )
         .unwrap();

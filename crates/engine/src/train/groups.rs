@@ -9,11 +9,12 @@ use super::prompt_sets::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::GroupOutcome;
+use crate::plan::GPU_DECODE_ROWS;
 use crate::policy::{Conversation, Turn, signal_of};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
 use crate::score::{PartWeights, Score};
-use crate::update::{PolicyGroup, PolicySample, StepTotals};
+use crate::update::{PolicyGroup, PolicySample, PolicyUpdate, StepTotals};
 
 /// Conversations of one prompt.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,9 +74,21 @@ pub(super) struct StepRollout {
     /// Time of computing them.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
+    /// The gradient begun during the rollout.
+    #[serde(skip)]
+    pub(super) streamed: Option<StreamedUpdate>,
     /// Other ranks' samples, on rank 0.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
+}
+
+/// A gradient begun while other groups were sampled.
+#[derive(Debug)]
+pub(super) struct StreamedUpdate {
+    /// Without what was begun, if that failed.
+    pub(super) update: candle_core::Result<PolicyUpdate>,
+    /// Groups in it, as [`PolicyBatch::order`].
+    pub(super) order: Vec<usize>,
 }
 
 /// How rewards become advantages.
@@ -88,8 +101,10 @@ pub(super) struct AdvantageRule {
 }
 
 /// Groups of a gradient, and their part of the step's denominators.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PolicyBatch<'a> {
+    /// Indices of the rollout's groups.
+    pub(super) order: Vec<usize>,
     pub(super) groups: Vec<PolicyGroup<'a>>,
     /// Number of each sample among the rollout's unmasked completions, in order: independent of the
     /// batch.
@@ -205,6 +220,13 @@ impl Group {
     pub(super) fn is_informative(&self) -> bool {
         self.turns()
             .any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
+    }
+
+    /// Tokens of its longest conversation: all begin together, so the group ends after about as many
+    /// decode steps.
+    fn longest_tokens(&self) -> usize {
+        let tokens = |one: &Conversation| one.turns.iter().map(Turn::sampled_tokens).sum();
+        self.conversations.iter().map(tokens).max().unwrap_or(0)
     }
 
     /// `None` if no sampled answer has a reward.
@@ -362,21 +384,92 @@ fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
     groups.into_iter().flat_map(Group::turns).collect()
 }
 
-/// Omits zero-variance groups (no gradient) unless a teacher, KL or entropy bonus is used, but
-/// counts them; masked completions and replaced groups do not count.
+/// Place of a group among a rank's in the order in which gradients are summed. It follows from the
+/// rollout's result alone, never from time, yet groups end in about this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UpdatePlace {
+    /// Whether it may get a guiding answer after the rollout.
+    pub(super) is_guided_later: bool,
+    /// Groups that are decoded together at most.
+    batch: usize,
+    /// At least so many, while it is sampled.
+    longest_tokens: usize,
+    index: usize,
+}
+
+impl UpdatePlace {
+    pub(super) fn index(self) -> usize {
+        self.index
+    }
+
+    /// The least place of a group that is sampled. `samples`: of each group.
+    pub(super) fn at_least(index: usize, samples: usize, longest_tokens: usize) -> Self {
+        Self {
+            is_guided_later: false,
+            batch: index * samples / GPU_DECODE_ROWS,
+            longest_tokens,
+            index,
+        }
+    }
+
+    /// `may_guide`: whether a group without a success gets a guiding answer.
+    pub(super) fn of(index: usize, group: &Group, may_guide: bool) -> Self {
+        let is_guided_later =
+            may_guide && (!group.has_success() || group.turns().any(GroupTurn::is_guided));
+        Self {
+            is_guided_later,
+            ..Self::at_least(index, group.conversations.len(), group.longest_tokens())
+        }
+    }
+}
+
+/// The batch of all groups, in the order of [`UpdatePlace`]; masked completions and replaced groups
+/// do not count. `may_guide`: of a training prompt.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
     entropy_coef: f64,
     prompts: &'a PromptSets,
     rollout: &'a StepRollout,
+    may_guide: impl Fn(usize) -> bool,
+) -> PolicyBatch<'a> {
+    let old = rollout.old_log_probs.as_ref();
+    let mut all = PolicyBatch::default();
+    let mut of_groups = Vec::with_capacity(rollout.groups.len());
+    for (index, group) in rollout.groups.iter().enumerate() {
+        let first = all.totals.sequences;
+        let own = group_batch(config, entropy_coef, prompts, group, (first, old));
+        all.totals.sequences += own.totals.sequences;
+        all.totals.tokens += own.totals.tokens;
+        let place = UpdatePlace::of(index, group, may_guide(group.prompt));
+        of_groups.push((place, own));
+    }
+    of_groups.sort_by_key(|(place, _)| *place);
+    for (place, own) in of_groups {
+        all.order.push(place.index);
+        all.groups.extend(own.groups);
+        all.sequences.extend(own.sequences);
+    }
+    all
+}
+
+/// The batch of one group. Omits zero variance (no gradient) unless a teacher, KL or entropy bonus
+/// is used, but counts it. `first_sequence`: its number, for `old` log-probs.
+pub(super) fn group_batch<'a>(
+    config: &TrainConfig,
+    entropy_coef: f64,
+    prompts: &'a PromptSets,
+    group: &'a Group,
+    (first_sequence, old): (usize, Option<&'a BTreeMap<usize, Vec<f32>>>),
 ) -> PolicyBatch<'a> {
     let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
-    let (mut groups, mut sequences): (Vec<PolicyGroup<'_>>, _) = (Vec::new(), Vec::new());
-    let mut totals = StepTotals {
-        sequences: 0,
-        tokens: 0,
-    };
-    for turn in rollout.groups.iter().flat_map(Group::turns) {
+    let mut batch = PolicyBatch::default();
+    let PolicyBatch {
+        groups,
+        sequences,
+        totals,
+        ..
+    } = &mut batch;
+    for turn in group.turns() {
         let first_prompt = &prompts.train[turn.group.prompt].token_ids;
         let own_prompt = Cow::from(first_prompt);
         let teacher_prompt = match prompts.demonstrated.get(turn.group.prompt) {
@@ -393,7 +486,7 @@ pub(super) fn policy_batch<'a>(
             }
             let mut read: Option<(&[u32], &[u32])> = None;
             for (prompt, completion) in answer.prompted(first_prompt) {
-                let sequence = totals.sequences;
+                let sequence = first_sequence + totals.sequences;
                 totals.sequences += 1;
                 totals.tokens += completion.token_ids.len() - completion.forced.len();
                 let follows = read.and_then(|(prompt_before, before)| {
@@ -403,7 +496,6 @@ pub(super) fn policy_batch<'a>(
                 if !(learns || is_taught || is_all_forwarded) {
                     continue;
                 }
-                let old = rollout.old_log_probs.as_ref();
                 let old_log_probs = old.and_then(|old| old.get(&sequence)).map(Cow::from);
                 let follows = follows.map(Cow::from);
                 let is_next = follows.is_some();
@@ -434,11 +526,7 @@ pub(super) fn policy_batch<'a>(
             }
         }
     }
-    PolicyBatch {
-        groups,
-        sequences,
-        totals,
-    }
+    batch
 }
 
 #[cfg(test)]

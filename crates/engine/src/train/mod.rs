@@ -9,6 +9,7 @@ mod run_loop; // loop of every rank
 mod requests; // user requests between steps, decided by rank 0
 mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
+mod streamed; // updates that begin during the rollout
 mod supervised; // SFT on given answers
 mod rollout_order; // the next steps' prompts
 mod guided; // answers for groups without success

@@ -167,6 +167,7 @@ impl Setup {
                 .collect(),
             tokens_per_micro_batch: shape.tokens_per_micro_batch,
             recompute_activations: shape.recompute,
+            overlap: shape.overlap,
         })
     }
 

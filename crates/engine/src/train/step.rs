@@ -7,11 +7,12 @@ use std::time::Instant;
 use super::checkpointing::collect;
 use super::error::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
-use super::groups::{Group, PolicyBatch, StepRollout};
+use super::groups::{Group, StepRollout};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::{PlannedPrompt, StepPlan};
+use super::streamed::converse_and_update;
 use super::trainer::Trainer;
 use crate::config::Advantage;
 use crate::facts::PhaseKind;
@@ -20,8 +21,8 @@ use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
 use crate::update::{
-    PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
-    policy_gradient,
+    PolicyGroup, PolicySettings, PolicyStatistics, PolicyUpdate, StepTotals, completion_log_probs,
+    policy_gradient, rescale,
 };
 
 /// Rounds of `dynamic_sampling`, after which a step continues with fewer groups.
@@ -107,6 +108,12 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     };
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
+    let (conversed, mut streamed) = if trainer.shape.get().overlap {
+        let (conversed, streamed) = converse_and_update(trainer, &planned, &questions, &settings)?;
+        (conversed, Some(streamed))
+    } else {
+        (trainer.policy.converse(&questions, &settings, None)?, None)
+    };
     // Answers come with rewards, which become advantages within a group.
     let Conversed {
         conversations,
@@ -114,7 +121,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         mut gpu_fallbacks,
         rollout_seconds,
         score_seconds,
-    } = trainer.policy.converse(&questions, &settings, None)?;
+    } = conversed;
     let mut groups = Vec::with_capacity(planned.len());
     for (
         PlannedPrompt {
@@ -139,6 +146,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         score_seconds: score_seconds / steps,
         counts,
         gpu_fallbacks: std::mem::take(&mut gpu_fallbacks),
+        streamed: streamed.take(),
         ..StepRollout::default()
     };
     Ok(own.iter().map(rollout).collect())
@@ -165,19 +173,23 @@ fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result
 fn grpo_step(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
-    rollout: StepRollout,
+    mut rollout: StepRollout,
 ) -> Result<(), TrainError> {
     let step = trainer.state.step + 1;
     panic_point("step.update", &step.to_string());
     record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
-    let PolicyBatch { groups, totals, .. } = trainer.policy_batch(&rollout, trainer.entropy_coef());
-    if trainer.ranks.any(!groups.is_empty())? {
+    let streamed = rollout.streamed.take();
+    let batch = trainer.policy_batch(&rollout, trainer.entropy_coef());
+    if trainer.ranks.any(!batch.groups.is_empty())? {
         let totals = StepTotals {
-            sequences: trainer.ranks.sum(totals.sequences as f64)? as usize,
-            tokens: trainer.ranks.sum(totals.tokens as f64)? as usize,
+            sequences: trainer.ranks.sum(batch.totals.sequences as f64)? as usize,
+            tokens: trainer.ranks.sum(batch.totals.tokens as f64)? as usize,
         };
-        let (gradient, statistics) = loss_gradient(trainer, groups, totals)?;
+        // A rollout that was sampled again in less memory may have groups in another order.
+        let streamed = streamed.filter(|streamed| batch.order.starts_with(&streamed.order));
+        let begun = streamed.map(|streamed| streamed.update);
+        let (gradient, statistics) = loss_gradient(trainer, batch.groups, begun, totals)?;
         update.statistics = statistics;
         // A non-finite loss has such a gradient, which the optimizer skips.
         update.applied = Some(trainer.apply(&gradient)?);
@@ -188,10 +200,11 @@ fn grpo_step(
 }
 
 /// This rank's part of the loss gradient, with statistics of the forward passes; includes log-probs
-/// of a reference for KL, and of a teacher.
+/// of a reference for KL, and of a teacher. `begun`: its first groups, added during the rollout.
 fn loss_gradient(
     trainer: &Trainer,
     mut groups: Vec<PolicyGroup<'_>>,
+    mut begun: Option<candle_core::Result<PolicyUpdate>>,
     totals: StepTotals,
 ) -> Result<(Gradients, PolicyStatistics), TrainError> {
     let policy = &trainer.policy;
@@ -200,9 +213,12 @@ fn loss_gradient(
         Some(teacher) => teacher.read(&mut groups, &policy.tokenizer, &policy.threads)?,
         None => 0,
     };
+    let planned = trainer.planned_totals();
     let (gradient, statistics) = trainer.shrink_together(trainer.extent(), || {
         memory_point(trainer.ranks.rank())?;
         let settings = trainer.policy_settings();
+        let (model, threads) = (&policy.model, &policy.threads);
+        let begun = begun.take().transpose()?;
         if settings.loss.kl_beta > 0.0 {
             let (reference, adapters) = policy.model_of(PolicyVersion::Base);
             let log_probs =
@@ -214,7 +230,16 @@ fn loss_gradient(
         if trainer.config.is_distilled() && trainer.endpoint_teacher.is_none() {
             add_teacher(trainer, &mut groups, &settings)?;
         }
-        policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
+        let (mut gradient, mut statistics) = match begun {
+            Some(begun) => begun.finish(model, &groups, threads)?,
+            None => policy_gradient(model, &groups, planned, &settings, threads)?,
+        };
+        let factor = rescale(&settings.loss, planned, totals);
+        if factor != 1.0 {
+            gradient.scale(factor)?;
+            statistics.loss *= factor;
+        }
+        Ok((gradient, statistics))
     })?;
     Ok((
         gradient,

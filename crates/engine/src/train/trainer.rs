@@ -27,7 +27,10 @@ use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, Threa
 use crate::run::{RolloutCompletion, RunDirectory, checkpoint_path, read_step};
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
-use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
+use crate::update::{
+    LossSettings, Optimizer, OptimizerSettings, PolicySettings, SecondStream, StepOutcome,
+    StepTotals,
+};
 
 /// A run in training, on one of its ranks.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub(super) struct Trainer {
     /// A separate teacher.
     pub(super) teacher: Option<Decoder>,
     pub(super) endpoint_teacher: Option<EndpointTeacher>,
+    /// With `overlap` on a GPU.
+    pub(super) second_stream: Option<SecondStream>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -106,6 +111,10 @@ impl Trainer {
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step));
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
+        let second_stream = match shape.get().overlap {
+            true => SecondStream::open(&policy.engine, &policy.model)?,
+            false => None,
+        };
         let mut trainer = Self {
             run,
             config,
@@ -119,6 +128,7 @@ impl Trainer {
             guides,
             teacher,
             endpoint_teacher,
+            second_stream,
             ranks,
         };
         if is_guided {
@@ -274,7 +284,30 @@ impl Trainer {
         rollout: &'a StepRollout,
         entropy_coef: f64,
     ) -> PolicyBatch<'a> {
-        policy_batch(&self.config, entropy_coef, &self.prompts, rollout)
+        policy_batch(
+            &self.config,
+            entropy_coef,
+            &self.prompts,
+            rollout,
+            |prompt| self.may_guide(prompt),
+        )
+    }
+
+    /// Whether a group of a training prompt may get a guiding answer.
+    pub(super) fn may_guide(&self, prompt: usize) -> bool {
+        let prompt = &self.prompts.train[prompt];
+        let has_agent = self.task_of(prompt).task().agent().is_some();
+        !self.guides.is_empty() && prompt.row.turn_count() == 1 && !has_agent
+    }
+
+    /// Denominators of a step as known before its rollout.
+    pub(super) fn planned_totals(&self) -> StepTotals {
+        let config = &self.config;
+        let sequences = config.prompt_groups_per_step * config.completions_per_prompt;
+        StepTotals {
+            sequences,
+            tokens: sequences * config.max_completion_tokens,
+        }
     }
 
     pub(super) fn extent(&self) -> Extent {

@@ -39,7 +39,7 @@ pub struct LossSettings {
 
 /// Denominators of the whole optimizer step: include zero-variance groups, not replaced groups and
 /// masked completions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTotals {
     /// N.
     pub sequences: usize,
@@ -133,6 +133,12 @@ pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTo
         }
         PolicyLoss::Bnpo | PolicyLoss::Dapo | PolicyLoss::Cispo => 1.0 / count(totals.tokens),
     }
+}
+
+/// Factor from a gradient with denominators that were `planned` before the rollout to one with
+/// `actual` ones: the gradient is linear in them.
+pub fn rescale(settings: &LossSettings, planned: StepTotals, actual: StepTotals) -> f64 {
+    token_share(settings, 1, actual) / token_share(settings, 1, planned)
 }
 
 /// A KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman,

@@ -34,17 +34,51 @@ impl<'a> From<&'a [u32]> for Piece<'a> {
     }
 }
 
-/// Packs completions of each (prompt, completions), in order. A group stays together, its prompt
-/// computed once, unless it exceeds `tokens_per_micro_batch`; then its prompt is repeated.
-/// Consecutive completions form one sequence, each token computed once; a longer sequence gets its
-/// own micro-batch.
+/// Packs completions of each (prompt, completions), in order; see [`Packer`].
 pub fn pack<'a, P: Into<Piece<'a>>>(
     groups: impl IntoIterator<Item = (&'a [u32], Vec<P>)>,
     tokens_per_micro_batch: usize,
 ) -> Vec<MicroBatch> {
+    let mut packer = Packer::new(tokens_per_micro_batch);
     let mut packed = Vec::new();
-    let mut current = MicroBatch::default();
-    for (group, (prompt, pieces)) in groups.into_iter().enumerate() {
+    for (prompt, pieces) in groups {
+        packer.push(prompt, pieces, &mut packed);
+    }
+    packed.extend(packer.finish());
+    packed
+}
+
+/// Packs groups as they come. A group stays together, its prompt computed once, unless it exceeds
+/// `tokens_per_micro_batch`; then its prompt is repeated. Consecutive completions form one
+/// sequence, each token computed once; a longer sequence gets its own micro-batch.
+#[derive(Debug)]
+pub(super) struct Packer {
+    tokens_per_micro_batch: usize,
+    /// Not full yet.
+    current: MicroBatch,
+    /// Groups so far.
+    pub(super) groups: usize,
+}
+
+impl Packer {
+    pub(super) fn new(tokens_per_micro_batch: usize) -> Self {
+        Self {
+            tokens_per_micro_batch,
+            current: MicroBatch::default(),
+            groups: 0,
+        }
+    }
+
+    /// Adds a group; passes full micro-batches to `packed`.
+    pub(super) fn push<'a, P: Into<Piece<'a>>>(
+        &mut self,
+        prompt: &[u32],
+        pieces: Vec<P>,
+        packed: &mut Vec<MicroBatch>,
+    ) {
+        let (group, most) = (self.groups, self.tokens_per_micro_batch);
+        self.groups += 1;
+        let current = &mut self.current;
         let pieces: Vec<Piece<'a>> = pieces.into_iter().map(P::into).collect();
         let chains: Vec<(&[Piece<'_>], Vec<u32>)> = pieces
             .chunk_by(|_, next| next.follows.is_some())
@@ -55,8 +89,8 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
                 .iter()
                 .map(|(_, token_ids)| token_ids.len())
                 .sum::<usize>();
-        if current.batch.rows() > 0 && current.batch.rows() + whole > tokens_per_micro_batch {
-            packed.push(std::mem::take(&mut current));
+        if current.batch.rows() > 0 && current.batch.rows() + whole > most {
+            packed.push(std::mem::take(current));
         }
         let (mut place, mut sample) = (None, 0);
         for (chain, token_ids) in chains {
@@ -65,8 +99,8 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
             if chain.iter().all(|piece| piece.token_ids.is_empty()) {
                 continue;
             }
-            if place.is_some() && current.batch.rows() + token_ids.len() > tokens_per_micro_batch {
-                packed.push(std::mem::take(&mut current));
+            if place.is_some() && current.batch.rows() + token_ids.len() > most {
+                packed.push(std::mem::take(current));
                 place = None;
             }
             let prompt_place = *place.get_or_insert_with(|| current.batch.push_prompt(prompt));
@@ -85,10 +119,11 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
             }
         }
     }
-    if !current.sequences.is_empty() {
-        packed.push(current);
+
+    /// The last micro-batch.
+    pub(super) fn finish(self) -> Option<MicroBatch> {
+        Some(self.current).filter(|last| !last.sequences.is_empty())
     }
-    packed
 }
 
 fn joined(chain: &[Piece<'_>]) -> Vec<u32> {
@@ -106,14 +141,26 @@ pub(super) fn sum_gradients<R: Send>(
     work: impl Fn(&MicroBatch, &mut Gradients) -> Result<R> + Sync + Send,
 ) -> Result<(Gradients, Vec<R>)> {
     let mut sum = Gradients::zeros(model.parameters())?;
+    let found = add_gradients(model, &mut sum, micro_batches, threads, work)?;
+    Ok((sum, found))
+}
+
+/// As [`sum_gradients`], adding to `sum`.
+pub(super) fn add_gradients<R: Send>(
+    model: &Decoder,
+    sum: &mut Gradients,
+    micro_batches: &[MicroBatch],
+    threads: &ThreadPool,
+    work: impl Fn(&MicroBatch, &mut Gradients) -> Result<R> + Sync + Send,
+) -> Result<Vec<R>> {
     let mut found = Vec::with_capacity(micro_batches.len());
     // A GPU computes sequentially in one buffer, which may be as large as all weights.
     if !model.device().is_cpu() {
         for micro_batch in micro_batches {
             threads.check()?;
-            found.push(work(micro_batch, &mut sum)?);
+            found.push(work(micro_batch, sum)?);
         }
-        return Ok((sum, found));
+        return Ok(found);
     }
     // In waves, so that there are at most as many buffers as threads.
     for wave in micro_batches.chunks(threads.count()) {
@@ -127,7 +174,7 @@ pub(super) fn sum_gradients<R: Send>(
             found.push(part);
         }
     }
-    Ok((sum, found))
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One optimizer step: log-probs, policy losses and KL, gradients over micro-batches, clipping,
 //! AdamW.
 
+mod beside_rollout; // gradients while a rollout runs
 mod log_probs; // log-probs of completions and their gradient, in chunks of rows
 mod loss; // policy losses
 mod micro_batch; // packed groups; their gradients, summed in order
@@ -8,12 +9,15 @@ mod optimizer; // AdamW, warm-up, clipping; non-finite gradients
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 
+pub use beside_rollout::{SecondStream, update_beside};
 pub use log_probs::{ReadToken, log_probs, read_logits, read_tokens};
-pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss};
+pub use loss::{
+    LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, rescale, sequence_loss,
+};
 pub use micro_batch::{MicroBatch, Piece, pack};
 pub use optimizer::{Optimizer, OptimizerSettings, StepOutcome};
 pub use policy::{
-    PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, completion_log_probs,
-    policy_gradient,
+    PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, PolicyUpdate,
+    completion_log_probs, policy_gradient,
 };
 pub use supervised::{Example, SupervisedSettings, supervised_gradient};

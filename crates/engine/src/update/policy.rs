@@ -12,7 +12,7 @@ use super::log_probs::{add_gradient, log_probs};
 use super::loss::{
     LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share,
 };
-use super::micro_batch::{MicroBatch, Piece, pack, sum_gradients};
+use super::micro_batch::{MicroBatch, Packer, Piece, add_gradients, pack};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, ExpertRecord, Gradients, RouterUse};
 use crate::rollout::{Completion, ThreadPool};
@@ -209,37 +209,115 @@ pub fn policy_gradient(
     settings: &PolicySettings,
     threads: &ThreadPool,
 ) -> Result<(Gradients, PolicyStatistics)> {
-    let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        let mut statistics = PolicyStatistics {
-            rows: micro_batch.batch.rows(),
-            ..PolicyStatistics::default()
+    let sum = Gradients::zeros(model.parameters())?;
+    PolicyUpdate::begin(sum, totals, settings).finish(model, groups, threads)
+}
+
+/// A gradient to which groups are added as they end. The sum's bits depend on the order of the
+/// groups alone, not on how many are passed at once.
+#[derive(Debug)]
+pub struct PolicyUpdate {
+    settings: PolicySettings,
+    totals: StepTotals,
+    packer: Packer,
+    /// Full, not computed yet.
+    ready: Vec<MicroBatch>,
+    sum: Gradients,
+    statistics: PolicyStatistics,
+}
+
+impl PolicyUpdate {
+    /// `sum`: zeros.
+    pub fn begin(sum: Gradients, totals: StepTotals, settings: &PolicySettings) -> Self {
+        Self {
+            settings: *settings,
+            totals,
+            packer: Packer::new(settings.tokens_per_micro_batch),
+            ready: Vec::new(),
+            sum,
+            statistics: PolicyStatistics::default(),
+        }
+    }
+
+    /// Replaces the sum by another view of its memory.
+    pub(super) fn with_sum(self, sum: Gradients) -> Self {
+        Self { sum, ..self }
+    }
+
+    /// Number of groups so far.
+    pub fn groups(&self) -> usize {
+        self.packer.groups
+    }
+
+    /// Packs those of `groups` that follow the ones packed so far.
+    pub fn extend(&mut self, groups: &[PolicyGroup<'_>]) {
+        let first = self.ready.len();
+        for group in &groups[self.packer.groups..] {
+            let samples: Vec<&PolicySample<'_>> = group.samples.iter().collect();
+            self.packer.push(&group.prompt, samples, &mut self.ready);
+        }
+        let packed = self.ready[first..].iter_mut();
+        packed.for_each(|micro_batch| replay_experts(micro_batch, groups));
+    }
+
+    /// Number of full micro-batches to compute.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Computes the full micro-batches. `groups`: all so far.
+    pub fn compute(
+        &mut self,
+        model: &Decoder,
+        groups: &[PolicyGroup<'_>],
+        threads: &ThreadPool,
+    ) -> Result<()> {
+        let (settings, totals) = (self.settings, self.totals);
+        let ready = std::mem::take(&mut self.ready);
+        let work = |micro_batch: &MicroBatch, gradients: &mut Gradients| {
+            let mut statistics = PolicyStatistics {
+                rows: micro_batch.batch.rows(),
+                ..PolicyStatistics::default()
+            };
+            let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
+                let (group, sample) = micro_batch.owners[sequence];
+                let sample = &groups[group].samples[sample];
+                statistics.d_log_probs(sample, tokens, totals, &settings.loss)
+            };
+            let routers = add_gradient(
+                model,
+                micro_batch,
+                settings.temperature,
+                settings.recompute,
+                gradients,
+                d_log_probs,
+            )?;
+            Ok(PolicyStatistics {
+                routers,
+                ..statistics
+            })
         };
-        let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
-            let (group, sample) = micro_batch.owners[sequence];
-            statistics.d_log_probs(
-                &groups[group].samples[sample],
-                tokens,
-                totals,
-                &settings.loss,
-            )
-        };
-        let routers = add_gradient(
-            model,
-            micro_batch,
-            settings.temperature,
-            settings.recompute,
-            gradients,
-            d_log_probs,
-        )?;
-        Ok(PolicyStatistics {
-            routers,
-            ..statistics
-        })
-    })?;
-    let mut statistics = PolicyStatistics::default();
-    found.into_iter().for_each(|part| statistics.add(part));
-    Ok((sum, statistics))
+        let found = add_gradients(model, &mut self.sum, &ready, threads, work)?;
+        found.into_iter().for_each(|part| self.statistics.add(part));
+        Ok(())
+    }
+
+    /// Adds the rest of `groups`, all of the step.
+    pub fn finish(
+        mut self,
+        model: &Decoder,
+        groups: &[PolicyGroup<'_>],
+        threads: &ThreadPool,
+    ) -> Result<(Gradients, PolicyStatistics)> {
+        self.extend(groups);
+        let packer = std::mem::replace(&mut self.packer, Packer::new(0));
+        if let Some(mut last) = packer.finish() {
+            replay_experts(&mut last, groups);
+            self.ready.push(last);
+        }
+        self.compute(model, groups, threads)?;
+        Ok((self.sum, self.statistics))
+    }
 }
 
 /// Log-probs of every completion without gradient: under the reference, or the weights that sampled

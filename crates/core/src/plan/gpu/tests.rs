@@ -451,6 +451,7 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
     let mut shape = StepShape {
         tokens_per_micro_batch: 4000,
         recompute: false,
+        overlap: false,
     };
     let mut seen = Vec::new();
     while let Some(smaller) = shape.smaller(900) {
@@ -464,7 +465,8 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
     assert_eq!(
         StepShape {
             tokens_per_micro_batch: 100,
-            recompute: true
+            recompute: true,
+            overlap: false,
         }
         .smaller(900),
         None

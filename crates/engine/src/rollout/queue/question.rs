@@ -2,6 +2,7 @@
 //! answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Result;
 use parking_lot::Mutex;
@@ -27,6 +28,8 @@ pub(crate) struct QueuedQuestion {
     pub(crate) conversation: usize,
     /// Prompt limit if conversations continue in the cache.
     pub(crate) max_prompt_tokens: Option<usize>,
+    /// Tokens sampled so far, by conversation; not counted for agents.
+    pub(crate) tokens: Option<Arc<[AtomicUsize]>>,
 }
 
 impl QueuedQuestion {
@@ -104,7 +107,16 @@ impl QueuedQuestion {
                 .for_each(|(to, one)| _ = to.send(one)),
             None => {
                 let senders = senders.into_iter().map(Some).collect();
-                let client = Arc::new(Awaited(Mutex::new(senders)));
+                let first = self.conversation + sample;
+                let progress = self.tokens.clone().map(|tokens| Progress {
+                    before: tokens[first].load(Ordering::Relaxed),
+                    tokens,
+                    first,
+                });
+                let client = Arc::new(Awaited {
+                    senders: Mutex::new(senders),
+                    progress,
+                });
                 self.ask(request, sample, number, number.checked_sub(1), client);
             }
         }
@@ -222,15 +234,31 @@ impl Drop for QueuedConversation {
 }
 
 /// Receivers of a request's completions.
-struct Awaited(Mutex<Vec<Option<oneshot::Sender<Completion>>>>);
+struct Awaited {
+    senders: Mutex<Vec<Option<oneshot::Sender<Completion>>>>,
+    progress: Option<Progress>,
+}
+
+/// Where a request's tokens are counted.
+struct Progress {
+    tokens: Arc<[AtomicUsize]>,
+    /// Conversation of its first sample.
+    first: usize,
+    /// Tokens of its conversation before it; a later request has one sample.
+    before: usize,
+}
 
 impl Client for Awaited {
-    fn on_token(&self, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
+    fn on_token(&self, sample: u32, completion: &Completion, _: Vec<(u32, f32)>) -> bool {
+        if let Some(progress) = &self.progress {
+            let sampled = progress.before + completion.token_ids.len();
+            progress.tokens[progress.first + sample as usize].store(sampled, Ordering::Relaxed);
+        }
         true
     }
 
     fn on_end(&self, sample: u32, completion: Completion) {
-        let mut all = self.0.lock();
+        let mut all = self.senders.lock();
         if let Some(waits) = all.get_mut(sample as usize).and_then(Option::take) {
             // The receiver is gone after a failure.
             _ = waits.send(completion);

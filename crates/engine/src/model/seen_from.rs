@@ -1,0 +1,124 @@
+//! A model as seen from another stream of its GPU: every tensor in the same memory.
+
+use candle_core::{Device, Result};
+
+use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter};
+use super::attention::AttentionMixer;
+use super::beside_dense::BesideDense;
+use super::expert_stack::{Stack, StackAdapters};
+use super::experts::{Expert, Experts, Matrices};
+use super::feed_forward::{FeedForward, Mixture};
+use super::gated_delta::GatedDeltaMixer;
+use super::gated_mlp::GatedMlp;
+use super::keys_values::KeysValues;
+use super::layer::{Factor, Layer};
+use super::layer_input::{LayerInputs, OwnInput};
+use super::linear::{Bias, Linear};
+use super::matrix::Matrix;
+use super::mixer::Mixer;
+use super::norm::NormWeight;
+use super::shared_expert::SharedExpert;
+use crate::kernels::second_stream::SeenFrom;
+
+/// Fields with tensors of each struct; the others are cloned.
+macro_rules! seen_from {
+    ($($name:ident { $($field:ident),+ })+) => {$(
+        impl SeenFrom for $name {
+            fn seen_from(&self, device: &Device) -> Result<Self> {
+                Ok(Self { $($field: self.$field.seen_from(device)?,)+ ..self.clone() })
+            }
+        }
+    )+};
+}
+
+seen_from! {
+    AdapterPart { b }
+    AdapterSet { a, parts, joined }
+    AttentionMixer { keys_values, sinks, rope, head_norms }
+    BesideDense { mlp, router_norm, experts_norm, output_norms }
+    Bias { vector }
+    Experts { gate, matrices, output_bias, factors }
+    Factor { stored }
+    GatedDeltaMixer { convolution, decay, bias, norm }
+    GatedMlp { gate_up, down }
+    JoinedAdapter { whole, a, diagonal, b }
+    KeysValues { norm }
+    Layer {
+        input_norm, mixer_input, mixer, mixer_output, mixer_output_norm, middle_norm, feed_forward,
+        down_norm, own_input, factor
+    }
+    LayerInputs { table, projection, norm }
+    Linear { weight, bias, adapters }
+    NormWeight { weight }
+    OwnInput { gate, projection, norm }
+    Stack { weights, bias, adapters }
+    StackAdapters { a, b }
+}
+
+impl SeenFrom for Expert {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            gate_up: self.gate_up.seen_from(device)?,
+            down: self.down.seen_from(device)?,
+        })
+    }
+}
+
+impl SeenFrom for Mixture {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            experts: self.experts.seen_from(device)?,
+            shared: self.shared.seen_from(device)?,
+            beside: self.beside.seen_from(device)?,
+        })
+    }
+}
+
+impl SeenFrom for SharedExpert {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            gate: self.gate.seen_from(device)?,
+            mlp: self.mlp.seen_from(device)?,
+        })
+    }
+}
+
+impl SeenFrom for Matrices {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Apart(experts) => Self::Apart(experts.seen_from(device)?),
+            Self::Stacked { gate_up, down } => Self::Stacked {
+                gate_up: gate_up.seen_from(device)?,
+                down: down.seen_from(device)?,
+            },
+        })
+    }
+}
+
+impl SeenFrom for Matrix {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Numbers(weight) => Self::Numbers(weight.seen_from(device)?),
+            Self::Transposed(weight) => Self::Transposed(weight.seen_from(device)?),
+            Self::Fp8(matrix) => Self::Fp8(matrix.seen_from(device)?),
+        })
+    }
+}
+
+impl SeenFrom for Mixer {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Attention(mixer) => Self::Attention(mixer.seen_from(device)?),
+            Self::GatedDelta(mixer) => Self::GatedDelta(mixer.seen_from(device)?),
+        })
+    }
+}
+
+impl SeenFrom for FeedForward {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Dense(dense) => Self::Dense(dense.seen_from(device)?),
+            Self::Experts(mixture) => Self::Experts(mixture.seen_from(device)?),
+        })
+    }
+}
