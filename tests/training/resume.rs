@@ -52,6 +52,30 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
     );
 }
 
+/// Guided groups, groups without gradient, and answers without a stop take part.
+#[test]
+fn updates_during_the_rollout_change_nothing() {
+    for set in [
+        &[][..],
+        &[
+            "lora_rank=4",
+            "guided=false",
+            "policy_loss=bnpo",
+            "overlong_masking=true",
+        ],
+        &[
+            "lora_rank=4",
+            "entropy_coef=0.01",
+            "tokens_per_micro_batch=300",
+        ],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &[set, &["overlap=true"]].concat());
+        finish_with_stops(&run, &[1, 4]);
+        assert!(fingerprint(&run) == fingerprint(&whole(set)), "{set:?}");
+    }
+}
+
 /// For a model that does not stop by itself.
 const SHORT_ANSWERS: &str = "max_completion_tokens=16";
 

@@ -521,6 +521,13 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
         );
     }
     check_distillation(config)?;
+    if let Some(key) = config.gradients_wait_for().filter(|_| config.overlap) {
+        let value = config.texts().find(|(name, _)| name == key);
+        let value = value.map(|(_, value)| value).unwrap_or_default();
+        return conflict(format!(
+            "overlap = true adds each group to the update as it ends, which {key} = {value} does not support: set overlap = false, or change {key}"
+        ));
+    }
     if config.kl_beta > 0.0
         && config.kl_estimator == super::KlEstimator::K1
         && !config.kl_importance

@@ -465,6 +465,21 @@ fn messages() {
         set(&["completions_per_prompt=1"]),
         "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more",
     );
+    for (set_too, value) in [
+        ("method=sft", "method = sft"),
+        ("weight_sync_interval=2", "weight_sync_interval = 2"),
+        ("policy_loss=dapo", "dynamic_sampling = true"),
+        ("advantage=per_part", "advantage = per_part"),
+        ("kl_beta=0.1", "kl_beta = 0.1"),
+    ] {
+        let key = value.split(' ').next().unwrap();
+        check(
+            set(&["overlap=true", set_too]),
+            &format!(
+                "overlap = true adds each group to the update as it ends, which {value} does not support: set overlap = false, or change {key}"
+            ),
+        );
+    }
     let file = |text: &str| Layers {
         file: Some(Assignments::from_toml("my.toml", text).unwrap()),
         ..Layers::default()

@@ -143,23 +143,18 @@ impl TrainConfig {
         self.lora_rank == 0 && (self.kl_beta > 0.0 || self.is_self_distilled())
     }
 
-    /// The setting that makes a group's gradient wait for the whole step, so that `overlap` has no effect.
-    pub fn overlap_problem(&self) -> Option<&'static str> {
+    /// The setting that makes a group's gradient wait for other groups.
+    pub(super) fn gradients_wait_for(&self) -> Option<&'static str> {
         [
             (!self.learns_from_rewards(), "method"),
             (self.weight_sync_interval > 1, "weight_sync_interval"),
             (self.dynamic_sampling, "dynamic_sampling"),
-            (self.advantage == Advantage::PerPart, "advantage = per_part"),
+            (self.advantage == Advantage::PerPart, "advantage"),
             (self.kl_beta > 0.0, "kl_beta"),
             (self.is_distilled(), "distill_coef"),
         ]
         .into_iter()
         .find_map(|(waits, setting)| waits.then_some(setting))
-    }
-
-    /// Whether updates begin before the rollout ends, memory permitting.
-    pub fn overlaps(&self) -> bool {
-        self.overlap && self.overlap_problem().is_none()
     }
 
     /// Optimizer steps of the run for a training set of `rows` prompts: `max_steps`, else `epochs`

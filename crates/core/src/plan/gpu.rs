@@ -127,7 +127,7 @@ impl StepShape {
         Self {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
             recompute: config.recompute_activations == Recompute::Always,
-            overlap: config.overlaps(),
+            overlap: config.overlap,
         }
     }
 

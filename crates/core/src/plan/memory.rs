@@ -96,7 +96,7 @@ pub fn cpu_memory(
 ) -> Memory {
     let recompute = config.recompute_activations == Recompute::Always;
     let parts = parts(model, config, data, threads.max(1), recompute);
-    let overlap = config.overlaps();
+    let overlap = config.overlap;
     let peak_recomputed_bytes = if recompute {
         peak(&parts, overlap)
     } else {

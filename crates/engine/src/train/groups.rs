@@ -531,4 +531,4 @@ pub(super) fn group_batch<'a>(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(super) mod tests;

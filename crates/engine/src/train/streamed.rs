@@ -3,7 +3,7 @@
 //! an update after the rollout. On a GPU they are computed in a stream of lower priority.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn converse_and_update(
         .map(|_| AtomicUsize::new(0))
         .collect();
     let groups: Vec<OnceLock<Group>> = planned.iter().map(|_| OnceLock::new()).collect();
-    let (sender, ended) = channel();
+    let (is_over, (sender, ended)) = (AtomicBool::new(false), channel());
     let watch = GroupWatch::new(
         trainer,
         planned,
@@ -57,6 +57,7 @@ pub(super) fn converse_and_update(
         samples: &samples,
         groups: &groups,
         tokens: &tokens,
+        is_over: &is_over,
     };
     let (work, totals, shape) = (&work, trainer.planned_totals(), trainer.policy_settings());
     let (conversed, update, order) = update_beside(
@@ -65,8 +66,9 @@ pub(super) fn converse_and_update(
         move |model, sum| work.run(model, PolicyUpdate::begin(sum, totals, &shape), &ended),
         || {
             let mut watch = watch;
-            // Dropping the watch ends the stream.
-            policy.converse(questions, settings, Some(&mut watch))
+            let conversed = policy.converse(questions, settings, Some(&mut watch));
+            is_over.store(true, Ordering::Relaxed);
+            conversed
         },
     )?;
     Ok((conversed?, StreamedUpdate { update, order }))
@@ -140,10 +142,13 @@ struct Streaming<'w> {
     /// Set before the question is sent.
     groups: &'w [OnceLock<Group>],
     tokens: &'w [AtomicUsize],
+    /// Set once the rollout has ended: the rest is computed after it.
+    is_over: &'w AtomicBool,
 }
 
 impl<'w> Streaming<'w> {
-    /// Adds groups until the rollout ends. Returns the gradient so far, with its groups in order.
+    /// Adds groups until the rollout is over, or all that will end have. Returns the gradient so far,
+    /// with its groups in order.
     fn run(
         &self,
         model: &Decoder,
@@ -153,35 +158,29 @@ impl<'w> Streaming<'w> {
         let (mut order, mut waiting) = (Vec::new(), BTreeSet::new());
         let mut forwarded: Vec<PolicyGroup<'w>> = Vec::new();
         loop {
-            let (question, is_over) = match ended.recv_timeout(LOOK) {
-                Ok(question) => (Some(question), false),
-                Err(RecvTimeoutError::Timeout) => (None, false),
-                Err(RecvTimeoutError::Disconnected) => (None, true),
-            };
-            let all = question.into_iter().chain(ended.try_iter());
-            waiting.extend(all.filter_map(|question| self.place(question)));
-            if is_over {
-                return (Ok(update), order);
-            }
-            // One at a time: the rollout may end meanwhile.
-            let next = waiting.first().copied().filter(|next| self.is_next(*next));
+            waiting.extend(ended.try_iter().filter_map(|question| self.place(question)));
+            let is_over = self.is_over.load(Ordering::Relaxed);
+            let next = waiting.first().copied();
+            let next = next.filter(|next| !is_over && self.is_next(*next));
             if let Some(group) = next.and_then(|next| self.groups[next.index()].get()) {
                 order.extend(waiting.pop_first().map(UpdatePlace::index));
-                let own = group_batch(
-                    self.config,
-                    self.entropy_coef,
-                    self.prompts,
-                    group,
-                    (0, None),
-                );
+                let prompts = self.prompts;
+                let own = group_batch(self.config, self.entropy_coef, prompts, group, (0, None));
                 forwarded.extend(own.groups);
                 update.extend(&forwarded);
             }
             let is_full = update.ready() >= self.threads.count();
-            if (is_full || next.is_none() && update.ready() > 0)
-                && let Err(error) = update.compute(model, &forwarded, self.threads)
-            {
-                return (Err(error), order);
+            let computes = is_full || next.is_none() && update.ready() > 0;
+            if computes && !is_over {
+                if let Err(error) = update.compute(model, &forwarded, self.threads) {
+                    return (Err(error), order);
+                }
+            } else if next.is_none() {
+                match ended.recv_timeout(LOOK) {
+                    Ok(question) => waiting.extend(self.place(question)),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return (Ok(update), order),
+                }
             }
         }
     }
@@ -202,5 +201,112 @@ impl<'w> Streaming<'w> {
                 self.groups[question].get().is_some()
                     || UpdatePlace::at_least(question, samples, sampled().unwrap_or(0)) > place
             })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::super::groups::tests::{Shape, config, group, prompts};
+    use super::super::trainer::policy_settings;
+    use super::*;
+    use crate::hub::ModelConfig;
+    use crate::model::{Gradients, Trainable, Weights};
+    use crate::plan::StepShape;
+    use crate::update::{StepTotals, policy_gradient};
+
+    const EARLY: Shape<'_> = &[(3, false, 1.0), (2, false, 0.0)];
+    const LATE: Shape<'_> = &[(2, false, 1.0), (9, false, 0.0)];
+    const FAILED: Shape<'_> = &[(1, false, 0.5), (1, false, 0.0)];
+
+    /// Two questions with two samples each, the second with a guide.
+    fn streaming<T>(tokens: [usize; 4], test: impl FnOnce(&Streaming<'_>) -> T) -> T {
+        let tokens = tokens.map(AtomicUsize::new);
+        let groups = [const { OnceLock::new() }; 2];
+        test(&Streaming {
+            config: &config(&[]),
+            entropy_coef: 0.0,
+            prompts: &prompts(),
+            may_guide: vec![false, true],
+            threads: &ThreadPool::calling(),
+            samples: &[2, 2],
+            groups: &groups,
+            tokens: &tokens,
+            is_over: &AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn a_group_waits_for_those_that_may_come_before_it() {
+        streaming([3, 1, 0, 0], |work| {
+            let next = |tokens| work.is_next(UpdatePlace::at_least(1, 2, tokens));
+            work.groups[1].set(group(FAILED)).unwrap();
+            assert!(next(2) && !next(3), "the other has 3 tokens");
+            work.tokens[1].store(5, Ordering::Relaxed);
+            assert!(next(4) && !next(5));
+            // It may get a guiding answer after the rollout.
+            let place = work.place(1).unwrap();
+            assert!(place.is_guided_later && !work.is_next(place));
+            work.groups[0].set(group(LATE)).unwrap();
+            assert!(next(5) && !work.is_next(place));
+        });
+    }
+
+    /// Groups are added in their order, whichever ends first, and the sum is the same to the last bit.
+    #[test]
+    fn a_gradient_that_begins_early_is_the_same() {
+        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":19,"hidden_size":16,
+            "intermediate_size":24,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,
+            "head_dim":8,"max_position_embeddings":32}"#;
+        let model = ModelConfig::parse(json, "config.json").unwrap();
+        let (weights, trainable) = (Weights::fresh(&model, 3), Trainable::Full);
+        let model = Decoder::new(&model, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
+        let seen = model.seen_from(&Device::Cpu).unwrap();
+        let totals = StepTotals {
+            sequences: 4,
+            tokens: 16,
+        };
+        streaming([0; 4], |work| {
+            work.groups[0].set(group(LATE)).unwrap();
+            work.groups[1].set(group(EARLY)).unwrap();
+            for most_tokens in [4, 9, 100] {
+                let shape = StepShape {
+                    tokens_per_micro_batch: most_tokens,
+                    ..StepShape::for_config(work.config)
+                };
+                let settings = policy_settings(work.config, shape);
+                let begun = || {
+                    let sum = Gradients::zeros(model.parameters()).unwrap();
+                    PolicyUpdate::begin(sum, totals, &settings)
+                };
+                let (sender, ended) = channel();
+                [0, 1].map(|question| sender.send(question).unwrap());
+                drop(sender);
+                let (update, order) = work.run(&seen, begun(), &ended);
+                assert_eq!(order, [1, 0]);
+                let all = order.iter().flat_map(|&index| {
+                    let group = work.groups[index].get().unwrap();
+                    group_batch(work.config, 0.0, work.prompts, group, (0, None)).groups
+                });
+                let all: Vec<PolicyGroup<'_>> = all.collect();
+                let numbers = |sum: Gradients| sum.flat().to_vec1::<f32>().unwrap();
+                let (sum, found) = update.unwrap().finish(&model, &all, work.threads).unwrap();
+                let (expected_sum, expected) =
+                    policy_gradient(&model, &all, totals, &settings, work.threads).unwrap();
+                let expected_sum = numbers(expected_sum);
+                assert!(expected_sum.iter().any(|number| *number != 0.0));
+                assert!(
+                    numbers(sum) == expected_sum && found == expected,
+                    "{most_tokens}"
+                );
+                // Nothing begins once the rollout is over.
+                work.is_over.store(true, Ordering::Relaxed);
+                let (_, order) = work.run(&seen, begun(), &channel().1);
+                assert!(order.is_empty());
+                work.is_over.store(false, Ordering::Relaxed);
+            }
+        });
     }
 }

@@ -472,3 +472,26 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
         None
     );
 }
+
+#[test]
+fn overlapping_phases_are_planned_together_or_do_not_overlap() {
+    let config = config(&["overlap=true", "prompt_groups_per_step=8"]);
+    let planned = |total_bytes| {
+        let gpu = GpuMemory {
+            usable_bytes: total_bytes,
+            total_bytes,
+            ..h200()
+        };
+        fit(&qwen3_8b(), &config, &DATA, gpu).unwrap()
+    };
+    let whole = planned(h200().usable_bytes);
+    let after = StepShape {
+        overlap: false,
+        ..whole.shape
+    };
+    let without = gpu_memory(&qwen3_8b(), &config, &DATA, after, h200());
+    assert!(whole.shape.overlap && whole.memory.peak_bytes > without.peak_bytes);
+    // The first thing that a smaller GPU goes without.
+    let smaller = planned(without.peak_bytes * 10 / 8);
+    assert_eq!(smaller.shape, after);
+}

@@ -398,6 +398,7 @@ fn later_requests_keep_the_limit_of_their_task() {
         sampling: Sampling::plain(1.0, 9, 0),
         conversation: 0,
         max_prompt_tokens: None,
+        tokens: None,
     };
     let later = question.later_request(1, 2, &[1, 2]);
     assert_eq!((later.samples, later.lengths), (1, vec![4]));

@@ -8,7 +8,7 @@ use crate::environment::ChainEnd;
 use crate::policy::{CallStep, Prompt, ToolTurn};
 use crate::rollout::Completion;
 
-fn config(set: &[&str]) -> TrainConfig {
+pub(in crate::train) fn config(set: &[&str]) -> TrainConfig {
     Layers {
         set: set.iter().map(|text| (*text).to_owned()).collect(),
         ..Layers::default()
@@ -26,7 +26,7 @@ fn score(reward: f64) -> Score {
     .unwrap()
 }
 
-fn rule(kind: Advantage) -> AdvantageRule {
+pub(in crate::train) fn rule(kind: Advantage) -> AdvantageRule {
     let weights = [("tier", 1.0), ("fields", 2.0)].map(|(name, weight)| (name.to_owned(), weight));
     AdvantageRule {
         kind,
@@ -36,9 +36,9 @@ fn rule(kind: Advantage) -> AdvantageRule {
 }
 
 /// Answers of one turn: (tokens, truncated, reward).
-type Shape<'s> = &'s [(usize, bool, f64)];
+pub(in crate::train) type Shape<'s> = &'s [(usize, bool, f64)];
 
-fn group(shape: Shape<'_>) -> Group {
+pub(in crate::train) fn group(shape: Shape<'_>) -> Group {
     let conversation = |&(tokens, is_truncated, reward): &(usize, bool, f64)| {
         let stop = if is_truncated {
             StopReason::Length
@@ -58,7 +58,7 @@ fn group(shape: Shape<'_>) -> Group {
     )
 }
 
-fn prompts() -> PromptSets {
+pub(in crate::train) fn prompts() -> PromptSets {
     let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), Default::default());
     let row = PromptRow {
         id,
@@ -105,7 +105,7 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
             };
             let prompts = prompts();
             let PolicyBatch { groups, totals, .. } =
-                policy_batch(&config(set), 0.0, &prompts, &rollout);
+                policy_batch(&config(set), 0.0, &prompts, &rollout, |_| false);
             let found = |group: &PolicyGroup<'_>| -> Vec<(usize, f64)> {
                 group
                     .samples
@@ -128,7 +128,7 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
     let mixed: &[(usize, f64)] = &[(3, 0.707), (5, -0.707)];
     let equal: &[(usize, f64)] = &[(2, 0.0), (4, 0.0)];
     check(&[], &[MIXED, EQUAL], &[mixed], 4, 14);
-    check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[mixed, equal], 4, 14);
+    check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[equal, mixed], 4, 14);
     // Masking does not change advantages.
     check(
         &["overlong_masking=true"],
@@ -193,7 +193,8 @@ fn completions_of_a_conversation_follow_one_another() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } =
+        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
     let shown = |sample: &PolicySample<'_>| {
         (
             sample.follows.clone().map(Cow::into_owned),
@@ -244,7 +245,8 @@ fn replaced_groups_are_in_no_batch() {
     rollout.set_aside();
     assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1));
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } =
+        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
     assert_eq!(
         (groups.len(), totals),
         (
@@ -335,7 +337,8 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } =
+        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
     let shape = |group: &PolicyGroup<'_>| {
         let sample = &group.samples[0];
         (
@@ -390,7 +393,7 @@ fn each_turn_has_a_group_of_those_that_reached_it() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
     let shape: Vec<(usize, usize)> = batch
         .groups
         .iter()
@@ -409,13 +412,13 @@ fn old_log_probs_belong_to_their_completions() {
         ..StepRollout::default()
     };
     let (prompts, config) = (prompts(), config(&["weight_sync_interval=2"]));
-    let all = policy_batch(&config, 0.1, &prompts, &rollout);
+    let all = policy_batch(&config, 0.1, &prompts, &rollout, |_| false);
     let lengths = all.groups.iter().flat_map(|group| &group.samples);
     let old = lengths.map(|sample| vec![sample.token_ids.len() as f32; sample.token_ids.len()]);
     let old = all.sequences.iter().copied().zip(old).collect();
     rollout.old_log_probs = Some(old);
     for (entropy_coef, counts) in [(0.1, vec![2, 4, 3, 5]), (0.0, vec![3, 5])] {
-        let batch = policy_batch(&config, entropy_coef, &prompts, &rollout);
+        let batch = policy_batch(&config, entropy_coef, &prompts, &rollout, |_| false);
         let samples: Vec<_> = batch.groups.iter().flat_map(|it| &it.samples).collect();
         assert_eq!(
             samples
@@ -432,4 +435,32 @@ fn old_log_probs_belong_to_their_completions() {
             );
         }
     }
+}
+
+#[test]
+fn gradients_are_summed_in_the_order_in_which_groups_end() {
+    const SOLVED: Shape<'_> = &[(9, false, 1.0), (1, false, 0.0)];
+    const FAILED: Shape<'_> = &[(1, false, 0.5), (1, false, 0.0)];
+    let rollout = StepRollout {
+        groups: [SOLVED, FAILED, MIXED, MIXED].map(group).into(),
+        ..StepRollout::default()
+    };
+    let prompts = prompts();
+    let order = |may_guide: bool| {
+        let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| may_guide);
+        let lengths = batch
+            .groups
+            .iter()
+            .map(|group| group.samples[0].token_ids.len());
+        assert_eq!(batch.sequences.len(), 8);
+        (batch.order, lengths.collect::<Vec<_>>())
+    };
+    assert_eq!(order(false), (vec![1, 2, 3, 0], vec![1, 3, 3, 9]));
+    // A group without a success gets its last answer after the rollout.
+    assert_eq!(order(true), (vec![2, 3, 0, 1], vec![3, 3, 9, 1]));
+    // Groups that are not decoded together come after all that are before them.
+    let place = |index: usize| UpdatePlace::at_least(index, 512, 100 - index);
+    assert!(place(0) < place(1) && UpdatePlace::at_least(1, 8, 5) > UpdatePlace::at_least(0, 8, 5));
+    // While a group is sampled, it can only end later.
+    assert!(UpdatePlace::at_least(2, 2, 4) < UpdatePlace::of(2, &group(MIXED), false));
 }
