@@ -1,8 +1,8 @@
 //! CUDA basics shared by all kernel launches: modules, tensor addresses, new tensors, device
 //! configuration.
 //!
-//! All work of a process goes to one stream in call order, so launches and freed tensors need no
-//! synchronisation.
+//! All work on tensors of one `Device` goes to one stream in call order, so launches and freed tensors
+//! need no synchronisation; see `second_stream` for two devices of one GPU.
 
 use std::collections::HashMap;
 use std::ffi::c_void;

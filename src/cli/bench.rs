@@ -103,8 +103,8 @@ struct GpuArguments {
     /// New tokens per completion
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     new_tokens: u32,
-    /// Measure rollouts of completions of different lengths instead of steps: token counts at evenly spaced quantiles,
-    /// such as 8,30,60,150,512, or a run, whose lengths are replayed
+    /// Measure rollouts and steps of completions of different lengths, updated after the rollout and during it (`overlap`):
+    /// token counts at evenly spaced quantiles, such as 8,30,60,150,512, or a run, whose lengths are replayed
     #[arg(long, value_name = "LENGTHS|RUN")]
     lengths: Option<String>,
     /// Measure rollouts of conversations of so many calls instead of steps: kept in the cache, prefilled at each call, and

@@ -298,14 +298,14 @@ pub fn generate(
 
 /// As [`generate`], telling of each completion.
 pub(crate) fn generate_telling(
-    (model, adapters): (&Decoder, Adapters),
+    model: (&Decoder, Adapters),
     requests: &[Request],
     sampling: &Sampling,
     memory: &RolloutMemory,
     threads: &ThreadPool,
     on_end: OnEnd<'_>,
 ) -> Result<RolloutOutput> {
-    let parts = decoded_together(model, requests);
+    let parts = decoded_together(model.0, requests);
     let mut fixed = Vec::with_capacity(parts.len());
     let mut first = 0;
     for part in &parts {
@@ -316,7 +316,6 @@ pub(crate) fn generate_telling(
         SizedSource::new(source, part.iter().map(RequestSize::of).collect())
     };
     let sources: Vec<_> = parts.iter().zip(&mut fixed).map(sized).collect();
-    let model = (model, adapters);
     let (counts, gpu_fallbacks) = generate_from(model, &sources, sampling, memory, threads)?;
     drop(sources);
     let completions = fixed.into_iter().flat_map(FixedRequests::completions);
