@@ -206,8 +206,8 @@ impl Step<'_> {
                 sampled.map(|sampled| (sampled, seconds))
             };
             let stream = self.stream.as_ref();
-            let (sampled, update, begun) = update_beside((engine, model), stream, update, rollout)?;
-            (sampled?, update?, begun)
+            let beside = update_beside((engine, model), stream, update, rollout)?;
+            (beside.rollout?, beside.update?, beside.other)
         } else {
             let sampled = sample(&|_, _, _| ())?;
             let seconds = start.elapsed().as_secs_f64();

@@ -83,8 +83,13 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     }
     let sentence =
         format!("GPU out of memory with {before}; the step was recomputed with {after}.");
+    let overlap = if before.overlap {
+        "overlap = false, "
+    } else {
+        ""
+    };
     let suggestion = format!(
-        "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
+        "Only time is lost. To avoid it: {overlap}recompute_activations = {}, tokens_per_micro_batch = {}.",
         if after.recompute { "always" } else { "never" },
         after.tokens_per_micro_batch
     );

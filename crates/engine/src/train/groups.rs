@@ -71,7 +71,7 @@ pub(super) struct StepRollout {
     /// than the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
-    /// Time of computing them.
+    /// Time of computing them, or of what [`StepRollout::streamed`] took after the rollout.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
     /// The gradient begun during the rollout.
@@ -89,6 +89,8 @@ pub(super) struct StreamedUpdate {
     pub(super) update: candle_core::Result<PolicyUpdate>,
     /// Groups in it, as [`PolicyBatch::order`].
     pub(super) order: Vec<usize>,
+    /// Time from the rollout's end to that of what was begun.
+    pub(super) seconds_after: f64,
 }
 
 /// How rewards become advantages.

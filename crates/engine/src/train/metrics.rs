@@ -26,6 +26,8 @@ pub(super) struct StepUpdate {
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<StepOutcome>,
+    /// Share of this rank's groups that were added during the rollout; `None` without `overlap`.
+    pub(super) overlapped_groups: Option<f64>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
@@ -44,6 +46,7 @@ impl StepUpdate {
         Self {
             statistics: PolicyStatistics::default(),
             applied: None,
+            overlapped_groups: None,
             learning_rate: trainer.optimizer.learning_rate(trainer.state.step),
             start: Instant::now(),
             shape: trainer.shape.get(),
@@ -204,7 +207,9 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     }
     metrics.add("time/update", update_seconds);
     metrics.add("step_time", update.seconds());
-    if statistics.rows > 0 {
+    if let Some(share) = update.overlapped_groups.filter(|share| share.is_finite()) {
+        metrics.add("groups/frac_overlapped", share);
+    } else if statistics.rows > 0 {
         metrics.add(
             "tokens_per_second/train",
             statistics.rows as f64 / update_seconds.max(1e-9),

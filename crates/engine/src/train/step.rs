@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::checkpointing::collect;
 use super::error::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
-use super::groups::{Group, StepRollout};
+use super::groups::{Group, StepRollout, StreamedUpdate};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
@@ -146,6 +146,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         score_seconds: score_seconds / steps,
         counts,
         gpu_fallbacks: std::mem::take(&mut gpu_fallbacks),
+        forward_seconds: streamed.as_ref().map_or(0.0, |begun| begun.seconds_after),
         streamed: streamed.take(),
         ..StepRollout::default()
     };
@@ -180,6 +181,8 @@ fn grpo_step(
     record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
     let streamed = rollout.streamed.take();
+    let share = |begun: &StreamedUpdate| begun.order.len() as f64 / rollout.groups.len() as f64;
+    update.overlapped_groups = streamed.as_ref().map(share);
     let batch = trainer.policy_batch(&rollout, trainer.entropy_coef());
     if trainer.ranks.any(!batch.groups.is_empty())? {
         let totals = StepTotals {

@@ -60,7 +60,7 @@ pub(super) fn converse_and_update(
         is_over: &is_over,
     };
     let (work, totals, shape) = (&work, trainer.planned_totals(), trainer.policy_settings());
-    let (conversed, update, order) = update_beside(
+    let beside = update_beside(
         (&policy.engine, &policy.model),
         trainer.second_stream.as_ref(),
         move |model, sum| work.run(model, PolicyUpdate::begin(sum, totals, &shape), &ended),
@@ -71,7 +71,12 @@ pub(super) fn converse_and_update(
             conversed
         },
     )?;
-    Ok((conversed?, StreamedUpdate { update, order }))
+    let streamed = StreamedUpdate {
+        update: beside.update,
+        order: beside.other,
+        seconds_after: beside.seconds_after,
+    };
+    Ok((beside.rollout?, streamed))
 }
 
 /// Collects conversations into groups.
@@ -282,7 +287,9 @@ mod tests {
                     PolicyUpdate::begin(sum, totals, &settings)
                 };
                 let (sender, ended) = channel();
-                [0, 1].map(|question| sender.send(question).unwrap());
+                for question in [0, 1] {
+                    sender.send(question).unwrap();
+                }
                 drop(sender);
                 let (update, order) = work.run(&seen, begun(), &ended);
                 assert_eq!(order, [1, 0]);
@@ -303,7 +310,10 @@ mod tests {
                 );
                 // Nothing begins once the rollout is over.
                 work.is_over.store(true, Ordering::Relaxed);
-                let (_, order) = work.run(&seen, begun(), &channel().1);
+                let (sender, ended) = channel();
+                sender.send(0).unwrap();
+                drop(sender);
+                let (_, order) = work.run(&seen, begun(), &ended);
                 assert!(order.is_empty());
                 work.is_over.store(false, Ordering::Relaxed);
             }

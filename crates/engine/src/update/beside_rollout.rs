@@ -1,6 +1,8 @@
 //! Gradients computed while a rollout runs: on a thread of their own, on a GPU in a stream of lower
 //! priority.
 
+use std::time::Instant;
+
 use candle_core::{Error, Result};
 
 use super::PolicyUpdate;
@@ -26,18 +28,29 @@ impl SecondStream {
     }
 }
 
-/// A tape of a test recurses deeply.
+/// As the pool of threads has it: tapes in tests recurse deeply.
 const STACK_BYTES: usize = 64 << 20;
 
+/// Results of [`update_beside`].
+#[derive(Debug)]
+pub struct BesideRollout<R, U> {
+    pub rollout: R,
+    /// The gradient so far, to continue with on the calling thread.
+    pub update: Result<PolicyUpdate>,
+    /// What `update` returned besides.
+    pub other: U,
+    /// Time from the rollout's end to that of the update's last part.
+    pub seconds_after: f64,
+}
+
 /// Runs `rollout` on this thread and `update` on another, which gets the model and a sum of zeros to
-/// begin with. `update` must return soon after `rollout` did. Returns the results of both, and the
-/// gradient to continue with on this thread.
+/// begin with, and must return soon after `rollout` did.
 pub fn update_beside<R, U: Send>(
     (engine, model): (&Engine, &Decoder),
     stream: Option<&SecondStream>,
     update: impl FnOnce(&Decoder, Gradients) -> (Result<PolicyUpdate>, U) + Send,
     rollout: impl FnOnce() -> R,
-) -> Result<(R, Result<PolicyUpdate>, U)> {
+) -> Result<BesideRollout<R, U>> {
     let sum = Gradients::zeros(model.parameters())?;
     let (device, model) = stream.map_or((&engine.device, model), |stream| {
         (&stream.engine.device, &stream.model)
@@ -45,24 +58,28 @@ pub fn update_beside<R, U: Send>(
     let begun = sum.seen_from(device)?;
     // Weights and zeros are written; until both have ended, nobody writes weights.
     engine.synchronize()?;
-    let (rollout, (update, result)) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let updating = std::thread::Builder::new()
             .name("update".to_owned())
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, move || {
-                let (update, result) = update(model, begun);
+                let (update, other) = update(model, begun);
                 let synchronized = stream.map_or(Ok(()), |stream| stream.engine.synchronize());
                 (
                     update.and_then(|update| synchronized.map(|()| update)),
-                    result,
+                    other,
                 )
             })
             .map_err(Error::wrap)?;
-        let rollout = rollout();
+        let (rollout, ended) = (rollout(), Instant::now());
         let updated = updating.join();
         // Propagates a thread's panic.
-        let updated = updated.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok::<_, Error>((rollout, updated))
-    })?;
-    Ok((rollout, update.map(|update| update.with_sum(sum)), result))
+        let (update, other) = updated.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(BesideRollout {
+            rollout,
+            update: update.map(|update| update.with_sum(sum)),
+            other,
+            seconds_after: ended.elapsed().as_secs_f64(),
+        })
+    })
 }

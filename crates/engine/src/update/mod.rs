@@ -9,7 +9,7 @@ mod optimizer; // AdamW, warm-up, clipping; non-finite gradients
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 
-pub use beside_rollout::{SecondStream, update_beside};
+pub use beside_rollout::{BesideRollout, SecondStream, update_beside};
 pub use log_probs::{ReadToken, log_probs, read_logits, read_tokens};
 pub use loss::{
     LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, rescale, sequence_loss,
