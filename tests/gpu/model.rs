@@ -7,13 +7,14 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
-use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Trainable, Weights};
+use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Gradients, Trainable, Weights};
 use grpo_tui::rollout::{
     Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
 };
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
-    PolicyStatistics, StepOutcome, StepTotals, policy_gradient,
+    PolicyStatistics, PolicyUpdate, SecondStream, StepOutcome, StepTotals, policy_gradient,
+    update_beside,
 };
 
 use super::assert_close;
@@ -601,5 +602,61 @@ fn completions_that_grow_agree() {
             engine.dtype, statistics.sampling_difference_max
         );
         assert!(statistics.sampling_difference_max < largest && average < mean);
+    }
+}
+
+/// Begun in the second stream beside a rollout, and continued in the first, a gradient has the bits of one after it; the
+/// rollout samples the same.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_gradient_that_begins_beside_a_rollout_is_the_same() {
+    let engine = Engine::gpu(0).unwrap();
+    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
+    let precisions = [BasePrecision::Bf16, BasePrecision::Fp8];
+    let all = configs()
+        .into_iter()
+        .flat_map(|config| precisions.map(|precision| (config.clone(), precision)));
+    for (config, precision) in all {
+        if precision == BasePrecision::Fp8 && config.options.experts.is_some() {
+            continue;
+        }
+        let model = model_in(precision, &config, LORA, &engine);
+        let completions = sampled(&model, &engine, 1.0);
+        let requests = requests();
+        let groups = requests.iter().zip(&completions);
+        let groups = groups.map(|(one, own)| PolicyGroup::alternating(&one.prompt, own));
+        let groups: Vec<PolicyGroup<'_>> = groups.collect();
+        let totals = StepTotals {
+            sequences: 48,
+            tokens: 1000,
+        };
+        let settings = PolicySettings {
+            loss: loss_settings(PolicyLoss::Grpo),
+            temperature: 1.0,
+            tokens_per_micro_batch: 300,
+            recompute: false,
+        };
+        let (expected, statistics) =
+            policy_gradient(&model, &groups, totals, &settings, &threads).unwrap();
+        let stream = SecondStream::open(&engine, &model).unwrap();
+        let update = |model: &Decoder, sum| {
+            let mut update = PolicyUpdate::begin(sum, totals, &settings);
+            update.extend(&groups[..4]);
+            let computed = update.compute(model, &groups, &threads);
+            (computed.map(|()| update), ())
+        };
+        let rollout = || sampled(&model, &engine, 1.0);
+        let stream = stream.as_ref();
+        let beside = update_beside((&engine, &model), stream, update, rollout).unwrap();
+        let update = beside.update.unwrap();
+        assert!(update.groups() == 4 && beside.rollout == completions);
+        let (found, own) = update.finish(&model, &groups, &threads).unwrap();
+        let bits = |sum: Gradients| sum.flat().to_vec1::<f32>().unwrap();
+        let expected = bits(expected);
+        assert!(expected.iter().any(|number| *number != 0.0));
+        assert!(
+            bits(found) == expected && own == statistics,
+            "{precision:?} {config:?}"
+        );
     }
 }

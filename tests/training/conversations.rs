@@ -245,6 +245,17 @@ fn stopping_changes_nothing_in_conversations() {
     assert!(fingerprint(&stopped) == fingerprint(&whole));
 }
 
+#[test]
+fn updates_during_the_rollout_change_nothing_in_conversations() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = |name: &str, set: &[&str]| {
+        let run = run(&folder.path().join(name), "", set);
+        assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
+        fingerprint(&run)
+    };
+    assert!(trained("overlapped", &["overlap=true"]) == trained("after", &[]));
+}
+
 /// Every turn is an example, after the expected answers of those before.
 #[test]
 fn supervised_fine_tuning_takes_all_turns() {

@@ -73,6 +73,8 @@ fn updates_during_the_rollout_change_nothing() {
         let run = create(folder.path(), &[set, &["overlap=true"]].concat());
         finish_with_stops(&run, &[1, 4]);
         assert!(fingerprint(&run) == fingerprint(&whole(set)), "{set:?}");
+        let state = RunState::read(run.path()).unwrap();
+        assert_eq!(state.metrics["groups/frac_overlapped"].values().len(), 6);
     }
 }
 

@@ -96,7 +96,9 @@ fn neither_stopping_nor_replaying_changes_anything() {
             .all(|group| group.prompt.contains(&format!("\n{name}(")))
     };
     assert!(lists("pay") && !lists("remind"), "{}", expected[0].prompt);
-    let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
+    // Nor does an update that begins while others wait for their tools.
+    let overlapped = [&SET[..], &["overlap=true"]].concat();
+    let stopped = create_of(&task, &folder.path().join("stopped"), &overlapped);
     for step in [1, 2] {
         let at = |event: &EventBody| matches!(event, EventBody::Step(event) if event.step == step);
         assert!(matches!(
