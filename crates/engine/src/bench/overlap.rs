@@ -234,3 +234,38 @@ impl Step<'_> {
         PolicyGroup::alternating(&self.requests[request].prompt, completions)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{GpuBench, measure_gpu};
+    use crate::hub::ModelConfig;
+    use crate::kernels::device::Engine;
+
+    /// It fails if the gradients differ.
+    #[test]
+    fn steps_are_measured_with_and_without_overlap() {
+        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":64,"hidden_size":32,
+            "intermediate_size":48,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,
+            "head_dim":16,"max_position_embeddings":64}"#;
+        let config = ModelConfig::parse(json, "config.json").unwrap();
+        let bench = GpuBench {
+            prompt_tokens: 5,
+            lora_rank: 2,
+            decode_batches: Vec::new(),
+            steps: vec![(4, 2)],
+            tokens_per_micro_batch: 20,
+            lengths: vec![1, 4, 20],
+            ..GpuBench::default()
+        };
+        let found = measure_gpu(&config, &Engine::cpu(), &bench, |_| ()).unwrap();
+        for name in ["step of lengths", "step of lengths, overlapped"] {
+            let of_name = |one: &&crate::bench::Measurement| one.name == name;
+            let measured = found.iter().find(of_name).unwrap();
+            assert!(
+                measured.missing.is_none() && measured.value > 0.0,
+                "{found:?}"
+            );
+        }
+    }
+}
