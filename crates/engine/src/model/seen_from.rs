@@ -23,6 +23,7 @@ use crate::kernels::second_stream::SeenFrom;
 /// Fields with tensors of each struct; the others are cloned.
 macro_rules! seen_from {
     ($($name:ident { $($field:ident),+ })+) => {$(
+        #[allow(clippy::needless_update, reason = "some have no other fields")]
         impl SeenFrom for $name {
             fn seen_from(&self, device: &Device) -> Result<Self> {
                 Ok(Self { $($field: self.$field.seen_from(device)?,)+ ..self.clone() })
@@ -37,6 +38,7 @@ seen_from! {
     AttentionMixer { keys_values, sinks, rope, head_norms }
     BesideDense { mlp, router_norm, experts_norm, output_norms }
     Bias { vector }
+    Expert { gate_up, down }
     Experts { gate, matrices, output_bias, factors }
     Factor { stored }
     GatedDeltaMixer { convolution, decay, bias, norm }
@@ -49,38 +51,12 @@ seen_from! {
     }
     LayerInputs { table, projection, norm }
     Linear { weight, bias, adapters }
+    Mixture { experts, shared, beside }
     NormWeight { weight }
     OwnInput { gate, projection, norm }
+    SharedExpert { gate, mlp }
     Stack { weights, bias, adapters }
     StackAdapters { a, b }
-}
-
-impl SeenFrom for Expert {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            gate_up: self.gate_up.seen_from(device)?,
-            down: self.down.seen_from(device)?,
-        })
-    }
-}
-
-impl SeenFrom for Mixture {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            experts: self.experts.seen_from(device)?,
-            shared: self.shared.seen_from(device)?,
-            beside: self.beside.seen_from(device)?,
-        })
-    }
-}
-
-impl SeenFrom for SharedExpert {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            gate: self.gate.seen_from(device)?,
-            mlp: self.mlp.seen_from(device)?,
-        })
-    }
 }
 
 impl SeenFrom for Matrices {

@@ -59,11 +59,11 @@ pub(super) fn converse_and_update(
         tokens: &tokens,
         is_over: &is_over,
     };
-    let (work, totals, shape) = (&work, trainer.planned_totals(), trainer.policy_settings());
+    let (work, totals, loss) = (&work, trainer.planned_totals(), trainer.policy_settings());
     let beside = update_beside(
         (&policy.engine, &policy.model),
         trainer.second_stream.as_ref(),
-        move |model, sum| work.run(model, PolicyUpdate::begin(sum, totals, &shape), &ended),
+        move |model, sum| work.run(model, PolicyUpdate::begin(sum, totals, &loss), &ended),
         || {
             let mut watch = watch;
             let conversed = policy.converse(questions, settings, Some(&mut watch));
