@@ -95,8 +95,9 @@ def table(folders):
     print("| task, model | evals | valid | right | calibration error of `sure` | Brier score of `sure` | Brier score of the label's own probability |")
     print("|---|---|---|---|---|---|---|")
     for (task, target), evals in sorted(found.items()):
-        columns = zip(*(numbers for numbers, _ in evals))
-        cells = [f"{sum(column) / len(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
+        # An eval without valid answers has no accuracy.
+        columns = [[number for number in column if number == number] for column in zip(*(numbers for numbers, _ in evals))]
+        cells = [f"{sum(column) / len(column):.3f} [{min(column):.3f}, {max(column):.3f}]" if column else "n/a" for column in columns]
         print(f"| {task}, {target} | {len(evals)} | {' | '.join(cells)} |")
     print("\n| task, model | sure | answers | right |\n|---|---|---|---|")
     for (task, target), evals in sorted(found.items()):
