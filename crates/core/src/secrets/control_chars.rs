@@ -118,6 +118,9 @@ mod tests {
         for letter in all.chars().filter(|letter| *letter != '\n') {
             assert!(!visible_json(&format!("ä{letter}")).contains(letter));
         }
-        assert!(matches!(visible_json("{\"a\": \"ä日…\"}"), Cow::Borrowed(_)));
+        assert!(matches!(
+            visible_json("{\"a\": \"ä日…\"}"),
+            Cow::Borrowed(_)
+        ));
     }
 }
