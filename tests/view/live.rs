@@ -434,7 +434,7 @@ fn an_ended_run_shows_its_result_in_place() {
     let mut stage = finished(120, 36);
     for text in expected
         .into_iter()
-        .chain(["exact", "+39.0 points [", "]  better (p = "])
+        .chain(["exact match", "valid: +39.0 points (95% CI [", "V compare answers"])
     {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
