@@ -432,10 +432,11 @@ fn an_ended_run_shows_its_result_in_place() {
         "97.0% [",
     ];
     let mut stage = finished(120, 36);
-    for text in expected
-        .into_iter()
-        .chain(["exact match", "valid: +39.0 points (95% CI [", "V compare answers"])
-    {
+    for text in expected.into_iter().chain([
+        "exact match",
+        "valid: +39.0 points (95% CI [",
+        "V compare answers",
+    ]) {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("alt-9");
