@@ -56,6 +56,16 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         RunError::Taken { .. } => Failure::usage(error.to_string()),
         error => error.into(),
     })?;
+    if let ExportForm::Adapter {
+        base,
+        has_template: false,
+        ..
+    } = &form
+    {
+        output::eprint_line(&format!(
+            "note: no chat template is written: the base model {base} is not on this machine, or has none"
+        ));
+    }
     if arguments.json {
         return print_json(document);
     }

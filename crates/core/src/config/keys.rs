@@ -161,7 +161,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "tiny",
         "",
-        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), or a run's result.",
+        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model, such as `tiny`, or a run's result.",
     ),
     key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, `sft+grpo`, one after the other, or `distill` towards a teacher.")
         .presets("grpo", "grpo"),
@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "",
         "",
-        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME` of endpoints.toml, whose server answers prompt_logprobs.",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME`.",
     ),
     key(
         "distill_coef",
