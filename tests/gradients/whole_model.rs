@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::{ModelConfig, ModelTensor};
-use grpo_tui::kernels::fp8;
+use grpo_tui::kernels::quantized::{self, Precision};
 use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
@@ -491,7 +491,7 @@ fn an_fp8_gradient_is_that_of_its_rounded_weights() {
         let rounded = |(name, tensor): (String, Tensor)| {
             let is_matrix = matrices.iter().any(|part| name.contains(part));
             let tensor = if is_matrix {
-                fp8::rounded(&tensor).unwrap()
+                quantized::rounded(&tensor, Precision::Fp8).unwrap()
             } else {
                 tensor
             };

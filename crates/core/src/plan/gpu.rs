@@ -309,12 +309,11 @@ fn parts(
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
-    // In fp8 a byte a number; the scales are few.
-    let saved = if config.base_precision == BasePrecision::Fp8 {
-        (number - 1) * shape.layer_matrices
-    } else {
-        0
-    };
+    let saved = (number * shape.layer_matrices).saturating_sub(
+        config
+            .base_precision
+            .matrix_bytes(shape.layer_matrices, number),
+    );
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
@@ -357,7 +356,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         ),
         (trained, Phase::Always, 4 * trainable.div_ceil(parts)),
         (
-            "a matrix in bf16 (fp8 base)",
+            "a matrix in bf16 (quantized base)",
             Phase::Always,
             if saved > 0 {
                 number * widest_matrix(model)
@@ -410,7 +409,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
             BasePrecision::Bf16 => {
                 (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs
             }
-            BasePrecision::Fp8 => used * (inputs + outputs),
+            BasePrecision::Fp8 | BasePrecision::Nf4 => used * (inputs + outputs),
         };
         joined + rank * outputs
     };
@@ -640,9 +639,14 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
         .min(step_tokens(config, data))
 }
 
-/// Whether the smallest shape fits, and a GPU computes it: experts are in bf16 there.
+/// Whether a GPU computes the model beside a base in fp8 or NF4: experts are in bf16 there.
+fn has_quantized_form(model: &ModelConfig) -> bool {
+    model.options.experts.is_none() && model.quantized_problem().is_none()
+}
+
+/// Whether the smallest shape fits, and a GPU computes it.
 fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> bool {
-    if config.base_precision == BasePrecision::Fp8 && model.options.experts.is_some() {
+    if config.base_precision.is_quantized() && !has_quantized_form(model) {
         return false;
     }
     let tokens_per_micro_batch = longest_sequence(config, data);
