@@ -58,6 +58,7 @@ pub struct QuantizedMatrix {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CPU has none"))]
 enum Scales {
     /// `[outputs]`, f32.
     Fp8(Tensor),

@@ -28,10 +28,11 @@ const SMALL_GPU_BYTES: u64 = 64_000_000_000;
 const CACHE_SHARE: f64 = 0.75;
 /// Completions that are decoded together at most: a larger batch is not faster.
 pub const GPU_DECODE_ROWS: usize = 512;
-/// Prompt rows that are prefilled together; a longer prompt is alone.
-pub const GPU_PREFILL_ROWS: usize = 16_384;
+/// Prompt rows that are prefilled together, on a small GPU and on others; a longer prompt is alone.
+const GPU_PREFILL_ROWS: [usize; 2] = [4096, 16_384];
 /// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
-pub const GPU_KEPT_CACHE_BYTES: usize = 4 << 30;
+/// On a small GPU and on others.
+const GPU_KEPT_CACHE_BYTES: [usize; 2] = [1 << 30, 4 << 30];
 /// Rows of a decode step with drafted tokens.
 pub const GPU_DRAFTED_ROWS: usize = 256;
 
@@ -91,7 +92,22 @@ fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize
 pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
     let shape = ModelShape::from_config(model);
     let row_bytes = shape.key_values_per_token * number_bytes;
-    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1))
+        .max(gpu_prefill_rows(gpu_bytes))
+}
+
+/// Prompt rows that are prefilled together. `gpu_bytes`: 0 if unknown.
+pub fn gpu_prefill_rows(gpu_bytes: u64) -> usize {
+    GPU_PREFILL_ROWS[usize::from(!is_small(gpu_bytes))]
+}
+
+/// The largest KV caches that stay for the next rollout. `gpu_bytes`: 0 if unknown.
+pub fn gpu_kept_cache_bytes(gpu_bytes: u64) -> usize {
+    GPU_KEPT_CACHE_BYTES[usize::from(!is_small(gpu_bytes))]
+}
+
+fn is_small(gpu_bytes: u64) -> bool {
+    (1..SMALL_GPU_BYTES).contains(&gpu_bytes)
 }
 
 /// Micro-batch size and recomputation of a step's gradient; affects only the last bits of a sum.
@@ -460,7 +476,7 @@ fn rollout(
         };
         let prompt_rows =
             (together * longest).min(gpu_prompt_rows(model, number, gpu.total_bytes).max(longest));
-        let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
+        let prefilled = prompt_rows.min(gpu_prefill_rows(gpu.total_bytes).max(longest));
         // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {
             (longest, GPU_DRAFTED_ROWS)
@@ -482,7 +498,7 @@ fn rollout(
             0
         };
         let states = (rows + drafted).min(most_rows) * shape.state * STATE_BYTES;
-        let kept = caches.iter().sum::<usize>() + states <= GPU_KEPT_CACHE_BYTES;
+        let kept = caches.iter().sum::<usize>() + states <= gpu_kept_cache_bytes(gpu.total_bytes);
         vec![
             // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
