@@ -373,9 +373,9 @@ fn cards_of_common_sizes_take_a_run_or_what_would_fit() {
         .map(|card| (card.gb, card.described()))
         .collect();
     let expected = [
-        (12, "with base_precision = nf4: 1"),
-        (16, "with base_precision = fp8: 1"),
-        (24, "with base_precision = fp8: 20"),
+        (12, "with base_precision = nf4: 11.8"),
+        (16, "with base_precision = nf4: 12.8"),
+        (24, "with base_precision = fp8: 19.4"),
         (
             48,
             "GB; micro-batches of 8192 tokens with activations recomputed; 64 completions at a time",
@@ -475,40 +475,4 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
         .smaller(900),
         None
     );
-}
-
-#[test]
-fn scratch() {
-    let set = [
-        "lora_rank=16",
-        "max_completion_tokens=256",
-        "base_precision=nf4",
-    ];
-    for card in cards(&qwen3_8b(), &config(&set[..2]), &DATA) {
-        println!("{} {}", card.gb, card.described());
-    }
-    let config = config(&set);
-    let gpu = GpuMemory {
-        usable_bytes: 12_000_000_000,
-        total_bytes: 12_000_000_000,
-        number_bytes: 2,
-    };
-    let found = gpu_memory(
-        &qwen3_8b(),
-        &config,
-        &DATA,
-        StepShape {
-            tokens_per_micro_batch: 506,
-            recompute: true,
-        },
-        gpu,
-    );
-    for part in found.parts {
-        println!(
-            "   {:45} {:10} {:.3}",
-            part.name,
-            format!("{:?}", part.phase),
-            part.bytes as f64 / 1073741824.0
-        );
-    }
 }
