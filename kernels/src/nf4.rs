@@ -132,8 +132,10 @@ mod tests {
     #[test]
     fn codes_are_of_the_nearest_number_and_ties_of_the_lower() {
         let middles = midpoints(&NUMBERS);
-        // bitsandbytes' own thresholds, csrc/kernels.cu.
-        assert_eq!((middles[7], middles[14]), (0.039_790_15, 0.861_478_4));
+        // The first and last of bitsandbytes' thresholds above 0, csrc/kernels.cu.
+        for (found, expected) in [(middles[7], 0.039_790_15), (middles[14], 0.861_478_4)] {
+            assert!((found - expected).abs() < 1e-7_f32, "{found}");
+        }
         for (code, pair) in NUMBERS.windows(2).enumerate() {
             let middle = middles[code];
             assert_eq!(nearest(&middles, pair[0]), code);
