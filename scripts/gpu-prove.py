@@ -1,4 +1,5 @@
-"""`prove` against vLLM on a GPU: a run's adapter beside its base, the base, the merged model, and that in fp8.
+"""`prove` against vLLM on a GPU: a run's adapter beside its base, the base, an adapter that vLLM loads and does not apply
+(vllm-project/vllm#34186), the merged model, and that in fp8.
 
     python3 scripts/gpu-prove.py BINARY MODEL OUT    MODEL: a folder or a GGUF file, as `scripts/real-models` prints one; OUT: a folder for verdicts and logs
 
@@ -16,7 +17,7 @@ binary, model, out = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolut
 out.mkdir(parents=True, exist_ok=True)
 work = pathlib.Path(tempfile.mkdtemp(prefix="grpo-tui-prove-", dir=os.environ.get("WORK", "/dev/shm")))
 atexit.register(shutil.rmtree, work, ignore_errors=True)
-environment = dict(os.environ, VLLM_USE_FLASHINFER_SAMPLER="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
+environment = dict(os.environ, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1", VLLM_USE_FLASHINFER_SAMPLER="0", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
 if importlib.util.find_spec("uvloop") is None:  # vLLM's server asks for nothing but `run`
     (work / "stubs").mkdir(exist_ok=True)
     (work / "stubs/uvloop.py").write_text("from asyncio import run\n")
@@ -82,6 +83,17 @@ class Server:
                 pass
         self.log.close()
 
+    def load(self, name, adapter):
+        """Adds an adapter while the server runs; False where it refuses that."""
+        body = json.dumps({"lora_name": name, "lora_path": str(adapter)}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/load_lora_adapter", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status == 200
+        except OSError as why:
+            print(f"{self.name}: {name} is refused: {why}", flush=True)
+            return False
+
     def prove(self, name, model):
         url = f"http://127.0.0.1:{self.port}/v1"
         ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", 200, "--json", seconds=150)
@@ -104,14 +116,20 @@ if model.endswith(".gguf"):
     done("import", "model", "import", model, "--out", work / "base")
     model = str(work / "base")
 done("train", "train", "invoice", "--model", model, "--gpu", 0, "--runs", work / "runs", "--name", "proven", "--json", seconds=200)
-[folder] = (work / "runs").iterdir()
+[folder] = (events.parent for events in (work / "runs").glob("*/events.jsonl"))
 run = f"{folder}@last"
 done("export adapter", "model", "export", "--model", run, "--out", work / "adapter")
 done("export merged", "model", "export", "--model", run, "--merged", "--out", work / "merged")
+# Under names that no module has.
+misnamed = shutil.copytree(work / "adapter", work / "misnamed") / "adapter_model.safetensors"
+data = misnamed.read_bytes()
+size = int.from_bytes(data[:8], "little")
+header = data[8 : 8 + size].replace(b"base_model.model.model.", b"base_model.model.other.")
+misnamed.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
 rank = json.loads((work / "adapter/adapter_config.json").read_text())["r"]
 rank = next(size for size in (8, 16, 32, 64, 128, 256) if size >= rank)
 servers = [
-    (vllm("vllm-adapter", model, 8011, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"trained={work / 'adapter'}"), [("adapter", "trained"), ("base", "base")]),
+    (vllm("vllm-adapter", model, 8011, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"trained={work / 'adapter'}"), [("adapter", "trained"), ("base", "base"), ("misnamed", "misnamed")]),
     (vllm("vllm-merged", work / "merged", 8012), [("merged", "base")]),
     (vllm("vllm-fp8", work / "merged", 8013, "--quantization", "fp8"), [("fp8", "base")]),
 ]
@@ -125,7 +143,8 @@ for server, proofs in servers:
         try:
             with server:
                 for name, served in proofs:
-                    server.prove(name, served)
+                    if name != "misnamed" or server.load(name, work / name):
+                        server.prove(name, served)
             break
         except RuntimeError as why:
             if last:
@@ -135,7 +154,8 @@ for name, document in found.items():
     print(f"{name}: {document.get('verdict', document.get('error'))}; log-probs {document.get('log_prob_difference')} nats/token, {document.get('seconds', 0):.1f} s")
     for finding in document["findings"]:
         print(f"    {finding['fault']}: {finding['sentence']}")
-    is_right = {"base": faults == ["adapter_not_applied"], "fp8": document["differs"] is not None}.get(name, document["differs"] is False)
+    not_applied = faults == ["adapter_not_applied"]
+    is_right = {"base": not_applied, "misnamed": not_applied, "fp8": document["differs"] is not None}.get(name, document["differs"] is False)
     if not is_right:
         failed.append(name)
 print(f"{time.time() - begun:.0f} s; " + (f"FAIL: {'; '.join(failed)}" if failed else "pass"))
