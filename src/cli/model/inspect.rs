@@ -135,7 +135,13 @@ fn problem(
     quantization: Option<Quantization>,
 ) -> Option<String> {
     let find = |name: &str| found.get(name);
+    let is_nf4 = |entry: &TensorEntry| {
+        let halves = expected.iter().product::<u64>().div_ceil(2);
+        let state = format!("{name}.quant_state.bitsandbytes__nf4");
+        find(&state).is_some() && entry.shape == [halves, 1]
+    };
     let shape = match find(name) {
+        Some(entry) if is_nf4(entry) => return None,
         Some(entry) => entry.shape.clone(),
         None => match ExpertEntries::find(name, quantization, find) {
             Err(problem) => return Some(problem),
@@ -294,6 +300,13 @@ impl Inspection {
             None => String::new(),
             Some(Quantization::Mxfp4) => {
                 "\n  mxfp4         experts in blocks of 32 numbers, dequantized to bf16 when they are loaded".to_owned()
+            }
+            Some(Quantization::Nf4 { is_double }) => {
+                let (with, then) = match is_double {
+                    true => ("with", "or taken as they are by base_precision = nf4"),
+                    false => ("without", "and rounded again by base_precision = nf4"),
+                };
+                format!("\n  nf4           matrices in NF4 {with} double quantization, dequantized to bf16 when they are loaded, {then}")
             }
             Some(Quantization::Fp8(scales)) => {
                 format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")

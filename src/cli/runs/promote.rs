@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
-    /// Of an adapter trained beside a base in fp8: answer the test set with the base as published too, which is what
+    /// Of an adapter trained beside a base in fp8 or nf4: answer the test set with the base as published too, which is what
     /// other programs serve, for the model card
     #[cfg(feature = "engine")]
     #[arg(long)]

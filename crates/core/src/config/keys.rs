@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BasePrecision::NAMES),
         "bf16",
         "",
-        "Frozen matrices beside adapters: `bf16` (f32 on a CPU) or rounded to `fp8` (e4m3): on a GPU half their memory; on an H100 or H200 faster decoding of up to 64 rows, slower of 256.",
+        "Frozen matrices beside adapters: `bf16` (f32 on a CPU), or rounded to `fp8` (e4m3) or `nf4` (as QLoRA): on a GPU half or a quarter of their memory. On an H100 or H200 fp8 decodes up to 64 rows faster, 256 slower.",
     )
     .presets("bf16", "bf16"),
     key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(

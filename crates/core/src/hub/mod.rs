@@ -24,7 +24,7 @@ pub use config::{
     RopeScaling, Scope, SharedLayers, SlidingWindow,
 };
 pub use layer_tensors::{
-    Kind, ModelTensor, Role, TensorSpec, is_rounded_in_fp8, is_trained, tensor_name,
+    Kind, ModelTensor, Role, TensorSpec, is_quantized, is_trained, tensor_name,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 pub use pull::{PullError, PullProgress, PullSettings, pull};
