@@ -140,15 +140,7 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
     if (tile < adapters) numbers_of_adapters<TILES>(x, a, y, tile, sizes, reinterpret_cast<float *>(memory));                  \
     else outputs_of_base<TILES>(x, w, y, tile - adapters, sizes, memory);                                                      \
   }
-#define INSTANTIATE(TILES, tokens)                                                                                             \
-  DECODE(Fp8, fp8, TILES, tokens)                                                                                              \
-  DECODE(Nf4, nf4, TILES, tokens)
-INSTANTIATE(1, 8)
-INSTANTIATE(2, 16)
-INSTANTIATE(4, 32)
-INSTANTIATE(8, 64)
-INSTANTIATE(16, 128)
-INSTANTIATE(32, 256)
+#include "quantized_instances.cuh"
 
 // parts: [splits, rows, width] -> y: [rows, width] at `stride`. One thread per element.
 extern "C" __global__ void decode_sum(const float *parts, float *y, int splits, int rows, int width, int stride) {
