@@ -76,12 +76,17 @@ def rates(file):
     valid = [record for record in records if record["tier"] == "valid"]
     right = [record["score"]["fields"]["label"] for record in valid]
     stated = [json.loads(record["completion"])["sure"] for record in valid]
-    known = [leaf["confidence"] for record in valid for leaf in record.get("confidence", {}).get("leaves", []) if leaf["path"] == "/label"]
+    known = [
+        (leaf["confidence"], one)
+        for record, one in zip(valid, right)
+        for leaf in record.get("confidence", {}).get("leaves", [])
+        if leaf["path"] == "/label" and leaf.get("confidence") is not None
+    ]
     share = lambda values: sum(values) / len(values) if values else float("nan")
-    score = lambda chances: share([(chance - one) ** 2 for chance, one in zip(chances, right, strict=True)]) if chances else float("nan")
+    score = lambda pairs: share([(chance - one) ** 2 for chance, one in pairs])
     errors = [abs(share([one for sure, one in zip(stated, right) if sure == level]) - level) * stated.count(level) for level in set(stated)]
     error = sum(errors) / len(stated) if stated else float("nan")
-    return [len(valid) / len(records), share(right), error, score(stated), score(known)], list(zip(stated, right))
+    return [len(valid) / len(records), share(right), error, score(zip(stated, right)), score(known)], list(zip(stated, right))
 
 
 def table(folders):

@@ -58,7 +58,6 @@ pub struct QuantizedMatrix {
 }
 
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CPU has none"))]
 enum Scales {
     /// `[outputs]`, f32.
     Fp8(Tensor),
@@ -131,31 +130,20 @@ impl QuantizedMatrix {
             [first, ..] => first,
             [] => bail!("no matrix to stack"),
         };
-        let stack = |tensor: fn(&Self) -> Option<&Tensor>, dimension| {
-            let tensors: Vec<&Tensor> = parts.iter().filter_map(tensor).collect();
-            Tensor::cat(&tensors, dimension)
-        };
-        let scales = match &first.scales {
-            Scales::Fp8(_) => Scales::Fp8(stack(
-                |part| match &part.scales {
-                    Scales::Fp8(scales) => Some(scales),
-                    Scales::Nf4(_) => None,
-                },
-                0,
-            )?),
-            Scales::Nf4(_) => {
-                let parts: Vec<&BlockScales> = parts
-                    .iter()
-                    .filter_map(|part| match &part.scales {
-                        Scales::Nf4(scales) => Some(scales),
-                        Scales::Fp8(_) => None,
-                    })
-                    .collect();
-                Scales::Nf4(BlockScales::stacked(&parts)?)
+        let codes: Vec<&Tensor> = parts.iter().map(|part| &part.codes).collect();
+        let (mut of_rows, mut of_blocks) = (Vec::new(), Vec::new());
+        for part in parts {
+            match &part.scales {
+                Scales::Fp8(scales) => of_rows.push(scales),
+                Scales::Nf4(scales) => of_blocks.push(scales),
             }
+        }
+        let scales = match of_blocks.is_empty() {
+            true => Scales::Fp8(Tensor::cat(&of_rows, 0)?),
+            false => Scales::Nf4(BlockScales::stacked(&of_blocks)?),
         };
         Ok(Self {
-            codes: stack(|part| Some(&part.codes), 0)?,
+            codes: Tensor::cat(&codes, 0)?,
             inputs: first.inputs,
             scales,
         })

@@ -271,7 +271,7 @@ impl Stream {
 }
 
 impl Write for Stream {
-    /// Each write has whole characters, since it comes from `write!` or serde.
+    /// Each write has whole characters, since it comes from `write!`, serde or whole lines.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = str::from_utf8(bytes).map_err(std::io::Error::other)?;
         self.erase()?;

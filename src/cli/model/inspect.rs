@@ -32,6 +32,8 @@ struct Inspection {
     stored_bytes: u64,
     element_types: BTreeMap<String, u64>,
     quantization: Option<Quantization>,
+    /// Whether a base in NF4 takes the files as they are.
+    is_nf4_base: bool,
     /// (kind, tensors, elements), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have a wrong shape.
@@ -92,6 +94,15 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
                 .map(|entry| (entry.name.clone(), entry)),
         );
     }
+    for (name, state) in source.nf4_states()? {
+        let halves = state.shape.iter().product::<u64>().div_ceil(2);
+        if let Some(entry) = found
+            .get_mut(&name)
+            .filter(|entry| entry.shape == [halves, 1])
+        {
+            state.correct(entry);
+        }
+    }
     let mut element_types = BTreeMap::new();
     let mut stored_bytes = 0;
     let mut not_loaded = (0, 0);
@@ -122,6 +133,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
         stored_bytes,
         element_types,
         quantization,
+        is_nf4_base: source.is_nf4_base()?,
         kinds,
         problems,
         not_loaded,
@@ -135,13 +147,7 @@ fn problem(
     quantization: Option<Quantization>,
 ) -> Option<String> {
     let find = |name: &str| found.get(name);
-    let is_nf4 = |entry: &TensorEntry| {
-        let halves = expected.iter().product::<u64>().div_ceil(2);
-        let state = format!("{name}.quant_state.bitsandbytes__nf4");
-        find(&state).is_some() && entry.shape == [halves, 1]
-    };
     let shape = match find(name) {
-        Some(entry) if is_nf4(entry) => return None,
         Some(entry) => entry.shape.clone(),
         None => match ExpertEntries::find(name, quantization, find) {
             Err(problem) => return Some(problem),
@@ -301,12 +307,12 @@ impl Inspection {
             Some(Quantization::Mxfp4) => {
                 "\n  mxfp4         experts in blocks of 32 numbers, dequantized to bf16 when they are loaded".to_owned()
             }
-            Some(Quantization::Nf4 { is_double }) => {
-                let (with, then) = match is_double {
-                    true => ("with", "or taken as they are by base_precision = nf4"),
-                    false => ("without", "and rounded again by base_precision = nf4"),
+            Some(Quantization::Nf4) => {
+                let then = match self.is_nf4_base {
+                    true => "or taken as they are by base_precision = nf4",
+                    false => "and rounded again by base_precision = nf4 where they lack double quantization in blocks of 64 and 256",
                 };
-                format!("\n  nf4           matrices in NF4 {with} double quantization, dequantized to bf16 when they are loaded, {then}")
+                format!("\n  nf4           matrices in NF4, dequantized to bf16 when they are loaded, {then}")
             }
             Some(Quantization::Fp8(scales)) => {
                 format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")

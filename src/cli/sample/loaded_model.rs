@@ -291,8 +291,10 @@ impl Client<'_> {
         let ask = |request: &Request| {
             let answer = self.answer(server, &self.body(server, request, described.as_ref()));
             let answer = answer.map_err(|failure| failure.message)?;
-            let mut known = known.lock();
-            known.extend((request.first_sample..).zip(confidences(&answer)));
+            if described.is_some() {
+                let given = (request.first_sample..).zip(confidences(&answer));
+                known.lock().extend(given);
+            }
             completions(&answer).ok_or_else(|| "the server's answer was truncated".to_owned())
         };
         let (tokenizer, threads) = (Arc::clone(tokenizer), ThreadPool::new(1)?);
@@ -451,10 +453,13 @@ fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
     ))
 }
 
-/// The confidence of each choice, if requested.
+/// The confidence of each choice.
 fn confidences(answer: &Value) -> impl Iterator<Item = AnswerConfidence> {
     let choices = answer["choices"].as_array().into_iter().flatten();
-    choices.filter_map(|choice| AnswerConfidence::deserialize(&choice["x_confidence"]).ok())
+    choices.map(|choice| {
+        AnswerConfidence::deserialize(&choice["x_confidence"])
+            .unwrap_or_else(|_| AnswerConfidence::unknown("the server gave none"))
+    })
 }
 
 fn completions(answer: &Value) -> Option<Vec<Completion>> {

@@ -129,6 +129,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         };
         list.push(problem.message);
     }
+    let changed = loaded.iter().filter(|set| !set.has_last_row());
+    found.problems.extend(changed.map(|set| {
+        let label = task.label(task.set_file(set.set).unwrap_or_default());
+        format!("{label}: the file changed during the check: run the check again")
+    }));
     let checked = model.map_or_else(|| task.base_model(), str::to_owned);
     found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();

@@ -3,10 +3,10 @@
 use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
-use crate::prompts::{CheckedSet, repeated_prompts};
+use crate::prompts::repeated_prompts;
 use crate::report::{Metric, MetricComparison};
 use crate::run::{RunDirectory, task_folder};
-use crate::score::{Scorer, Task};
+use crate::score::Task;
 use crate::secrets::redact;
 use crate::task::{PromptSet, SetName};
 use crate::train::{Report, TaskResult};
@@ -34,8 +34,7 @@ fn unmeasured_notes(
         }
         _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
-    let scorer = Scorer::new(&task)?;
-    let problems = repeated_prompts(&task, &CheckedSet::all(&task, &scorer)?);
+    let problems = repeated_prompts(&task)?;
     let known = problems
         .iter()
         .filter(|problem| problem.set == PromptSet::Test)

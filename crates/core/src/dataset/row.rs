@@ -115,9 +115,14 @@ pub fn rows_on(
     let (file, reader) = open(task, set)?;
     let label = task.label(&file);
     let stem = stem_of(&label);
+    let last = lines.iter().copied().max().unwrap_or(0);
     let is_wanted =
         move |line: &NumberedLine| line.as_ref().is_ok_and(|(line, _)| lines.contains(line));
+    // An unreadable line is the last.
+    let is_before_end =
+        move |line: &NumberedLine| line.as_ref().is_ok_and(|(line, _)| *line <= last);
     Ok(read_lines(reader)
+        .take_while(is_before_end)
         .filter(is_wanted)
         .filter_map(move |line| row_of(line, &label, &stem).ok()))
 }

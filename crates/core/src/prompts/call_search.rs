@@ -140,7 +140,7 @@ pub fn search_rows(task: &Task, scorer: &Scorer, set: &CheckedSet<'_>) -> Option
             Err(why) => without.push((row, why)),
         }
     }
-    (!all.is_empty()).then_some(SearchedRows {
+    (calls.len() + without.len() > 0).then_some(SearchedRows {
         all: all.len(),
         calls,
         without,

@@ -39,8 +39,8 @@ impl RowMark {
 
 #[derive(Debug)]
 pub struct CheckedSet<'t> {
-    pub(super) task: &'t Task,
-    pub(super) scorer: &'t Scorer,
+    task: &'t Task,
+    scorer: &'t Scorer,
     pub set: PromptSet,
     rows: usize,
     /// Of the rows, then of their later turns.
@@ -122,21 +122,33 @@ impl<'t> CheckedSet<'t> {
         if lines.is_empty() {
             return Vec::new();
         }
+        let turns = |row: PromptRow| {
+            let (line, mut turns) = (row.line, vec![row]);
+            let later: Vec<_> = later_turns(self.scorer, &turns[0]).collect();
+            turns.extend(later.into_iter().map(|(_, row)| row));
+            (line, turns)
+        };
         let rows = rows_on(self.task, self.set, lines).into_iter().flatten();
-        let rows: HashMap<usize, PromptRow> = rows.map(|row| (row.line, row)).collect();
+        let rows: HashMap<usize, Vec<PromptRow>> = rows.map(turns).collect();
         let read = |mark: &RowMark| {
-            let row = rows.get(&mark.line)?;
-            match mark.turn {
-                0 => Some(row.clone()),
-                turn => Some(later_turns(self.scorer, row).nth(turn - 1)?.1),
-            }
+            let row = rows.get(&mark.line)?.get(mark.turn)?;
+            (row.prompt_hash() == mark.prompt_hash).then(|| row.clone())
         };
         let rows: Option<_> = marks.iter().map(read).collect();
         rows.unwrap_or_default()
     }
 
+    /// Whether the file still has the last row.
+    pub fn has_last_row(&self) -> bool {
+        let last = self.rows().last();
+        last.is_none_or(|last| !self.read(&[*last]).is_empty())
+    }
+
     /// [`forced_fields`] of the marked rows.
     pub fn forced_fields(&self, marks: &[RowMark]) -> Vec<ForcedField> {
+        if self.task.schema().is_none() || self.scorer.runs_programs() {
+            return Vec::new();
+        }
         let counts = |mark: &RowMark| mark.has_expected && !mark.has_own_schema;
         let answered: Vec<RowMark> = marks.iter().copied().filter(counts).collect();
         let rows = self.read(&spread(&answered, MAX_FORCED_ROWS));
@@ -213,7 +225,12 @@ mod tests {
         assert_eq!(all[2].messages.len(), 3);
         assert_eq!(ids(all), ["a", "b", "a/2"]);
         assert_eq!(ids(set.read(&[set.marks[2], set.marks[0]])), ["a/2", "a"]);
-        write("train.jsonl", &lines[..3].join("\n"));
-        assert_eq!(ids(set.read(&set.marks)), Vec::<String>::new());
+        assert!(set.has_last_row());
+        let other = [&lines[..3], &[row("c", "")]].concat();
+        for changed in [&lines[..3], &other] {
+            write("train.jsonl", &changed.join("\n"));
+            assert_eq!(ids(set.read(&set.marks)), Vec::<String>::new());
+            assert!(!set.has_last_row());
+        }
     }
 }

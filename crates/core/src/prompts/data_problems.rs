@@ -89,7 +89,15 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> V
     }
     unusable.append(&mut refused);
     unusable.extend(system_problem(task));
-    unusable.append(&mut repeated_prompts(task, sets));
+    let prompts = |set: &CheckedSet<'_>| -> SetPrompts {
+        let marks = set.rows().iter();
+        let prompts = marks.map(|mark| (mark.line, mark.prompt_hash)).collect();
+        (set.set, prompts)
+    };
+    unusable.append(&mut repeated(
+        task,
+        &sets.iter().map(prompts).collect::<Vec<_>>(),
+    ));
     unusable
 }
 
@@ -418,24 +426,41 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
 }
 
 /// Exact duplicates of an earlier set; `dataset check` also finds near ones.
-pub fn repeated_prompts(task: &Task, sets: &[CheckedSet<'_>]) -> Vec<DataProblem> {
+///
+/// # Errors
+/// The first unreadable file or malformed line.
+pub fn repeated_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let named = PromptSet::ALL
+        .into_iter()
+        .filter(|set| task.set_file(*set).is_some());
+    let read = |set: PromptSet| -> Result<SetPrompts, DatasetError> {
+        let mut prompts = Vec::new();
+        dataset::visit_batches(task, set, &mut Err, &mut |rows| {
+            prompts.extend(rows.iter().map(|row| (row.line, row.prompt_hash())));
+        })?;
+        Ok((set, prompts))
+    };
+    let sets = named.map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(repeated(task, &sets))
+}
+
+/// A set with lines and hashes of its prompts.
+type SetPrompts = (PromptSet, Vec<(usize, u64)>);
+
+fn repeated(task: &Task, sets: &[SetPrompts]) -> Vec<DataProblem> {
     let mut problems = Vec::new();
-    for (later, set) in sets.iter().enumerate() {
-        for other in &sets[..later] {
-            let lines: HashMap<u64, usize> = other
-                .rows()
+    for (later, (set, prompts)) in sets.iter().enumerate() {
+        for (other, others) in &sets[..later] {
+            let lines: HashMap<u64, usize> =
+                others.iter().map(|(line, hash)| (*hash, *line)).collect();
+            let repeated: Vec<(usize, usize)> = prompts
                 .iter()
-                .map(|row| (row.prompt_hash, row.line))
-                .collect();
-            let repeated: Vec<(usize, usize)> = set
-                .rows()
-                .iter()
-                .filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash)?)))
+                .filter_map(|(line, hash)| Some((*line, *lines.get(hash)?)))
                 .collect();
             let Some((line, there)) = repeated.first() else {
                 continue;
             };
-            let effect = match set.set {
+            let effect = match set {
                 PromptSet::Test => "data leak",
                 _ => "the checkpoint is chosen on training prompts",
             };
@@ -443,12 +468,12 @@ pub fn repeated_prompts(task: &Task, sets: &[CheckedSet<'_>]) -> Vec<DataProblem
                 kind: DataProblemKind::Leak,
                 message: format!(
                     "{}: {} of {} prompts are also in {}, first line {line} (there line {there}): {effect}; keep each prompt in one set",
-                    label(task, set.set),
+                    label(task, *set),
                     repeated.len(),
-                    set.rows().len(),
-                    label(task, other.set)
+                    prompts.len(),
+                    label(task, *other)
                 ),
-                set: set.set,
+                set: *set,
                 refused_share: 0.0,
             });
         }

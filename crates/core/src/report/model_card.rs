@@ -75,21 +75,20 @@ pub fn model_card(
     });
     let configuration = render(&[changed_keys(report)]);
     let base_precision = file.config.base_precision;
-    let stored = find_model(base).and_then(|source| source.quantization());
-    let stored = stored.ok().flatten();
+    let source = find_model(base).ok();
+    let source = source.as_ref();
+    let stored = source.and_then(|source| source.quantization().ok().flatten());
     // Such files are what a base in NF4 has.
-    let is_rounded = base_precision.is_quantized()
-        && (base_precision, stored)
-            != (
-                BasePrecision::Nf4,
-                Some(Quantization::Nf4 { is_double: true }),
-            );
+    let is_as_stored = || {
+        base_precision == BasePrecision::Nf4
+            && source.is_some_and(|source| source.is_nf4_base().unwrap_or(false))
+    };
     let precision = match published {
-        _ if !is_rounded => String::new(),
+        Some(published) => rounding(base_precision, published),
+        None if !base_precision.is_quantized() || is_as_stored() => String::new(),
         None => format!(
             "\nMeasured with the base rounded to {base_precision}, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n"
         ),
-        Some(published) => rounding(base_precision, published),
     };
     let dequantized = if is_adapter && matches!(stored, Some(Quantization::Fp8(_))) {
         "\nThe base's files are in fp8. Its matrices were dequantized to bf16 and activations were not quantized: a server that quantizes activations gives other answers.\n"

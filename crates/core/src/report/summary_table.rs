@@ -106,9 +106,18 @@ pub fn judged_page(base: &Eval, trained: &Eval, judged: &JudgedEval) -> Vec<Bloc
         judged.valid.verdict,
         judged.exact.map(|exact| exact.verdict),
     );
+    // With several completions per prompt only the first are compared.
+    let pairs = trained.against_base.as_deref();
+    let pairs = pairs
+        .map(|found| found.valid.pairs())
+        .filter(|pairs| *pairs != trained.summary.n);
+    let of = pairs.map_or_else(String::new, |pairs| {
+        format!("; compared: {pairs} pairs of first completions")
+    });
+    let sentence = MetricVerdict::sentence(judged.valid, judged.exact) + &of;
     vec![
         Block::Table(sides(Table::new(&[&set, "base", &step], "lr", rows))),
-        Block::Text(level, MetricVerdict::sentence(judged.valid, judged.exact)),
+        Block::Text(level, sentence),
     ]
 }
 

@@ -216,7 +216,12 @@ impl Weights {
         self.check_shape(name, shape)?;
         let codes = self.nf4(name, precision)?;
         let quantized = match codes.as_ref().and_then(Nf4Codes::stored) {
-            Some(stored) => QuantizedMatrix::from_stored(&stored, (shape[0], shape[1]), device),
+            Some(stored) => {
+                if let Origin::Files(files) = &self.owner(name).origin {
+                    files.count(name);
+                }
+                QuantizedMatrix::from_stored(&stored, (shape[0], shape[1]), device)
+            }
             None => {
                 let weight = self.unquantized(name, shape, dtype, device)?;
                 QuantizedMatrix::quantize(&weight, precision)

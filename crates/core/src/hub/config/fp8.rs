@@ -10,9 +10,7 @@ use crate::hub::HubError;
 pub enum Quantization {
     Fp8(Fp8Scales),
     /// Matrices as bitsandbytes stores them.
-    Nf4 {
-        is_double: bool,
-    },
+    Nf4,
     /// Experts in e2m1; 32 inputs share a power-of-two scale (OCP Microscaling 1.0). As in gpt-oss.
     Mxfp4,
 }
@@ -70,7 +68,7 @@ impl Quantization {
             },
             "mxfp4" => return Ok(Some(Self::Mxfp4)),
             "bitsandbytes" => match bitsandbytes(quantization) {
-                Ok(is_double) => return Ok(Some(Self::Nf4 { is_double })),
+                Ok(()) => return Ok(Some(Self::Nf4)),
                 Err(form) => Err(form),
             },
             "fbgemm_fp8" => Ok(Fp8Scales::PerOutput),
@@ -90,7 +88,7 @@ impl Quantization {
     pub fn fp8(self) -> Option<Fp8Scales> {
         match self {
             Self::Fp8(scales) => Some(scales),
-            Self::Nf4 { .. } | Self::Mxfp4 => None,
+            Self::Nf4 | Self::Mxfp4 => None,
         }
     }
 }
@@ -123,20 +121,15 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
     }
 }
 
-/// Whether scales are quantized, too.
-fn bitsandbytes(quantization: &Value) -> Result<bool, String> {
-    let text = |key: &str, default: &'static str| match &quantization[key] {
-        Value::String(text) => text.clone(),
-        _ => default.to_owned(),
-    };
+fn bitsandbytes(quantization: &Value) -> Result<(), String> {
+    let text = |key: &str, default: &'static str| quantization[key].as_str().unwrap_or(default);
     if quantization["load_in_4bit"] != true {
         return Err("bitsandbytes, llm_int8".to_owned());
     }
     let form = text("bnb_4bit_quant_type", "fp4");
-    let storage = text("bnb_4bit_quant_storage", "uint8");
-    match (form.as_str(), storage.as_str()) {
-        ("nf4", "uint8") => Ok(quantization["bnb_4bit_use_double_quant"] == true),
-        ("nf4", _) => Err(format!("bitsandbytes, codes stored as {storage}")),
+    match (form, text("bnb_4bit_quant_storage", "uint8")) {
+        ("nf4", "uint8") => Ok(()),
+        ("nf4", storage) => Err(format!("bitsandbytes, codes stored as {storage}")),
         _ => Err(format!("bitsandbytes, {form}")),
     }
 }

@@ -513,13 +513,10 @@ fn forms_of_quantized_checkpoints_are_read_and_others_named() {
             json!({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}),
             Some(Quantization::Mxfp4),
         ),
-        (
-            bitsandbytes(json!({})),
-            Some(Quantization::Nf4 { is_double: true }),
-        ),
+        (bitsandbytes(json!({})), Some(Quantization::Nf4)),
         (
             bitsandbytes(json!({"bnb_4bit_use_double_quant": false})),
-            Some(Quantization::Nf4 { is_double: false }),
+            Some(Quantization::Nf4),
         ),
         (
             json!({"quant_method": "fp8", "weight_block_size": [128, 128]}),

@@ -8,8 +8,8 @@ use memmap2::{Advice, Mmap};
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::mxfp4_files::Mxfp4Codes;
-use super::nf4_files::{self, Nf4Codes, Nf4State};
-use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry};
+use super::nf4_files::Nf4Codes;
+use crate::hub::{ExpertEntries, HubError, ModelSource, Nf4State, Quantization, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
@@ -49,7 +49,12 @@ impl Files {
             );
             bytes.push((source.label(&file), map(source, &file)?));
         }
-        let nf4 = nf4_states(&bytes, &mut entries)?;
+        let nf4 = source.nf4_states()?;
+        for (name, state) in &nf4 {
+            if let Some((_, entry)) = entries.get_mut(name) {
+                state.correct(entry);
+            }
+        }
         // Files may hold unused tensors, such as a tied head. A run's checkpoint has no
         // configuration and nothing unused.
         let config = source.config().ok();
@@ -143,6 +148,13 @@ impl Files {
         };
         self.counter.add(entry.size_bytes);
         Ok(tensor.to_dtype(target)?)
+    }
+
+    /// Counts a matrix that was read in its stored form.
+    pub(super) fn count(&self, name: &str) {
+        if let Some((_, entry)) = self.entries.get(name) {
+            self.counter.add(entry.size_bytes);
+        }
     }
 
     /// A matrix in NF4; `None` in another form.
@@ -271,30 +283,6 @@ impl Bytes {
             Self::Embedded(bytes) => bytes,
         }
     }
-}
-
-/// Reads what bitsandbytes stores as JSON, and gives codes the shape of their numbers.
-fn nf4_states(
-    bytes: &[(String, Bytes)],
-    entries: &mut HashMap<String, (usize, TensorEntry)>,
-) -> Result<HashMap<String, Nf4State>, ModelError> {
-    let mut states = HashMap::new();
-    for (name, (file, entry)) in &*entries {
-        let Some(matrix) = name.strip_suffix(nf4_files::STATE) else {
-            continue;
-        };
-        let (label, bytes) = &bytes[*file];
-        let text = slice(bytes, entry).unwrap_or_default();
-        let state = serde_json::from_slice::<Nf4State>(text)
-            .map_err(|error| damaged(label, &format!("`{name}`: {error}")))?;
-        states.insert(matrix.to_owned(), state);
-    }
-    for (name, state) in &states {
-        if let Some((_, entry)) = entries.get_mut(name) {
-            entry.shape.clone_from(&state.shape);
-        }
-    }
-    Ok(states)
 }
 
 /// A tensor's bytes in its file.

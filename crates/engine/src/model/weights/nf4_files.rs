@@ -3,22 +3,13 @@
 //! `NAME.quant_state.bitsandbytes__nf4`, JSON as bytes.
 
 use rayon::prelude::*;
-use serde::Deserialize;
 
+use crate::hub::{NF4_STATE, Nf4State};
 use crate::kernels::nf4::{BLOCK, GROUP, NUMBERS, weight};
 use crate::kernels::quantized::StoredNf4;
 
-/// After the name of the matrix.
-pub(super) const STATE: &str = ".quant_state.bitsandbytes__nf4";
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Nf4State {
-    /// [outputs, inputs].
-    pub(super) shape: Vec<u64>,
-    blocksize: usize,
-    nested_blocksize: Option<usize>,
-    nested_offset: Option<f32>,
-}
+/// bitsandbytes has at most 4,096.
+const MAX_BLOCK: usize = 1 << 20;
 
 /// A matrix's stored form.
 pub(super) struct Nf4Codes<'a> {
@@ -70,9 +61,14 @@ impl<'a> Nf4Codes<'a> {
             state.blocksize,
             state.shape.iter().product::<u64>() as usize,
         );
-        if state.shape.len() != 2 || block < 2 || !block.is_multiple_of(2) {
+        if state.shape.len() != 2
+            || block < 2
+            || block > MAX_BLOCK
+            || !block.is_multiple_of(2)
+            || count % 2 == 1
+        {
             return Err(format!(
-                "`{STATE}` has shape {:?} and blocks of {block}",
+                "`{NF4_STATE}` has shape {:?} and blocks of {block}",
                 state.shape
             ));
         }
@@ -81,7 +77,7 @@ impl<'a> Nf4Codes<'a> {
         let blocks = count.div_ceil(block);
         let nested = match state.nested_blocksize {
             None => None,
-            Some(0) => return Err(format!("`{STATE}` has nested blocks of 0")),
+            Some(0) => return Err(format!("`{NF4_STATE}` has nested blocks of 0")),
             Some(group) => Some(NestedScales {
                 codes: tensor(".absmax", "U8", Some(blocks))?,
                 numbers: floats(".nested_quant_map", 256)?
@@ -91,7 +87,7 @@ impl<'a> Nf4Codes<'a> {
                 group_scales: floats(".nested_absmax", blocks.div_ceil(group))?,
                 offset: state
                     .nested_offset
-                    .ok_or_else(|| format!("`{STATE}` has no `nested_offset`"))?,
+                    .ok_or_else(|| format!("`{NF4_STATE}` has no `nested_offset`"))?,
             }),
         };
         let scales = match &nested {
@@ -268,7 +264,7 @@ mod tests {
         }
         let mut tensors = golden();
         let state = Tensor::from_slice(b"{\"blocksize\":64}", 16, &Device::Cpu).unwrap();
-        tensors.insert(format!("{UP}{}", super::STATE), state);
+        tensors.insert(format!("{UP}{}", crate::hub::NF4_STATE), state);
         save(&tensors, work.path().join("model.safetensors")).unwrap();
         let error = Weights::open(&ModelSource::at("m", work.path()));
         let message = error.unwrap_err().to_string();
