@@ -62,8 +62,7 @@ impl<'a> Nf4Codes<'a> {
             state.shape.iter().product::<u64>() as usize,
         );
         if state.shape.len() != 2
-            || block < 2
-            || block > MAX_BLOCK
+            || !(2..=MAX_BLOCK).contains(&block)
             || !block.is_multiple_of(2)
             || count % 2 == 1
         {
