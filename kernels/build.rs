@@ -31,7 +31,7 @@ const IMAGES: [(u32, &str, &str); 3] = [
 ];
 
 fn compile_kernels(out: &Path) -> Result<(), String> {
-    let lowest = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
+    let lowest = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_owned());
     let lowest: u32 = match lowest.parse() {
         Ok(lowest @ 80..=90) => lowest,
         _ => {

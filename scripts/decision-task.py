@@ -2,11 +2,17 @@
 """Writes decisions that nobody can always get right, once with pay for an honest probability and once without.
 
     scripts/decision-task.py FOLDER
-    scripts/decision-task.py EVAL_FOLDER...     how sure the valid answers of an eval of one model were, and how often right
+    scripts/decision-task.py EVAL_FOLDER...     tables of evals on the test set: how sure valid answers were, and how often right
 
 Whether a payment is fraud depends on its country by chance: 5, 30, 70 or 95 of 100. The best answers are right in
-82.5% and say 0.7 or 0.95. FOLDER/honest and FOLDER/plain differ only in the weight of the part `brier`; `sure` in
-the expected answers, which show the form, is drawn at random.
+82.5% and say 0.7 or 0.95, a Brier score of 0.129; 0.5 always has 0.25. FOLDER/honest and FOLDER/plain differ only in
+the weight of the part `brier`; `sure` in the expected answers, which show the form, is drawn at random. The study:
+
+    scripts/decision-task.py decision
+    one() { GRPO_TUI_SLOTS=slots-$1-$2 grpo-tui train decision/$1 --model MODEL --runs runs --name $1-$2 --set seed=$2 --set method=sft+grpo --set sft_steps=40 --set max_steps=200 &&
+        grpo-tui eval decision/$1 --runs runs --model trained=$1-$2@last --confidence --out evals/$1-$2; }
+    for seed in 0 1 2 3 4; do for mode in honest plain; do one $mode $seed & done; wait; done
+    scripts/decision-task.py evals/*
 """
 import json
 import pathlib
@@ -16,7 +22,7 @@ import sys
 CHANCES = {"Norway": 0.05, "Chile": 0.3, "Kenya": 0.7, "Nepal": 0.95}
 GOODS = "shoes lamps books phones seeds chairs tickets watches paint toys".split()
 SETS = {"train": 200, "eval": 50, "test": 500}
-LEVELS = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+LEVELS = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 TASK = """name = "decision-{name}"
 title = "Fraud or fine, and how sure"
 schema = "schema.json"
@@ -64,26 +70,51 @@ def write(folder):
             (place / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def judge(folder):
-    answers = []
-    for file in pathlib.Path(folder, "evals").glob("step-*-test-*.jsonl"):
-        for record in map(json.loads, file.open()):
-            if record["tier"] == "valid":
-                answers.append((json.loads(record["completion"])["sure"], record["score"]["fields"]["label"]))
-    levels = sorted({sure for sure, _ in answers})
-    error = score = 0.0
-    for level in levels:
-        right = [is_right for sure, is_right in answers if sure == level]
-        error += abs(level * len(right) - sum(right)) / len(answers)
-        score += sum((level - is_right) ** 2 for is_right in right) / len(answers)
-        print(f"{folder}: sure {level}: {len(right)} answers, {sum(right) / len(right):.1%} right")
-    right = sum(is_right for _, is_right in answers) / max(len(answers), 1)
-    print(f"{folder}: n = {len(answers)}, right {right:.1%}, calibration error {error:.3f}, Brier score {score:.3f}")
+def rates(file):
+    """Of an eval's valid answers: what they say, and the probability that the model gives their label."""
+    records = [json.loads(line) for line in file.open()]
+    valid = [record for record in records if record["tier"] == "valid"]
+    right = [record["score"]["fields"]["label"] for record in valid]
+    stated = [json.loads(record["completion"])["sure"] for record in valid]
+    known = [
+        (leaf["confidence"], one)
+        for record, one in zip(valid, right)
+        for leaf in record.get("confidence", {}).get("leaves", [])
+        if leaf["path"] == "/label" and leaf.get("confidence") is not None
+    ]
+    share = lambda values: sum(values) / len(values) if values else float("nan")
+    score = lambda pairs: share([(chance - one) ** 2 for chance, one in pairs])
+    errors = [abs(share([one for sure, one in zip(stated, right) if sure == level]) - level) * stated.count(level) for level in set(stated)]
+    error = sum(errors) / len(stated) if stated else float("nan")
+    return [len(valid) / len(records), share(right), error, score(zip(stated, right)), score(known)], list(zip(stated, right))
+
+
+def table(folders):
+    """One row for each task and model: means over the evals, lowest and highest."""
+    found = {}
+    for folder in map(pathlib.Path, folders):
+        task = json.loads((folder / "eval.json").read_text())["task"]
+        for file in sorted(folder.glob("evals/step-*-test-*.jsonl")):
+            target = file.stem.split("-test-", 1)[1]
+            found.setdefault((task, target), []).append(rates(file))
+    print("| task, model | evals | valid | right | calibration error of `sure` | Brier score of `sure` | Brier score of the label's own probability |")
+    print("|---|---|---|---|---|---|---|")
+    for (task, target), evals in sorted(found.items()):
+        # An eval without valid answers has no accuracy.
+        columns = [[number for number in column if number == number] for column in zip(*(numbers for numbers, _ in evals))]
+        cells = [f"{sum(column) / len(column):.3f} [{min(column):.3f}, {max(column):.3f}]" if column else "n/a" for column in columns]
+        print(f"| {task}, {target} | {len(evals)} | {' | '.join(cells)} |")
+    print("\n| task, model | sure | answers | right |\n|---|---|---|---|")
+    for (task, target), evals in sorted(found.items()):
+        answers = [answer for _, answers in evals for answer in answers]
+        for level in sorted({sure for sure, _ in answers}):
+            right = [one for sure, one in answers if sure == level]
+            print(f"| {task}, {target} | {level} | {len(right)} | {sum(right) / len(right):.1%} |")
 
 
 if len(sys.argv) < 2:
     sys.exit(__doc__)
 if pathlib.Path(sys.argv[1], "eval.json").exists():
-    list(map(judge, sys.argv[1:]))
+    table(sys.argv[1:])
 else:
     write(sys.argv[1])

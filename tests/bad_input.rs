@@ -4,32 +4,15 @@
 
 mod runs;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::program::{
-    PROGRAM, SHORT, call, call_in_process, copy_tree, names, sample_data, small_task, started_by,
-    stderr,
+    PROGRAM, SHORT, call, call_in_process, copy_tree, names, sample_data, small_task, snapshot,
+    started_by, stderr,
 };
 use crate::small_disk::SmallDisk;
-
-/// Every file below a folder with its bytes, and every folder.
-fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(snapshot(&path));
-            found.insert(path, None);
-        } else {
-            let bytes = fs::read(&path).unwrap();
-            found.insert(path, Some(bytes));
-        }
-    }
-    found
-}
 
 /// What is wrong with a file.
 pub(crate) enum Damage<'a> {

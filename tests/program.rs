@@ -1,6 +1,7 @@
 //! The program as a user starts it, with a home of its own: every test that starts it does so here, and none reads the
 //! home of whoever runs the tests.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::BufRead;
@@ -203,6 +204,22 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// Every file below a folder with its bytes, and every folder.
+pub(crate) fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(snapshot(&path));
+            found.insert(path, None);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.insert(path, Some(bytes));
+        }
+    }
+    found
 }
 
 /// Until something is so; a machine that is busy with other tests may take its time.

@@ -91,6 +91,7 @@ fn decode_and_training_log_probs_agree() {
         (dense, bf16, Trainable::Frozen, 0.7),
         (dense, bf16, lora, 1.0),
         (dense, BasePrecision::Fp8, lora, 1.0),
+        (dense, BasePrecision::Nf4, lora, 1.0),
         (sparse, bf16, lora, 1.0),
         (sparse, BasePrecision::Fp8, lora, 1.0),
     ] {

@@ -26,16 +26,17 @@ pub mod decode_attention; // attention of one new token per row
 pub mod delta_rule; // the gated delta rule
 pub mod device; // device and dtype
 pub mod embedding; // gather rows, scatter their gradient
-pub mod fp8; // products with frozen e4m3 matrices
 pub mod gated_norm; // norm of heads, times a gate
 pub mod heads; // layout of queries, keys and values
 pub mod k_quants; // llama.cpp's quantized blocks
 pub mod log_probs; // log-probs and entropies of chosen tokens
 pub mod matmul; // matrix products
 pub mod nccl; // collectives over GPUs
+pub mod nf4; // rounding to NF4
 pub mod open_rows; // rows without their adapters' part
 pub mod philox; // counter-based random numbers
 pub mod pinned_memory; // tensors in host memory
+pub mod quantized; // products with frozen matrices in fp8 or NF4
 pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, rotary positions
 pub mod router; // softmax over experts, and top-k
@@ -56,6 +57,7 @@ mod cpu_slice; // reads a CPU tensor
 mod cuda; // basics of GPU launches
 #[cfg(feature = "cuda")]
 pub mod cuda_graph; // recorded launches
+mod fp8; // rounding to e4m3
 mod gemm; // products of strided views on the CPU
 mod real; // f32 and f64, vectorisation
 

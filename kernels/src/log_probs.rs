@@ -28,6 +28,56 @@ pub fn token_log_probs(
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
+/// Log of the sum of `exp(logit)` over the tokens of `allowed`, bit `id % 32` of word `id / 32`, or over
+/// all; -infinity without any.
+pub fn log_sum_exp(logits: &[f32], allowed: Option<&[u32]>) -> f64 {
+    let (chunks, rest) = logits.as_chunks::<WORD>();
+    let mut last = [f32::NEG_INFINITY; WORD];
+    last[..rest.len()].copy_from_slice(rest);
+    let word = |at: usize| match allowed {
+        Some(words) => words.get(at).copied().unwrap_or(0),
+        None => u32::MAX,
+    };
+    vectorised(|| {
+        let mut largest = [f32::NEG_INFINITY; WORD];
+        for at in 0..=chunks.len() {
+            let (chunk, word) = (chunks.get(at).unwrap_or(&last), word(at));
+            for lane in 0..WORD {
+                let x = kept(chunk[lane], word, lane);
+                largest[lane] = if x > largest[lane] { x } else { largest[lane] };
+            }
+        }
+        let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        if largest == f32::NEG_INFINITY {
+            return f64::NEG_INFINITY;
+        }
+        let mut sums = [0.0_f64; WORD];
+        for at in 0..=chunks.len() {
+            let (chunk, word) = (chunks.get(at).unwrap_or(&last), word(at));
+            if word == 0 {
+                continue;
+            }
+            for lane in 0..WORD {
+                let x = kept(chunk[lane], word, lane) - largest;
+                sums[lane] += x.exponential().double();
+            }
+        }
+        f64::from(largest) + sums.iter().sum::<f64>().ln()
+    })
+}
+
+/// Bits of a word of a mask.
+const WORD: usize = 32;
+
+/// A logit, or -infinity if its bit is not set.
+#[inline(always)]
+fn kept(logit: f32, word: u32, lane: usize) -> f32 {
+    match word >> lane & 1 {
+        0 => f32::NEG_INFINITY,
+        _ => logit,
+    }
+}
+
 /// Derivative of a loss by a row's log-prob and entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenWeight {
@@ -263,5 +313,30 @@ mod gpu {
             &arguments,
         )?;
         Ok(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_sum_exp;
+
+    #[test]
+    fn masked_sums_are_those_of_the_allowed_tokens() {
+        let logits: Vec<f32> = (0..77_u32).map(|at| (at * 37 % 23) as f32 - 40.0).collect();
+        let check = |logits: &[f32], mask: Option<&[u32]>, is_allowed: &dyn Fn(usize) -> bool| {
+            let allowed = (0..logits.len()).filter(|at| is_allowed(*at));
+            let weights = allowed.map(|at| f64::from(logits[at]).exp());
+            let (expected, found) = (weights.sum::<f64>().ln(), log_sum_exp(logits, mask));
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        };
+        check(&logits, None, &|_| true);
+        let mask = [0x8000_0001, 0, 0x1003];
+        let is_set = |at: usize| mask[at / 32] >> (at % 32) & 1 == 1;
+        check(&logits, Some(&mask), &is_set);
+        // A mask may be longer or shorter than the logits.
+        check(&logits[..40], Some(&mask), &is_set);
+        check(&logits, Some(&mask[..1]), &|at| at < 32 && is_set(at));
+        assert_eq!(log_sum_exp(&logits, Some(&[])), f64::NEG_INFINITY);
+        assert_eq!(log_sum_exp(&[], None), f64::NEG_INFINITY);
     }
 }

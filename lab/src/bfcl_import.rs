@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use grpo_tui_core::dataset::import::parse_split;
 use grpo_tui_core::dataset::read_rows;
-use grpo_tui_core::prompts::{data_problems, load_sets};
+use grpo_tui_core::prompts::{CheckedSet, data_problems};
 use grpo_tui_core::score::{Scorer, Task, Tier};
 use serde_json::{Map, Value, json};
 
@@ -49,7 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
     let new = bfcl_task(&name.to_string_lossy(), kept, arguments.split);
     let problems = new.write(&arguments.out, |folder| {
         let task = Task::load(folder)?;
-        let problems = data_problems(&task, &Scorer::new(&task)?, &load_sets(&task)?).into_iter();
+        let scorer = Scorer::new(&task)?;
+        let sets = CheckedSet::all(&task, &scorer)?;
+        let problems = data_problems(&task, &scorer, &sets).into_iter();
         Ok::<_, Fault>(problems.map(|problem| problem.message).collect::<Vec<_>>())
     })?;
     let rows: Map<String, Value> = new

@@ -123,7 +123,7 @@ struct GpuArguments {
     /// Adapters on the experts of a mixture, too, as the configuration key
     #[arg(long)]
     lora_experts: bool,
-    /// Precision of the frozen matrices, as the configuration key: bf16 or fp8
+    /// Precision of the frozen matrices, as the configuration key: bf16, fp8 or nf4
     #[arg(long, default_value = "bf16", value_parser = clap::builder::PossibleValuesParser::new(BasePrecision::NAMES))]
     base_precision: String,
     /// Tokens per micro-batch in training; fewer where they do not fit

@@ -18,6 +18,7 @@ use super::runs::{gpu_price, price};
 use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, task_with_agent};
+use crate::confidence::why_without;
 use crate::constraint::TaskConstraints;
 use crate::dataset::PromptRow;
 use crate::eval::{EvalRequest, evaluate};
@@ -567,20 +568,11 @@ fn settings(
 }
 
 /// Whether answers are single JSON values, which have values to be sure of.
-fn check_confidence(task: &Task, rows: &Rows) -> Result<(), Failure> {
-    let why = if task.kind() != "json_schema" {
-        format!("{} is of kind {}", task.name, task.kind())
-    } else if task.has_partner() {
-        format!("{} has tools", task.name)
-    } else {
-        match rows.rows.iter().find(|row| row.turn_count() > 1) {
-            Some(row) => format!("row {} of {} has several turns", row.id, rows.label),
-            None => return Ok(()),
-        }
-    };
-    Err(Failure::usage(format!(
-        "--confidence: {why}: only single answers of kind json_schema have confidences; leave it out"
-    )))
+pub(super) fn check_confidence(task: &Task, rows: &Rows) -> Result<(), Failure> {
+    match why_without(task, &rows.label, &rows.rows) {
+        Some(why) => Err(Failure::usage(format!("--confidence: {why}; leave it out"))),
+        None => Ok(()),
+    }
 }
 
 /// The eval set, if the eval is on the test set: what is chosen on it is stated on the other.

@@ -271,15 +271,15 @@ impl Stream {
 }
 
 impl Write for Stream {
-    /// Each write has whole characters, since it comes from `write!` or serde.
+    /// Each write has whole characters, since it comes from `write!`, serde or whole lines.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8_lossy(bytes);
+        let text = str::from_utf8(bytes).map_err(std::io::Error::other)?;
         self.erase()?;
         self.to.write_all(
             if self.json {
-                visible_json(&text)
+                visible_json(text)
             } else {
-                visible_lines(&text)
+                visible_lines(text)
             }
             .as_bytes(),
         )?;

@@ -4,7 +4,8 @@ use super::Failure;
 use super::output::eprint_line;
 use super::run_input::RunInput;
 use crate::checkpoint::ModelLocation;
-use crate::config::TrainConfig;
+use crate::config::{BasePrecision, TrainConfig};
+use crate::hub::{ModelSource, Quantization};
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
@@ -33,11 +34,30 @@ pub(super) fn base_model_note(
         format!("{task}{note} (--model NAME)")
     });
     noted.or_else(|| {
-        let source = ModelLocation::find(name, run_folders).ok()?;
-        Tokenizer::load(&source.source(run_folders).ok()?)
-            .ok()?
-            .stop_note(name)
+        let found = ModelLocation::find(name, run_folders).ok()?;
+        let source = found.source(run_folders).ok()?;
+        let stop = Tokenizer::load(&source).ok()?.stop_note(name);
+        stop.or_else(|| nf4_note(name, &source, config.base_precision))
     })
+}
+
+/// What becomes of a base in NF4.
+fn nf4_note(name: &str, source: &ModelSource, precision: BasePrecision) -> Option<String> {
+    if source.quantization().ok()?? != Quantization::Nf4 {
+        return None;
+    }
+    match (precision, source.is_nf4_base().ok()?) {
+        (BasePrecision::Nf4, true) => None,
+        (BasePrecision::Nf4, false) => Some(format!(
+            "{name} is not wholly in NF4 with double quantization in blocks of 64 and 256: its other matrices are rounded again"
+        )),
+        (_, true) => Some(format!(
+            "{name} is in NF4: its matrices are dequantized to bf16; base_precision = nf4 takes them as they are"
+        )),
+        (_, false) => Some(format!(
+            "{name} is in NF4: its matrices are dequantized to bf16"
+        )),
+    }
 }
 
 /// Prints the warnings and what was not checked, unless `is_quiet`; refuses on errors, unless they are ignored.

@@ -15,9 +15,11 @@ use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score, task_with_agent};
 use crate::checkpoint::ModelLocation;
-use crate::eval::requests;
+use crate::confidence::AnswerConfidence;
+use crate::constraint::TaskConstraints;
+use crate::eval::{confidences, requests};
 use crate::files::failpoint;
-use crate::format::{amount, counted, duration};
+use crate::format::{amount, counted, duration, or_na, probability};
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP,
     ScoredTask, ToolTurn, Turn, Watcher, prepare_rows,
@@ -72,6 +74,9 @@ pub(super) struct Arguments {
     /// Use a server that keeps the model loaded, started if needed; a live run's own worker samples between its steps
     #[arg(long, conflicts_with = "threads")]
     worker: bool,
+    /// Give each value of a JSON answer its probability (docs/confidence.md)
+    #[arg(long)]
+    confidence: bool,
     /// Print one JSON object per completion
     #[arg(long)]
     json: bool,
@@ -82,6 +87,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
+    if arguments.confidence {
+        for rows in &requested_rows {
+            eval::check_confidence(&task, rows)?;
+        }
+    }
     if [ENDPOINT, CONSTRAINED]
         .iter()
         .any(|prefix| arguments.model.starts_with(prefix))
@@ -135,6 +145,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         PolicyVersion::Base
     };
     let policy = Policy::new(engine, model, tokenizer, threads);
+    let grammar = arguments
+        .confidence
+        .then(|| TaskConstraints::new(&task, &policy.tokenizer))
+        .transpose()?;
     let thinking = own
         .thinking
         .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget))
@@ -152,6 +166,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         prompts: &prompts,
         completions: n,
         json: arguments.json,
+        is_held: arguments.confidence,
         ended: BTreeMap::new(),
         next: 0,
         begun: Instant::now(),
@@ -173,7 +188,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     let sampled = policy.converse(&questions, &settings, Some(&mut stream));
     stream.line.end();
-    sampled?;
+    let conversations = sampled?.conversations;
+    if let Some(grammar) = &grammar {
+        let known = confidences(&policy, version, &prompts, grammar, &conversations)?;
+        let mut known = known.into_iter();
+        for conversations in conversations {
+            stream.print_next(conversations.into_iter(), &mut known)?;
+            stream.next += 1;
+        }
+    }
     stream.printed
 }
 
@@ -183,6 +206,8 @@ struct SampleStream<'a> {
     /// Completions of each prompt.
     completions: usize,
     json: bool,
+    /// Whether they are printed later, with their confidences.
+    is_held: bool,
     /// By prompt and sample; of prompts from `next` on.
     ended: BTreeMap<usize, BTreeMap<usize, Conversation>>,
     next: usize,
@@ -197,16 +222,27 @@ impl SampleStream<'_> {
         self.next * self.completions + self.ended.values().map(BTreeMap::len).sum::<usize>()
     }
 
-    fn print_next(&mut self, conversations: impl Iterator<Item = Conversation>) -> Outcome {
+    fn print_next(
+        &mut self,
+        conversations: impl Iterator<Item = Conversation>,
+        confidences: &mut impl Iterator<Item = AnswerConfidence>,
+    ) -> Outcome {
         let prompt = &self.prompts[self.next];
         let mut texts = Vec::new();
         for (sample, scored) in conversations
             .flat_map(|conversation| conversation.turns)
             .enumerate()
         {
+            let confidence = confidences.next();
             texts.push(match self.json {
-                true => document(&scored.into_sampled(&prompt.row.id, sample)?).to_string(),
-                false => completion_text(sample, &scored),
+                true => {
+                    let completion = SampledCompletion {
+                        confidence: confidence.map(Box::new),
+                        ..scored.into_sampled(&prompt.row.id, sample)?
+                    };
+                    document(&completion).to_string()
+                }
+                false => completion_text(sample, &scored, confidence.as_ref()),
             });
         }
         self.line.clear();
@@ -228,7 +264,7 @@ impl Watcher for SampleStream<'_> {
         while self
             .ended
             .get(&self.next)
-            .is_some_and(|ended| ended.len() == self.completions)
+            .is_some_and(|ended| ended.len() == self.completions && !self.is_held)
         {
             let conversations = self
                 .ended
@@ -236,7 +272,7 @@ impl Watcher for SampleStream<'_> {
                 .unwrap_or_default()
                 .into_values();
             if self.printed.is_ok() {
-                self.printed = self.print_next(conversations);
+                self.printed = self.print_next(conversations, &mut std::iter::empty());
             }
             self.next += 1;
         }
@@ -326,6 +362,7 @@ fn document(completion: &SampledCompletion) -> Value {
         log_probs,
         stop_reason,
         score,
+        confidence,
         ..
     } = completion;
     let mut value = json!({
@@ -337,6 +374,11 @@ fn document(completion: &SampledCompletion) -> Value {
             (!call_seconds.is_empty()).then(|| ("call_seconds".to_owned(), json!(call_seconds))),
         );
         value.extend(score.clone());
+        value.extend(
+            confidence
+                .iter()
+                .map(|known| ("confidence".to_owned(), json!(known))),
+        );
     }
     value
 }
@@ -367,7 +409,18 @@ fn tool_text(tools: &ToolTurn) -> String {
     )
 }
 
-fn completion_text(sample: usize, scored: &Turn) -> String {
+/// A line for each value: `0.9996 /vendor "Acme"`.
+fn confidence_text(known: &AnswerConfidence, text: &str) -> String {
+    let mut lines = String::new();
+    for (leaf, value) in known.written(text) {
+        let figure = or_na(leaf.confidence, probability);
+        lines += &format!("{figure:<9} {} {value}\n", visible(&leaf.path));
+    }
+    let why = known.unknown.iter();
+    lines + &why.map(|why| format!("n/a: {why}\n")).collect::<String>()
+}
+
+fn completion_text(sample: usize, scored: &Turn, known: Option<&AnswerConfidence>) -> String {
     let Turn {
         completion,
         text,
@@ -388,8 +441,9 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
     };
     let tokens = scored.sampled_tokens();
     let steps = scored.tools.as_ref().map(tool_text).unwrap_or_default();
+    let known = known.map_or_else(String::new, |known| confidence_text(known, text));
     format!(
-        "[{}] {}  reward {}  {}{truncated}{why}\n{steps}{text}\n\n",
+        "[{}] {}  reward {}  {}{truncated}{why}\n{steps}{text}\n{known}\n",
         sample + 1,
         score.outcome(),
         score.reward_text(),

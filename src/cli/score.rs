@@ -43,6 +43,13 @@ struct Item {
     unknown: Option<String>,
 }
 
+/// What is printed of some lines, and their share of the summary.
+#[derive(Default)]
+struct Chunk {
+    text: Vec<u8>,
+    summary: Summary,
+}
+
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
@@ -61,33 +68,34 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         asked: |item: &Item| -> (&str, Option<&PromptRow>) {
             (&item.completion, item.row.as_deref())
         },
-        write: |item: Item, mut score: Score| {
+        write: |chunk: &mut Chunk, item: Item, mut score: Score| {
             if let Some(why) = &item.unknown {
                 score
                     .warnings
                     .push(format!("{why}: no expected answer to compare with"));
             }
-            let line = if is_json {
-                serde_json::to_string(&score)
-            } else {
-                Ok(table_line(&item, &score))
-            };
-            (item, score, line)
+            match is_json {
+                true => score.write_json(&mut chunk.text).map_err(io::Error::from)?,
+                false => chunk.text.extend(table_line(&item, &score).into_bytes()),
+            }
+            chunk.text.push(b'\n');
+            match item.unknown {
+                Some(why) => chunk.summary.add_unknown(item.line, why),
+                None => chunk.summary.add(&score),
+            }
+            Ok(())
         },
     };
-    let done = score_stream(&scorer, lines, &work, |(item, score, line)| {
-        if summary.is_empty() && !is_json {
+    let done = score_stream(&scorer, lines, &work, |chunk: Chunk| {
+        if summary.is_empty() && !chunk.summary.is_empty() && !is_json {
             writeln!(
                 output,
                 "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why",
                 "line", "prompt", "tier", "reward", "exact"
             )?;
         }
-        match item.unknown {
-            Some(why) => summary.add_unknown(item.line, why),
-            None => summary.add(&score),
-        }
-        Ok(output.write_all((line.map_err(io::Error::from)? + "\n").as_bytes())?)
+        summary.join(chunk.summary);
+        Ok(output.write_all(&chunk.text)?)
     });
     let written = done.and_then(|()| {
         if !arguments.json {
@@ -296,6 +304,25 @@ impl Summary {
         self.compared += usize::from(score.exact.is_some());
         self.exact += usize::from(score.exact == Some(true));
         self.reward += score.reward;
+    }
+
+    /// Adds the summary of later lines.
+    fn join(&mut self, later: Self) {
+        self.count += later.count;
+        self.tolerant += later.tolerant;
+        self.compared += later.compared;
+        self.exact += later.exact;
+        self.reward += later.reward;
+        self.errors += later.errors;
+        self.unknown += later.unknown;
+        self.first_error = self.first_error.take().or(later.first_error);
+        self.first_unknown = self.first_unknown.take().or(later.first_unknown);
+        for (tier, count) in later.tiers {
+            *self.tiers.entry(tier).or_default() += count;
+        }
+        for (class, count) in later.failures {
+            *self.failures.entry(class).or_default() += count;
+        }
     }
 
     fn write(&self, output: &mut impl Write) -> io::Result<()> {

@@ -53,7 +53,7 @@ pub(super) struct Arguments {
     /// Maximum of waiting requests; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
-    /// Precision of the frozen matrices, as the configuration key: bf16 or fp8 [default: the run's own, else bf16]
+    /// Precision of the frozen matrices, as the configuration key: bf16, fp8 or nf4 [default: the run's own, else bf16]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(BasePrecision::NAMES))]
     base_precision: Option<String>,
     /// CORS origin whose pages may send requests, such as https://chat.example; repeatable

@@ -75,15 +75,25 @@ fn an_eval_says_how_sure_each_value_is() {
     ]));
     let summary = &sampled["targets"]["base"]["confidence"];
     assert!(summary["agreement"]["n"].as_u64().unwrap() > 0, "{summary}");
-    let refused = call(
-        folder,
-        &["eval", "sql", "--model", "m=tiny-sql", "--confidence"],
-    );
-    assert_eq!(refused.status.code(), Some(2));
+    for command in [["eval", "m=tiny-sql"], ["sample", "tiny-sql"]] {
+        let [verb, model] = command;
+        let refused = call(folder, &[verb, "sql", "--model", model, "--confidence"]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(
+            stderr(&refused).contains("--confidence: sql is of kind sql: only single answers of kind json_schema have confidences; leave it out"),
+            "{}",
+            stderr(&refused)
+        );
+    }
+    let sample = ["sample", "task", "--model", "tiny", "--n", "1"];
+    let sampled = call(folder, &[&sample[..], &["--confidence"]].concat());
+    let text = String::from_utf8(sampled.stdout).unwrap();
+    let values = text
+        .lines()
+        .filter(|line| line.starts_with("0.") || line.starts_with("1.00"));
     assert!(
-        stderr(&refused).contains("--confidence: sql is of kind sql: only single answers of kind json_schema have confidences"),
-        "{}",
-        stderr(&refused)
+        values.filter(|line| line.contains(" /vendor ")).count() == 1,
+        "{text}"
     );
     let plain = json(&call(
         folder,

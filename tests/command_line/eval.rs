@@ -544,7 +544,7 @@ fn an_adapter_beside_fp8_is_measured_with_the_published_base() {
     let refused = promote(other, "short@last");
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     assert!(
-        stderr(&refused).contains("has no adapter beside a base in fp8"),
+        stderr(&refused).contains("has no adapter beside a base in fp8 or nf4"),
         "{}",
         stderr(&refused)
     );

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use grpo_tui::confidence::{Among, AnswerConfidence, LeafSpan, leaf_spans};
-use grpo_tui::leaf_confidence::{GivenAnswer, ReadingModel, answer_confidence};
-use grpo_tui::update::{pack, read_logits};
+use grpo_tui::leaf_confidence::{GivenAnswer, answer_confidence};
+use grpo_tui::update::{LogitRow, ReadingModel, pack, read_logits};
 
 use super::*;
 
@@ -45,17 +45,21 @@ impl Case {
     }
 
     fn confidence(&self, completion: &[u32], is_constrained: bool) -> AnswerConfidence {
-        let reading = ReadingModel {
-            model: &self.model,
-            own: None,
-        };
         let answer = GivenAnswer {
             prompt: &PROMPT,
             completion,
             vocabulary: &self.vocabulary,
             constraint: is_constrained.then_some(&*self.constraint),
         };
-        answer_confidence(reading, &answer).unwrap()
+        answer_confidence(self.reading(), &answer).unwrap()
+    }
+
+    fn reading(&self) -> ReadingModel<'_> {
+        ReadingModel {
+            model: &self.model,
+            adapters: Adapters::On,
+            own: None,
+        }
     }
 
     /// Log-probs over the whole vocabulary after some tokens, and what the grammar allows there.
@@ -63,8 +67,8 @@ impl Case {
         let text = [tokens, &[0]].concat();
         let mut found = Vec::new();
         for packed in pack([(&PROMPT[..], vec![&text[..]])], usize::MAX) {
-            let take = |_, _, logits: Vec<f32>| found = logits;
-            read_logits(&self.model, &packed, None, &[vec![tokens.len()]], take).unwrap();
+            let take = |_, _, logits: LogitRow| found = logits.to_vec();
+            read_logits(self.reading(), &packed, &[vec![tokens.len()]], take).unwrap();
         }
         let sum: f64 = found.iter().map(|logit| f64::from(*logit).exp()).sum();
         let log_probs = found.iter().map(|logit| f64::from(*logit) - sum.ln());

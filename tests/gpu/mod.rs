@@ -4,12 +4,12 @@
 mod attention;
 mod experts;
 mod families;
-mod fp8;
 mod hybrid;
 mod model;
 mod nccl;
 mod operations;
 mod optimizer;
+mod quantized;
 mod sampling;
 
 use candle_core::{DType, Device, Tensor};

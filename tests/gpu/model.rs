@@ -56,8 +56,9 @@ fn what_has_no_kernels_is_refused() {
             assert_eq!(error, format!("{problem}; compute on the CPU (`--cpu`)"));
         }
         let weights = Weights::fresh(&config, 0);
-        let fp8 = weights.clone().in_precision(BasePrecision::Fp8);
-        for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA)] {
+        let [fp8, nf4] = [BasePrecision::Fp8, BasePrecision::Nf4]
+            .map(|precision| weights.clone().in_precision(precision));
+        for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA), (nf4, LORA)] {
             let error = refused(&config, &weights, trainable);
             assert!(
                 error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"),
@@ -304,11 +305,11 @@ fn a_whole_step_agrees() {
     }
 }
 
-/// With a frozen base in fp8 both compute with the same rounded numbers; and what the sampler recorded is what training
+/// With a quantized base both compute with the same rounded numbers; and what the sampler recorded is what training
 /// computes, as with a base in bf16.
 #[test]
 #[ignore = "needs a GPU"]
-fn an_fp8_base_agrees() {
+fn a_quantized_base_agrees() {
     let (cpu, bf16) = (Engine::cpu(), Engine::gpu(0).unwrap());
     let gpu = bf16.clone().in_f32();
     let has_whole_tiles = |config: &ModelConfig| {
@@ -316,19 +317,22 @@ fn an_fp8_base_agrees() {
         config.options.experts.is_none() && delta.is_none_or(|delta| delta.value_heads == 32)
     };
     let dense = configs().into_iter().filter(has_whole_tiles);
-    for config in dense.map(|config| ModelConfig {
+    let dense = dense.map(|config| ModelConfig {
         intermediate_size: 128,
         ..config
+    });
+    for (config, precision) in dense.flat_map(|config| {
+        [BasePrecision::Fp8, BasePrecision::Nf4].map(|precision| (config.clone(), precision))
     }) {
-        let fp8 = |engine: &Engine| model_in(BasePrecision::Fp8, &config, LORA, engine);
-        let completions = sampled(&fp8(&cpu), &cpu, 1.0);
-        let (expected, ..) = gradient(&fp8(&cpu), &cpu, &completions, false);
+        let model = |engine: &Engine| model_in(precision, &config, LORA, engine);
+        let completions = sampled(&model(&cpu), &cpu, 1.0);
+        let (expected, ..) = gradient(&model(&cpu), &cpu, &completions, false);
         for recompute in [false, true] {
-            let (found, ..) = gradient(&fp8(&gpu), &gpu, &completions, recompute);
-            assert_close("gradient in fp8", &found, &expected, 1e-4);
+            let (found, ..) = gradient(&model(&gpu), &gpu, &completions, recompute);
+            assert_close(&format!("gradient in {precision}"), &found, &expected, 1e-4);
         }
         for (engine, mean) in [(&gpu, 1e-5), (&bf16, 3e-2)] {
-            let model = fp8(engine);
+            let model = model(engine);
             let completions = sampled(&model, engine, 1.0);
             assert_eq!(
                 completions,
@@ -338,7 +342,7 @@ fn an_fp8_base_agrees() {
             let (_, statistics, _) = gradient(&model, engine, &completions, false);
             let average = statistics.sampling_difference / statistics.tokens as f64;
             println!(
-                "fp8, {:?} {:?}: mean {average:.2e}",
+                "{precision}, {:?} {:?}: mean {average:.2e}",
                 config.architecture, engine.dtype
             );
             assert!(average < mean, "{average}");
@@ -612,14 +616,13 @@ fn completions_that_grow_agree() {
 fn a_gradient_that_begins_beside_a_rollout_is_the_same() {
     let engine = Engine::gpu(0).unwrap();
     let threads = ThreadPool::for_engine(&engine, 1).unwrap();
-    let precisions = [BasePrecision::Bf16, BasePrecision::Fp8];
-    let all = configs()
-        .into_iter()
-        .flat_map(|config| precisions.map(|precision| (config.clone(), precision)));
-    for (config, precision) in all {
-        if precision == BasePrecision::Fp8 && config.options.experts.is_some() {
-            continue;
-        }
+    let plain = configs().into_iter().map(|one| (one, BasePrecision::Bf16));
+    let wide = ModelConfig {
+        intermediate_size: 128,
+        ..configs().remove(0)
+    };
+    let quantized = [BasePrecision::Fp8, BasePrecision::Nf4].map(|one| (wide.clone(), one));
+    for (config, precision) in plain.chain(quantized) {
         let model = model_in(precision, &config, LORA, &engine);
         let completions = sampled(&model, &engine, 1.0);
         let requests = requests();

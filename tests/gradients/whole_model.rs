@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::{ModelConfig, ModelTensor};
-use grpo_tui::kernels::fp8;
+use grpo_tui::kernels::quantized::{self, Precision};
 use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
@@ -475,9 +475,18 @@ fn what_routers_do_is_counted_over_all_micro_batches() {
     }
 }
 
-/// A base in fp8 is one of rounded numbers.
+/// A quantized base is one of rounded numbers.
 #[test]
-fn an_fp8_gradient_is_that_of_its_rounded_weights() {
+fn a_gradient_beside_a_quantized_base_is_that_of_its_rounded_weights() {
+    for (precision, form) in [
+        (BasePrecision::Fp8, Precision::Fp8),
+        (BasePrecision::Nf4, Precision::Nf4),
+    ] {
+        check_quantized_base(precision, form);
+    }
+}
+
+fn check_quantized_base(precision: BasePrecision, form: Precision) {
     for (config, lora) in families()
         .iter()
         .filter_map(|config| with_adapters(config).pop())
@@ -491,7 +500,7 @@ fn an_fp8_gradient_is_that_of_its_rounded_weights() {
         let rounded = |(name, tensor): (String, Tensor)| {
             let is_matrix = matrices.iter().any(|part| name.contains(part));
             let tensor = if is_matrix {
-                fp8::rounded(&tensor).unwrap()
+                quantized::rounded(&tensor, form).unwrap()
             } else {
                 tensor
             };
@@ -509,13 +518,12 @@ fn an_fp8_gradient_is_that_of_its_rounded_weights() {
                 .unwrap()
         };
         let plain = || weights(&config).into_iter();
-        let fp8 =
-            gradient_of(Weights::from_tensors(plain(), "test").in_precision(BasePrecision::Fp8));
+        let found = gradient_of(Weights::from_tensors(plain(), "test").in_precision(precision));
         assert_eq!(
-            fp8,
+            found,
             gradient_of(Weights::from_tensors(plain().map(rounded), "test"))
         );
-        assert_ne!(fp8, gradient_of(Weights::from_tensors(plain(), "test")));
+        assert_ne!(found, gradient_of(Weights::from_tensors(plain(), "test")));
     }
 }
 

@@ -161,10 +161,26 @@ fn standard_input_is_scored_in_order() {
         } else {
             "unparsable"
         }));
+    let arguments = &["score", "invoice", "--completions", "-"];
+    let table = call(folder.path(), arguments, &input);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(
+        table.contains("\n9000 completions, mean reward 0.250\n")
+            && table.contains("unparsable                   4500 (50.0%)")
+            && table.matches("reward  exact").count() == 1,
+        "{table}"
+    );
     // Each with its own row, up to a line that is none.
     let named: String = (0..9_000)
         .map(|index| format!("{{\"completion\":\"{{}}\",\"prompt_id\":\"p{index}\",\"more\":1}}\n"))
         .collect();
+    let output = call(folder.path(), arguments, &named);
+    let complaint = "error: standard input line 1: unknown prompt_id \"p0\"; 9000 completions are";
+    assert!(
+        stderr(&output).starts_with(complaint),
+        "{}",
+        stderr(&output)
+    );
     let output = call(
         folder.path(),
         &["score", "invoice", "--completions", "-", "--json"],

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use grpo_tui::prompts::data_problems;
+use grpo_tui::prompts::{CheckedSet, data_problems};
 use grpo_tui::score::{Score, Scorer, Task, for_model};
-use grpo_tui::task::PromptSet;
 use grpo_tui::text::{Tokenizer, train_tokenizer};
 
 use super::row;
@@ -251,11 +250,25 @@ fn malformed_definitions_name_line_value_and_remedy() {
 fn the_other_questions_about_a_task_are_answered_truthfully() {
     let task = load("kind = \"text\"\n").unwrap();
     let scorer = Scorer::new(&task).unwrap();
-    let rows = vec![row("\"yes\""), row("[\"no\", \"never\"]")];
-    assert_eq!(
-        data_problems(&task, &scorer, &[(PromptSet::Train, rows)]),
-        []
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let line = |expected: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"{}"}}],"expected":{expected}}}"#,
+            expected.len()
+        )
+    };
+    write(
+        "task.toml",
+        "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"text\"\n",
     );
+    write(
+        "train.jsonl",
+        &["\"yes\"", "[\"no\", \"never\"]"].map(line).join("\n"),
+    );
+    let with_rows = Task::load(folder.path()).unwrap();
+    let sets = CheckedSet::all(&with_rows, &scorer).unwrap();
+    assert_eq!(data_problems(&with_rows, &scorer, &sets), []);
     assert_eq!(
         scorer
             .expected_completion(&serde_json::json!(["no", "never"]), None)

@@ -296,6 +296,8 @@ fn an_answer_is_paid_for_knowing_how_sure_it_may_be() {
     };
     let whole = "stated = \"sure\"\n";
     let label = "stated = \"sure\"\nof = \"label\"\n";
+    let alias =
+        &format!("{label}[score.aliases]\nlabel = [[\"spam\", \"junk\"], [\"ham\", \"fine\"]]\n");
     for (keys, answer, value) in [
         (whole, r#"{"label":"spam","sure":0.8}"#, 0.96),
         (whole, r#"{"label":"ham","sure":0.8}"#, 0.36),
@@ -325,6 +327,21 @@ fn an_answer_is_paid_for_knowing_how_sure_it_may_be() {
             label,
             r#"{"label":"spam","sure":{"spam":{"ham":0.5}}}"#,
             0.0,
+        ),
+        (
+            label,
+            r#"{"label":"spam","sure":{"junk":0.8,"ham":0.2}}"#,
+            0.16,
+        ),
+        (
+            alias,
+            r#"{"label":"spam","sure":{"junk":0.8,"ham":0.2}}"#,
+            0.96,
+        ),
+        (
+            alias,
+            r#"{"label":"spam","sure":{"junk":0.5,"spam":0.3,"ham":0.1,"fine":0.1}}"#,
+            0.96,
         ),
     ] {
         let (found, exact, credit) = scored(keys, answer);

@@ -1,6 +1,6 @@
 //! Answers in YAML and XML: read strictly, mapped to JSON, judged by the schema, with places in their own text.
 
-use grpo_tui::prompts::data_problems;
+use grpo_tui::prompts::{CheckedSet, data_problems};
 use grpo_tui::score::{Scorer, Task, audit};
 use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
@@ -504,7 +504,8 @@ fn the_template_is_audited_and_learned_from_in_its_notation() {
         "name: cart\nimage: \"shop/cart:2.4\"\nreplicas: 3\nports:\n  - 8080\nenv:\n  LOG_LEVEL: info"
     );
     assert_eq!(scorer.score(&answer, Some(&rows[0])).exact, Some(true));
-    assert!(data_problems(&task, &scorer, &[(PromptSet::Train, rows.clone())]).is_empty());
+    let sets = CheckedSet::all(&task, &scorer).unwrap();
+    assert!(data_problems(&task, &scorer, &sets).is_empty());
     let findings = audit::audit(&task, &scorer, &rows);
     let least = findings
         .iter()

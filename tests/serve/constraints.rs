@@ -598,6 +598,35 @@ fn values_have_their_confidence_beside_the_message() {
         free["least"].is_null() && free["unknown"].is_string(),
         "{free}"
     );
+    // A schema that constrains nothing: the same completions, their values among what it allows.
+    let text = |confidence: Json| {
+        let body = json!({"model": "tiny", "prompt": "{\"paid\": ", "max_tokens": 8, "seed": 4, "temperature": 0,
+            "x_confidence": confidence});
+        server.post(TEXT, &body)["choices"][0].clone()
+    };
+    let under = |schema: Json| text(json!({"schema": schema}));
+    let (free, described) = (text(json!(true)), under(json!({"type": "object"})));
+    assert_eq!(free["text"], described["text"]);
+    assert_eq!(
+        described["x_confidence"]["unknown"],
+        "the answer leaves the schema's grammar"
+    );
+    for (confidence, expected) in [
+        (
+            json!({"schema": 1}),
+            "`x_confidence.schema` is not a JSON Schema",
+        ),
+        (
+            json!({"schema": {}, "other": 1}),
+            "`x_confidence`: unknown field `other`",
+        ),
+        (json!({"schema": {"enum": []}}), "`x_confidence`"),
+    ] {
+        let body = json!({"model": "tiny", "prompt": "{", "x_confidence": confidence}).to_string();
+        let refused = server.refused(TEXT, body.as_bytes(), 400);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains(expected), "{message}");
+    }
     let off = server.post(CHAT, &body(json!({"x_confidence": false, "n": 1})));
     assert!(off["choices"][0].get("x_confidence").is_none());
     let echo =

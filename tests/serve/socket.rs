@@ -65,6 +65,24 @@ fn two_who_ask_at_once_start_one_server_that_answers_as_the_command_does_and_giv
         panic!("{:?}", servers(folder))
     };
     assert_eq!(starts(tiny), 1, "{}", log(tiny));
+    let sure = sampled(folder, 600, &["tiny", "--confidence"]);
+    assert_eq!(
+        sampled(folder, 600, &["tiny", "--confidence", "--worker"]),
+        sure
+    );
+    let lines: Vec<Json> = sure
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let leaves = lines
+        .iter()
+        .flat_map(|line| line["confidence"]["leaves"].as_array().unwrap());
+    let known = leaves.filter(|leaf| {
+        leaf["confidence"].is_number()
+            && leaf["right"].is_boolean()
+            && leaf["agreement"].is_number()
+    });
+    assert!(known.count() > 3, "{sure}");
     // What it does not take is refused in words, and it stays.
     let refused = sampler(
         folder,

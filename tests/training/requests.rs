@@ -124,7 +124,8 @@ fn samples_of_a_live_run_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"];
     let run = create(folder.path(), &set);
-    let question = json!({"row": "eval-001", "n": 3, "temperature": 1, "seed": 5});
+    let question =
+        json!({"row": "eval-001", "n": 3, "temperature": 1, "seed": 5, "confidence": true});
     let answers = answers_to(&run, &question);
     assert!(
         fingerprint(&run) == fingerprint(&whole(&set)),
@@ -148,6 +149,11 @@ fn samples_of_a_live_run_change_nothing() {
                     && completion.token_ids.len() == completion.log_probs.len()
             );
             assert!(completion.log_probs.iter().all(|log_prob| *log_prob <= 0.0));
+            let known = completion.confidence.as_ref().unwrap();
+            assert!(
+                known.unknown.is_some() || known.least().is_some(),
+                "{known:?}"
+            );
             assert!(
                 completion.score["reward"].is_number()
                     && completion.score["tier"].is_string()

@@ -41,6 +41,14 @@ fn stopping_changes_nothing_with_adapters_and_kl() {
 }
 
 #[test]
+fn stopping_changes_nothing_beside_a_base_in_nf4() {
+    let set = ["lora_rank=4", "learning_rate=1e-3"];
+    let in_nf4 = [&set[..], &["base_precision=nf4"]].concat();
+    stopped_after(&in_nf4, &[2]);
+    assert!(fingerprint(&whole(&in_nf4)) != fingerprint(&whole(&set)));
+}
+
+#[test]
 fn stopping_changes_nothing_off_policy_and_with_refills() {
     stopped_after(
         &[

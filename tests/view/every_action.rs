@@ -42,7 +42,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          scores.grades.0 scores.grades.1 scores.grades.2 scores.grades.3 scores.grades.4 scores.grades.skip \
          scores.grades.end scores.source scores.later_step scores.earlier_step scores.ten_later \
          scores.ten_earlier scores.follow scores.next_changed scores.edit scores.write scores.prompt \
-         scores.draw scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
+         scores.draw scores.confidence scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
          scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
          launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
          launch.sections launch.only_different live.chart.in \

@@ -586,6 +586,23 @@ fn completions_are_sampled_from_base_and_trained() {
             "trained invoices, small adapters (best checkpoint), sampling 2",
         ],
     );
+    // With confidence the values are shown as on Eval, right by the schema in the editor.
+    let sure = format!(
+        "printf '%s\\n' '{{\"prompt_id\":\"eval-001\",\"completion\":{},\"confidence\":{{\"leaves\":[{{\"path\":\"/vendor\",\"confidence\":0.42}}]}}}}'",
+        serde_json::to_string(VALID).unwrap()
+    );
+    check(
+        &sure,
+        "b P r",
+        &[
+            "--confidence",
+            "confidence, least 0.42",
+            "✗ 0.42      /vendor \"a\"",
+        ],
+    );
+    let stage = check(&sure, "b P P r", &["completions 1, sampled"]);
+    let arguments = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap();
+    assert!(!arguments.contains("--confidence"), "{arguments}");
     // Whoever writes a completion by then goes on writing.
     let mut stage = check(&sampled, "b", &[]);
     let commands = stage.model.perform(app::action("scores.draw").unwrap());

@@ -9,7 +9,7 @@ use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{import, lines_of, not_valid_rows, parse_split, split, with_rows};
 use crate::files::{Access, replace_files};
 use crate::format::counted;
-use crate::prompts::{data_problems, load_sets};
+use crate::prompts::{CheckedSet, data_problems};
 use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::task::{PromptSet, TASK_FILE};
@@ -184,7 +184,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     replace_files(&files, Access::Umask).map_err(|(path, error)| {
         Failure::failed(format!("{}: {error}; no set was changed", path.display()))
     })?;
-    let problems: Vec<String> = data_problems(&task, &Scorer::new(&task)?, &written_sets(&task)?)
+    let scorer = Scorer::new(&task)?;
+    let problems: Vec<String> = data_problems(&task, &scorer, &written_sets(&task, &scorer)?)
         .into_iter()
         .map(|problem| problem.message)
         .collect();
@@ -244,7 +245,7 @@ fn text_of(
 }
 
 /// The sets that have rows; one that is still empty is not a problem of the import.
-fn written_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<crate::dataset::PromptRow>)>, Failure> {
+fn written_sets<'t>(task: &'t Task, scorer: &'t Scorer) -> Result<Vec<CheckedSet<'t>>, Failure> {
     let filled = |set: PromptSet| {
         let path = task.path(task.set_file(set)?).ok()?;
         std::fs::metadata(path).ok().filter(|found| found.len() > 0)
@@ -254,7 +255,7 @@ fn written_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<crate::dataset::Promp
         .filter(|set| task.set_file(*set).is_some())
         .all(|set| filled(set).is_some())
     {
-        true => Ok(load_sets(task)?),
+        true => Ok(CheckedSet::all(task, scorer)?),
         false => Ok(Vec::new()),
     }
 }

@@ -7,6 +7,9 @@ use super::{Allowed, Server};
 use super::{actions, editing};
 use crate::format::{did_you_mean, shortened};
 
+/// Items of a list in one call.
+const MAX_LISTED: usize = 1000;
+
 pub(super) struct Tool {
     pub(super) name: &'static str,
     about: &'static str,
@@ -441,6 +444,8 @@ impl Tool {
             .filter(|input| input.is_required)
             .map(|input| input.name)
             .collect();
+        // Read-only is, in the specification's words, what does not modify its environment: `plan`
+        // and `sample` take device time and change nothing.
         json!({
             "name": self.name,
             "description": self.about,
@@ -498,10 +503,12 @@ impl Input {
             }
             Kind::Number => json!({"type": "number"}),
             Kind::Flag => json!({"type": "boolean"}),
-            Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Kind::Texts => {
+                json!({"type": "array", "maxItems": MAX_LISTED, "items": {"type": "string"}})
+            }
             Kind::Choice(names) => json!({"type": "string", "enum": names}),
             Kind::Completions => {
-                json!({"type": "array", "minItems": 1, "maxItems": 1000, "items": {
+                json!({"type": "array", "minItems": 1, "maxItems": MAX_LISTED, "items": {
                     "type": "object", "required": ["completion"], "additionalProperties": false,
                     "properties": {"completion": {"type": "string"}, "prompt_id": {"type": "string"}},
                 }})
@@ -522,7 +529,7 @@ impl Input {
             Kind::Flag => value.is_boolean(),
             Kind::Texts => value
                 .as_array()
-                .is_some_and(|texts| texts.len() <= 1000 && texts.iter().all(is_text)),
+                .is_some_and(|texts| texts.len() <= MAX_LISTED && texts.iter().all(is_text)),
             Kind::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
             Kind::Completions => value.as_array().is_some_and(|all| {
                 let is_one = |one: &Value| {
@@ -534,7 +541,7 @@ impl Input {
                             })
                     })
                 };
-                (1..=1000).contains(&all.len()) && all.iter().all(is_one)
+                (1..=MAX_LISTED).contains(&all.len()) && all.iter().all(is_one)
             }),
         }
     }
@@ -546,12 +553,11 @@ impl Input {
             Kind::Whole(least, most) => format!("a whole number from {least} to {most}"),
             Kind::Number => "a number".to_owned(),
             Kind::Flag => "true or false".to_owned(),
-            Kind::Texts => "a list of strings".to_owned(),
+            Kind::Texts => format!("a list of at most {MAX_LISTED} strings"),
             Kind::Choice(names) => format!("one of {}", names.join(", ")),
-            Kind::Completions => {
-                "a list of 1 to 1000 objects {\"completion\": \"..\", \"prompt_id\": \"..\"}"
-                    .to_owned()
-            }
+            Kind::Completions => format!(
+                r#"a list of 1 to {MAX_LISTED} objects {{"completion": "..", "prompt_id": ".."}}"#
+            ),
         }
     }
 }

@@ -32,6 +32,8 @@ struct Inspection {
     stored_bytes: u64,
     element_types: BTreeMap<String, u64>,
     quantization: Option<Quantization>,
+    /// Whether a base in NF4 takes the files as they are.
+    is_nf4_base: bool,
     /// (kind, tensors, elements), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have a wrong shape.
@@ -92,6 +94,15 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
                 .map(|entry| (entry.name.clone(), entry)),
         );
     }
+    for (name, state) in source.nf4_states()? {
+        let halves = state.shape.iter().product::<u64>().div_ceil(2);
+        if let Some(entry) = found
+            .get_mut(&name)
+            .filter(|entry| entry.shape == [halves, 1])
+        {
+            state.correct(entry);
+        }
+    }
     let mut element_types = BTreeMap::new();
     let mut stored_bytes = 0;
     let mut not_loaded = (0, 0);
@@ -122,6 +133,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
         stored_bytes,
         element_types,
         quantization,
+        is_nf4_base: source.is_nf4_base()?,
         kinds,
         problems,
         not_loaded,
@@ -294,6 +306,13 @@ impl Inspection {
             None => String::new(),
             Some(Quantization::Mxfp4) => {
                 "\n  mxfp4         experts in blocks of 32 numbers, dequantized to bf16 when they are loaded".to_owned()
+            }
+            Some(Quantization::Nf4) => {
+                let then = match self.is_nf4_base {
+                    true => "or taken as they are by base_precision = nf4",
+                    false => "and rounded again by base_precision = nf4 where they lack double quantization in blocks of 64 and 256",
+                };
+                format!("\n  nf4           matrices in NF4, dequantized to bf16 when they are loaded, {then}")
             }
             Some(Quantization::Fp8(scales)) => {
                 format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")

@@ -30,7 +30,7 @@ use crate::run::{
 };
 use crate::score::{Scorer, Task, for_model};
 use crate::text::{TextError, Tokenizer};
-use crate::update::{MicroBatch, ReadToken, log_probs, pack, read_tokens};
+use crate::update::{MicroBatch, ReadToken, ReadingModel, log_probs, pack, read_tokens};
 
 /// Everything that is known of the run.
 pub(super) struct RunSide {
@@ -301,9 +301,13 @@ impl Weights {
 
     /// Log-probs of the answers, and their distance from the second likeliest tokens.
     fn read(&self, prompts: &mut [ProvePrompt]) -> Result<(), Failure> {
-        let model = &self.policy.model;
+        let reading = ReadingModel {
+            model: &self.policy.model,
+            adapters: Adapters::On,
+            own: None,
+        };
         let tokens = self.by_prompt(prompts, |micro_batch| {
-            Ok(read_tokens(model, micro_batch, None, 2)?)
+            Ok(read_tokens(reading, micro_batch, 2)?)
         })?;
         for (prompt, own) in prompts.iter_mut().zip(tokens) {
             let Some(answer) = &mut prompt.answer else {

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
-    /// Of an adapter trained beside a base in fp8: answer the test set with the base as published too, which is what
+    /// Of an adapter trained beside a base in fp8 or nf4: answer the test set with the base as published too, which is what
     /// other programs serve, for the model card
     #[cfg(feature = "engine")]
     #[arg(long)]
@@ -56,6 +56,16 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         RunError::Taken { .. } => Failure::usage(error.to_string()),
         error => error.into(),
     })?;
+    if let ExportForm::Adapter {
+        base,
+        has_template: false,
+        ..
+    } = &form
+    {
+        output::eprint_line(&format!(
+            "note: no chat template is written: the base model {base} is not on this machine, or has none"
+        ));
+    }
     if arguments.json {
         return print_json(document);
     }

@@ -1,4 +1,4 @@
-//! An adapter trained beside a base in fp8, measured with the base as published too, which is what other programs serve.
+//! An adapter trained beside a base in fp8 or NF4, measured with the base as published too, which is what other programs serve.
 
 use std::iter::zip;
 
@@ -8,7 +8,6 @@ use crate::cli::device::DeviceArguments;
 use crate::cli::output::eprint_line;
 use crate::cli::rows::Rows;
 use crate::cli::targets::lengths;
-use crate::config::BasePrecision;
 use crate::eval::{greedy_questions, records};
 use crate::format::counted;
 use crate::model::Adapters;
@@ -28,9 +27,9 @@ pub(super) fn measure(
     run_folders: &RunFolders,
 ) -> Result<PublishedBase, Failure> {
     let config = &run.file().config;
-    if config.base_precision == BasePrecision::Bf16 || config.lora_rank == 0 {
+    if !config.base_precision.is_quantized() || config.lora_rank == 0 {
         return Err(Failure::usage(format!(
-            "--measure-published-base: run {} has no adapter beside a base in fp8: leave the option out",
+            "--measure-published-base: run {} has no adapter beside a base in fp8 or nf4: leave the option out",
             run.id()
         )));
     }
@@ -91,8 +90,8 @@ pub(super) fn measure(
         let summary = EvalSummary::from_records(&records(&prompts, conversations, scorer, 0.0)?);
         Ok::<_, Failure>((summary, log_probs, answers))
     };
-    let (rounded, first, answers) =
-        measured(&format!("{}@{step}", run.id()), "rounded to fp8", None)?;
+    let rounded_to = format!("rounded to {}", config.base_precision);
+    let (rounded, first, answers) = measured(&format!("{}@{step}", run.id()), &rounded_to, None)?;
     let checkpoint = checkpoint_path(run.path(), step).display().to_string();
     let (published, second, _) = measured(&checkpoint, "as published", Some(answers))?;
     let differences: f64 = zip(&first, &second)

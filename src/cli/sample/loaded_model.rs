@@ -2,6 +2,7 @@
 //! a server (`serve` on a Unix socket, started if needed). Servers handle only tokens: prompts are
 //! rendered and completions scored here.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,21 +12,25 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Arguments, document};
+use super::{Arguments, confidence_text, document};
 use crate::checkpoint::ModelLocation;
 use crate::cli::output::{eprint_line, printing_here};
 use crate::cli::rows::{Rows, whole};
 use crate::cli::score::why;
 use crate::cli::targets::{Target, common_limit};
 use crate::cli::{Failure, Outcome, print, print_json};
+use crate::confidence::AnswerConfidence;
 use crate::config::ThinkingBudget;
+use crate::constraint::TaskConstraints;
 use crate::dataset::PromptRow;
-use crate::eval::requests;
+use crate::eval::{judge_confidences, requests};
 use crate::format::counted;
 use crate::hub::ModelConfig;
 use crate::hub::find_model;
+use crate::openai::AnswerSchema;
 use crate::policy::{
     ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel,
     prepare_rows,
@@ -67,6 +72,8 @@ struct Server {
     lengths: Lengths,
     task: Task,
     scorer: Scorer,
+    /// Of the values that get their confidence.
+    grammar: Option<TaskConstraints>,
     /// Servers started for the current prompt; requests of conversations are concurrent.
     launched: Mutex<usize>,
 }
@@ -127,6 +134,7 @@ impl Client<'_> {
             base: !self.is_trained,
             seed: self.arguments.seed,
             task: Some(task),
+            confidence: self.arguments.confidence,
         });
         let mut found = Vec::new();
         let mut on_part = |part| found.extend(serde_json::from_value::<SampledCompletion>(part));
@@ -170,6 +178,7 @@ impl Client<'_> {
             token_ids,
             score,
             chain,
+            confidence,
             ..
         } = completion;
         let score: Score = serde_json::from_value(score.clone())?;
@@ -194,7 +203,9 @@ impl Client<'_> {
             sample + 1,
             counted(tokens, "token")
         );
-        print(&format!("{head}\n{steps}{text}\n\n")).map(drop)
+        let known = confidence.as_deref();
+        let known = known.map_or_else(String::new, |known| confidence_text(known, text));
+        print(&format!("{head}\n{steps}{text}\n{known}\n")).map(drop)
     }
 
     fn server(&self) -> Result<Server, Failure> {
@@ -227,6 +238,11 @@ impl Client<'_> {
         };
         let tokenizer = Arc::new(Tokenizer::load(&source)?);
         let task = for_model(self.task, &tokenizer);
+        let grammar = self
+            .arguments
+            .confidence
+            .then(|| TaskConstraints::new(&task, &tokenizer))
+            .transpose()?;
         let thinking = own.thinking;
         Ok(Server {
             folder,
@@ -237,6 +253,7 @@ impl Client<'_> {
             config,
             lengths,
             thinking,
+            grammar,
             launched: Mutex::new(0),
         })
     }
@@ -255,6 +272,7 @@ impl Client<'_> {
             lengths,
             task,
             scorer,
+            grammar,
             ..
         } = server;
         let Arguments {
@@ -265,9 +283,19 @@ impl Client<'_> {
         } = *self.arguments;
         let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
         *server.launched.lock() = 0;
+        let described = match grammar {
+            Some(grammar) => grammar.answer_schema(&prompts[0].row)?,
+            None => None,
+        };
+        let known = Mutex::new(BTreeMap::new());
         let ask = |request: &Request| {
-            self.answer(server, request)
-                .map_err(|failure| failure.message)
+            let answer = self.answer(server, &self.body(server, request, described.as_ref()));
+            let answer = answer.map_err(|failure| failure.message)?;
+            if described.is_some() {
+                let given = (request.first_sample..).zip(confidences(&answer));
+                known.lock().extend(given);
+            }
+            completions(&answer).ok_or_else(|| "the server's answer was truncated".to_owned())
         };
         let (tokenizer, threads) = (Arc::clone(tokenizer), ThreadPool::new(1)?);
         let sampling = Sampling::new(&tokenizer, temperature, lengths.max_completion_tokens, seed);
@@ -301,12 +329,18 @@ impl Client<'_> {
             || folder.last_line(),
             || served.converse(&questions, &settings, None),
         )?;
+        let mut known: Vec<AnswerConfidence> = known.into_inner().into_values().collect();
+        judge_confidences(&mut known, &conversed.conversations);
+        let mut known = known.into_iter();
         for (prompt, conversations) in prompts.iter().zip(conversed.conversations) {
             let turns = conversations
                 .into_iter()
                 .flat_map(|conversation| conversation.turns);
             for (sample, turn) in turns.enumerate() {
-                self.print(&turn.into_sampled(&prompt.row.id, sample)?)?;
+                self.print(&SampledCompletion {
+                    confidence: known.next().map(Box::new),
+                    ..turn.into_sampled(&prompt.row.id, sample)?
+                })?;
             }
         }
         Ok(())
@@ -321,6 +355,7 @@ impl Client<'_> {
             ..
         }: &Server,
         request: &Request,
+        described: Option<&AnswerSchema>,
     ) -> String {
         let Arguments {
             temperature, seed, ..
@@ -332,22 +367,19 @@ impl Client<'_> {
             "temperature": temperature, "seed": seed, "max_tokens": most.min(lengths.max_completion_tokens),
             "logprobs": 0, "return_token_ids": true,
             "thinking_token_budget": thinking.map(|budget| budget.max_tokens),
-            "thinking_end": thinking.map(|budget| budget.end),
+            "thinking_end": thinking.map(|budget| budget.end), "x_confidence": described,
         })
         .to_string()
     }
 
     /// Requests until a server has answered, starting one if there is none.
-    fn answer(&self, server: &Server, request: &Request) -> Result<Vec<Completion>, Failure> {
-        let (Server { folder, model, .. }, body) = (server, self.body(server, request));
+    fn answer(&self, server: &Server, body: &str) -> Result<Value, Failure> {
+        let Server { folder, model, .. } = server;
         let begun = Instant::now();
         let failed = |why: String| Failure::failed(format!("the server of {model}: {why}"));
         while begun.elapsed() < SAMPLE_TIMEOUT {
-            match folder.connect().and_then(|socket| post(socket, &body)) {
-                Ok((200, answer)) => {
-                    return completions(&answer)
-                        .ok_or_else(|| failed("its answer was truncated".to_owned()));
-                }
+            match folder.connect().and_then(|socket| post(socket, body)) {
+                Ok((200, answer)) => return Ok(answer),
                 // The server is shutting down, holds the lock without listening, or has a full
                 // queue.
                 Ok((429 | 503, _)) => {}
@@ -419,6 +451,15 @@ fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
         status.ok_or(io::ErrorKind::InvalidData)?,
         serde_json::from_str(body).unwrap_or_default(),
     ))
+}
+
+/// The confidence of each choice.
+fn confidences(answer: &Value) -> impl Iterator<Item = AnswerConfidence> {
+    let choices = answer["choices"].as_array().into_iter().flatten();
+    choices.map(|choice| {
+        AnswerConfidence::deserialize(&choice["x_confidence"])
+            .unwrap_or_else(|_| AnswerConfidence::unknown("the server gave none"))
+    })
 }
 
 fn completions(answer: &Value) -> Option<Vec<Completion>> {

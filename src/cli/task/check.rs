@@ -1,6 +1,5 @@
 //! `grpo-tui task check`: reads the whole task and lists every problem.
 
-use std::io::BufRead;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
@@ -8,17 +7,17 @@ use serde_json::{Map, Value, json};
 use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
 use crate::config::Assignments;
-use crate::dataset::{self, DatasetError, PromptRow, has_path};
+use crate::dataset::{self, DatasetError, NumberedLine, PromptRow, has_path};
 use crate::environment::{Agent, FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, shortened};
 use crate::hub::find_model;
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::prompts::{
-    CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NoRow, SearchedRows, TriedAnswers,
-    data_problems, search_rows, similar_prompts,
+    CheckedSet, CompletionLine, CompletionRows, DataProblemKind, MAX_TRIED, NamedIds, NoRow,
+    SearchedRows, TriedAnswers, data_problems, search_rows, similar_prompts,
 };
-use crate::score::{PartValue, RewardPart, Scorer, Task, forced_fields};
+use crate::score::{PartValue, RewardPart, Scorer, Task};
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
@@ -85,9 +84,16 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found
         .problems
         .extend(problems.iter().map(ToString::to_string));
-    let loaded = load_sets(&task, &mut found);
+    let completions = read_completions(&task);
+    let read = completions.as_ref().and_then(|read| read.as_ref().ok());
+    let lines = read.into_iter().flatten();
+    let named = NamedIds::new(lines.filter_map(|(_, line)| line.as_ref().ok()));
+    let mut named_rows = Vec::new();
+    let loaded = load_sets(&task, &scorer, &mut found, &mut |set, row| {
+        named_rows.extend(named.has(row).then(|| (set, row.clone())));
+    });
     check_paths(&task, &loaded, &mut found);
-    check_absent(&task, &scorer, &loaded, &mut found);
+    check_absent(&task, &loaded, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
         if !found.functions.is_empty() {
@@ -123,6 +129,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         };
         list.push(problem.message);
     }
+    let changed = loaded.iter().filter(|set| !set.has_last_row());
+    found.problems.extend(changed.map(|set| {
+        let label = task.label(task.set_file(set.set).unwrap_or_default());
+        format!("{label}: the file changed during the check: run the check again")
+    }));
     let checked = model.map_or_else(|| task.base_model(), str::to_owned);
     found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();
@@ -142,19 +153,21 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .map_or_else(String::new, |file| task.label(file)),
         malformed,
     );
-    let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
-    let demonstrated =
-        |rows: &[PromptRow]| rows.iter().filter(|row| row.has_demonstration()).count();
-    let sets: Vec<_> = loaded
-        .iter()
-        .map(|(set, rows)| SetCounts {
-            set: *set,
+    let counts = |loaded: &CheckedSet<'_>| {
+        let rows = loaded.rows();
+        SetCounts {
+            set: loaded.set,
             rows: rows.len(),
-            expected: answered(rows),
-            demonstrations: demonstrated(rows),
-        })
-        .collect();
-    check_completions(&task, loaded, &mut found);
+            expected: rows.iter().filter(|row| row.has_expected).count(),
+            demonstrations: rows.iter().filter(|row| row.has_demonstration).count(),
+        }
+    };
+    let sets: Vec<_> = loaded.iter().map(counts).collect();
+    match completions {
+        Some(Ok(lines)) => check_completions(&task, lines, named_rows, &mut found),
+        Some(Err(problem)) => found.problems.push(problem),
+        None => {}
+    }
     if choice.json {
         print_document(&task, &sets, guard.len(), &found)?;
     } else {
@@ -168,12 +181,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Why the task's program cannot score: tries it on an empty answer to the first row.
-fn scorer_fault(scorer: &Scorer, loaded: &[(PromptSet, Vec<PromptRow>)]) -> Option<String> {
+fn scorer_fault(scorer: &Scorer, loaded: &[CheckedSet<'_>]) -> Option<String> {
     if !scorer.runs_programs() || scorer.asks_judge() {
         return None;
     }
-    let row = loaded.iter().find_map(|(_, rows)| rows.first())?;
-    let score = scorer.score("", Some(row));
+    let first = |set: &CheckedSet<'_>| set.read(set.rows().get(..1)?).pop();
+    let row = loaded.iter().find_map(first)?;
+    let score = scorer.score("", Some(&row));
     let why = score.errors.first().filter(|_| score.is_error())?;
     Some(format!(
         "the scorer fails on an empty answer to `{}`: {}",
@@ -182,7 +196,12 @@ fn scorer_fault(scorer: &Scorer, loaded: &[(PromptSet, Vec<PromptRow>)]) -> Opti
 }
 
 /// The rows of each set named by the task, without malformed lines.
-fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<PromptRow>)> {
+fn load_sets<'t>(
+    task: &'t Task,
+    scorer: &'t Scorer,
+    found: &mut TaskFindings,
+    visit: &mut dyn FnMut(PromptSet, &PromptRow),
+) -> Vec<CheckedSet<'t>> {
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
         let missing = |why: &str| {
@@ -211,13 +230,14 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
             continue;
         };
         let mut malformed = Vec::new();
-        let rows = dataset::load_with(task, set, &mut |error: DatasetError| {
+        let mut add = |error: DatasetError| {
             malformed.push(error.to_string());
             Ok(())
-        });
+        };
+        let rows = CheckedSet::load_with(task, scorer, set, &mut add, &mut |row| visit(set, row));
         found.add_lines(&task.label(file), malformed);
         match rows {
-            Ok(rows) => loaded.push((set, rows)),
+            Ok(rows) => loaded.push(rows),
             Err(error) => found.problems.push(error.to_string()),
         }
     }
@@ -225,12 +245,7 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
 }
 
 /// What `[score] absent` needs to have an effect.
-fn check_absent(
-    task: &Task,
-    scorer: &Scorer,
-    loaded: &[(PromptSet, Vec<PromptRow>)],
-    found: &mut TaskFindings,
-) {
+fn check_absent(task: &Task, loaded: &[CheckedSet<'_>], found: &mut TaskFindings) {
     if task.score.leaves.absent.is_empty() {
         return;
     }
@@ -241,13 +256,15 @@ fn check_absent(
             "{label}: `score.absent` has no effect: it changes what a [[reward]] with part = \"fields\" counts"
         ));
     }
-    let rows = loaded.first().map_or(&[][..], |(_, rows)| rows);
     let is_paid = |path: &String| {
         let rules = task.score.leaves.absent.iter();
         let mut rules = rules.map(|rule| rule.replace(".*", ""));
         rules.any(|rule| rule == ALL_FIELDS || format!("{path}.").starts_with(&format!("{rule}.")))
     };
-    let refusing: Vec<String> = forced_fields(task, scorer, rows)
+    let forced = |set: &CheckedSet<'_>| set.forced_fields(set.rows());
+    let refusing: Vec<String> = loaded
+        .first()
+        .map_or_else(Vec::new, forced)
         .into_iter()
         .map(|field| field.path)
         .filter(is_paid)
@@ -265,11 +282,11 @@ fn check_absent(
 fn check_toolset(
     task: &Task,
     tools: &Toolset,
-    loaded: &[(PromptSet, Vec<PromptRow>)],
+    loaded: &[CheckedSet<'_>],
     found: &mut TaskFindings,
 ) {
-    let rows: Vec<&PromptRow> = loaded.iter().flat_map(|(_, rows)| rows).collect();
-    let checks = match check_tools(tools, &rows) {
+    let rows = || loaded.iter().flat_map(CheckedSet::read_all);
+    let checks = match check_tools(tools, rows()) {
         Ok(checks) => checks,
         Err(error) => {
             found.problems.push(error.to_string());
@@ -292,16 +309,15 @@ fn check_toolset(
             }
         }
     }
-    let open = |(index, row): (usize, &&PromptRow)| {
-        let mut environment = tools.open(row)?;
+    let open = |(index, row): (usize, PromptRow)| {
+        let mut environment = tools.open(&row)?;
         // Otherwise a program would be started for each row.
         let mut asked = task
             .state_queries()
             .filter(|_| index == 0 && !tools.is_replayed());
         asked.try_for_each(|(_, query)| environment.state(query).map(drop))
     };
-    let wrong = rows
-        .iter()
+    let wrong = rows()
         .enumerate()
         .filter_map(|row| open(row).err())
         .map(|error| error.to_string());
@@ -310,14 +326,9 @@ fn check_toolset(
 }
 
 /// Searches the calls of some training rows; rows without are warnings.
-fn check_search(
-    task: &Task,
-    scorer: &Scorer,
-    loaded: &[(PromptSet, Vec<PromptRow>)],
-    found: &mut TaskFindings,
-) {
-    let train = loaded.iter().find(|(set, _)| *set == PromptSet::Train);
-    let searched = train.and_then(|(_, rows)| search_rows(task, scorer, rows));
+fn check_search(task: &Task, scorer: &Scorer, loaded: &[CheckedSet<'_>], found: &mut TaskFindings) {
+    let train = loaded.iter().find(|set| set.set == PromptSet::Train);
+    let searched = train.and_then(|rows| search_rows(task, scorer, rows));
     let Some(searched) = searched else { return };
     let label = task.label(task.set_file(PromptSet::Train).unwrap_or_default());
     for (row, why) in searched.without.iter().take(MAX_NAMED_ROWS) {
@@ -329,36 +340,46 @@ fn check_search(
     found.search = Some(SearchCounts::new(&searched));
 }
 
-/// Reads every line of the sample completions, and finds their rows.
+/// Lines of a file of completions with their numbers, or what is wrong with them.
+type NumberedCompletions = Vec<(usize, Result<CompletionLine, String>)>;
+
+/// The lines of the sample completions, or why there are none; `None` if the task has no file of them.
+fn read_completions(task: &Task) -> Option<Result<NumberedCompletions, String>> {
+    let read = |line: NumberedLine| match line {
+        Ok((number, text)) => {
+            let line = CompletionLine::read(&text);
+            let without_text = |line| CompletionLine {
+                completion: String::new(),
+                ..line
+            };
+            (number, line.map(without_text))
+        }
+        Err((number, problem)) => (number, Err(problem)),
+    };
+    let reader = task.open(task.prompts.completions.as_ref()?);
+    let lines = reader.map(|reader| dataset::read_lines(reader).map(read).collect());
+    Some(lines.map_err(|error| error.to_string()))
+}
+
+/// Finds the rows of the sample completions, which are among `rows`.
 fn check_completions(
     task: &Task,
-    loaded: Vec<(PromptSet, Vec<PromptRow>)>,
+    lines: NumberedCompletions,
+    rows: Vec<(PromptSet, PromptRow)>,
     found: &mut TaskFindings,
 ) {
-    let Some(file) = &task.prompts.completions else {
-        return;
-    };
-    let label = task.label(file);
-    let lines: Box<dyn BufRead> = match task.open(file) {
-        Ok(reader) => reader,
-        Err(error) => return found.problems.push(error.to_string()),
-    };
-    let rows = CompletionRows::of_sets(task, loaded);
+    let label = task.label(task.prompts.completions.as_deref().unwrap_or_default());
+    let rows = CompletionRows::of_rows(task, rows);
     let (mut malformed, mut unknown) = (Vec::new(), Vec::new());
-    for line in dataset::read_lines(lines) {
-        let read = line.and_then(|(number, text)| {
-            let line = CompletionLine::read(&text).map_err(|problem| (number, problem))?;
-            match rows.find(&line) {
-                Err(NoRow::Undecided(problem)) => return Err((number, problem)),
-                Err(NoRow::Unknown(problem)) => unknown.push((number, problem)),
-                Ok(_) => {}
+    for (number, line) in lines {
+        let row = line.map(|line| rows.find(&line));
+        match row {
+            Err(problem) | Ok(Err(NoRow::Undecided(problem))) => {
+                malformed.push(format!("{label} line {number}: {problem}"));
             }
-            Ok(())
-        });
-        malformed.extend(
-            read.err()
-                .map(|(number, problem)| format!("{label} line {number}: {problem}")),
-        );
+            Ok(Err(NoRow::Unknown(problem))) => unknown.push((number, problem)),
+            Ok(Ok(_)) => {}
+        }
     }
     found.add_lines(&label, malformed);
     if let Some((number, problem)) = unknown.first() {
@@ -390,7 +411,7 @@ struct SearchCounts {
 }
 
 impl SearchCounts {
-    fn new(searched: &SearchedRows<'_>) -> Self {
+    fn new(searched: &SearchedRows) -> Self {
         let calls = || searched.calls.iter().copied();
         Self {
             rows: searched.all,
@@ -544,19 +565,30 @@ fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failur
 }
 
 /// Paths of rules that are values of no row, which are warnings, and of no schema, problems.
-fn check_paths(task: &Task, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
+fn check_paths(task: &Task, loaded: &[CheckedSet<'_>], found: &mut TaskFindings) {
     let Some(schema) = task.schema().filter(|_| !task.calls_functions()) else {
         return;
     };
-    let rows = loaded.iter().flat_map(|(_, rows)| rows);
-    let expected: Vec<_> = rows.filter_map(|row| row.expected.as_ref()).collect();
     let properties = schema.get("properties").and_then(Value::as_object);
     let normalised = task.score.normalise.keys().cloned();
-    let paths = normalised
+    let mut paths: Vec<_> = normalised
         .map(|path| ("normalise", path))
         .chain(task.score.leaves.paths())
         .filter(|(_, path)| path != ALL_FIELDS)
-        .filter(|(_, path)| !expected.iter().any(|value| has_path(value, path)));
+        .collect();
+    let mut rows = loaded.iter().flat_map(CheckedSet::read_all);
+    while !paths.is_empty()
+        && let Some(row) = rows.next()
+    {
+        let is_value = |path: &str| {
+            let expected = row.expected.as_ref();
+            expected.is_some_and(|expected| has_path(expected, path))
+        };
+        paths.retain(|(_, path)| !is_value(path));
+    }
+    let has_expected = loaded
+        .iter()
+        .any(|set| set.rows().iter().any(|row| row.has_expected));
     let label = task.label(TASK_FILE);
     for (key, path) in paths {
         let field = path.split('.').next().unwrap_or_default();
@@ -567,7 +599,7 @@ fn check_paths(task: &Task, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut 
                 "{label}: `score.{key}`: {path} is not a property of the schema (it has {})",
                 names.keys().cloned().collect::<Vec<_>>().join(", ")
             )),
-            _ if expected.is_empty() => {}
+            _ if !has_expected => {}
             _ => found.warnings.push(format!(
                 "{label}: `score.{key}`: no row expects a value at {path}, so the rule does nothing"
             )),

@@ -9,7 +9,7 @@ use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{column_samples, columns, parse_split, read_records};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
-use crate::prompts::{data_problems, load_sets};
+use crate::prompts::{CheckedSet, data_problems};
 use crate::score::{ScoreError, Scorer, Task};
 use crate::secrets::{visible, visible_lines};
 
@@ -140,7 +140,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) {
             Vec::new()
         } else {
-            load_sets(&task)?
+            CheckedSet::all(&task, &scorer)?
         };
         let problems = data_problems(&task, &scorer, &sets)
             .into_iter()

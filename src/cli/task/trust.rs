@@ -9,6 +9,7 @@ use super::super::{Failure, Outcome};
 use crate::cli::endpoints::TeacherEndpoint;
 #[cfg(feature = "engine")]
 use crate::config::{Assignments, Layers};
+use crate::environment::TrustSubject;
 use crate::score::{Task, Trust};
 use crate::secrets::visible;
 #[cfg(feature = "engine")]
@@ -48,11 +49,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         || "the task embedded in this program".to_owned(),
         |folder| folder.display().to_string(),
     );
-    let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
+    let mut subjects: Vec<TrustSubject> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
     let named: Vec<String> = subjects
         .iter()
-        .map(|subject| format!("{} {subject}", article(subject)))
+        .map(|subject| {
+            let article = if *subject == TrustSubject::Agent {
+                "an"
+            } else {
+                "a"
+            };
+            format!("{article} {}", subject.name())
+        })
         .collect();
     println!(
         "{} uses {}, in {}",
@@ -64,11 +72,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .scorers()
         .filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
+        let subject = trust.subject().name();
         if let Some(server) = &trust.server {
-            println!("  {:<8} {}", trust.subject(), visible(server));
+            println!("  {subject:<8} {}", visible(server));
         }
         for command in trust.command_lines() {
-            println!("  {:<8} {}", trust.subject(), visible(&command));
+            println!("  {subject:<8} {}", visible(&command));
         }
         for program in &trust.programs {
             println!("  runs     {}", visible(program));
@@ -76,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
         }
-        let scored = if trust.subject() == "command" {
+        let scored = if trust.subject() == TrustSubject::Command {
             programs.next()
         } else {
             None
@@ -113,10 +122,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     if !arguments.yes {
         let has = |subject| subjects.contains(&subject);
-        if has("judge") {
+        if has(TrustSubject::Judge) {
             println!("The judge's server gets the prompts, the model's answers, and the key.");
         }
-        if has("teacher") {
+        if has(TrustSubject::Teacher) {
             println!(
                 "The teacher's server gets the prompts and completions of every training step, and the key."
             );
@@ -125,7 +134,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         if !says_yes()? {
             return Err(Failure::failed(format!(
                 "not trusted: the {} will not be used",
-                subjects.join(" and the ")
+                subjects
+                    .iter()
+                    .map(|subject| subject.name())
+                    .collect::<Vec<_>>()
+                    .join(" and the ")
             )));
         }
     }
@@ -161,8 +174,4 @@ fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
 #[cfg(not(feature = "engine"))]
 fn teacher(_: &Task) -> Result<Option<Trust>, Failure> {
     Ok(None)
-}
-
-fn article(subject: &str) -> &'static str {
-    if subject == "agent" { "an" } else { "a" }
 }

@@ -3,7 +3,7 @@
 use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
-use crate::prompts::{load_sets, repeated_prompts};
+use crate::prompts::repeated_prompts;
 use crate::report::{Metric, MetricComparison};
 use crate::run::{RunDirectory, task_folder};
 use crate::score::Task;
@@ -34,7 +34,7 @@ fn unmeasured_notes(
         }
         _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
-    let problems = repeated_prompts(&task, &load_sets(&task)?);
+    let problems = repeated_prompts(&task)?;
     let known = problems
         .iter()
         .filter(|problem| problem.set == PromptSet::Test)

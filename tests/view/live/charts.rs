@@ -10,7 +10,7 @@ fn zoom_pan_and_the_whole_again() {
         stage
             .screen()
             .lines()
-            .nth(12)
+            .nth(11)
             .unwrap_or_default()
             .to_owned()
     };

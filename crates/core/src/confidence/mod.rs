@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::score::Score;
+use crate::dataset::PromptRow;
+use crate::score::{Score, Task};
 use crate::text::{THINK_MARKS, ThinkMarks};
 
 pub use leaf_spans::{LeafSpan, is_number_byte, is_white_space, leaf_spans};
@@ -53,11 +54,33 @@ pub struct LeafConfidence {
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerConfidence {
-    /// In the order written.
+    /// In the order written; `values` in a server's answer.
+    #[serde(alias = "values")]
     pub leaves: Vec<LeafConfidence>,
     /// Why leaves, or the whole answer, have no confidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<String>,
+}
+
+/// Why answers to these rows have no confidence: those that are not single JSON values. `label`: of
+/// the rows' file.
+pub fn why_without<'r>(
+    task: &Task,
+    label: &str,
+    rows: impl IntoIterator<Item = &'r PromptRow>,
+) -> Option<String> {
+    let mut rows = rows.into_iter();
+    let why = if task.kind() != "json_schema" {
+        format!("{} is of kind {}", task.name, task.kind())
+    } else if task.has_partner() {
+        format!("{} has tools", task.name)
+    } else {
+        let row = rows.find(|row| row.turn_count() > 1)?;
+        format!("row {} of {label} has several turns", row.id)
+    };
+    Some(format!(
+        "{why}: only single answers of kind json_schema have confidences"
+    ))
 }
 
 impl AnswerConfidence {

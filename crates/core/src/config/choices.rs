@@ -173,6 +173,35 @@ choices! {
         Bf16 = "bf16",
         /// e4m3 with a scale per output; activations are unchanged.
         Fp8 = "fp8",
+        /// NF4 with double quantization (QLoRA); activations are unchanged.
+        Nf4 = "nf4",
+    }
+}
+
+impl BasePrecision {
+    /// Whether frozen matrices are rounded.
+    pub fn is_quantized(self) -> bool {
+        self != Self::Bf16
+    }
+
+    /// Those that take less memory, the nearest first.
+    pub fn smaller(self) -> &'static [Self] {
+        match self {
+            Self::Bf16 => &[Self::Fp8, Self::Nf4],
+            Self::Fp8 => &[Self::Nf4],
+            Self::Nf4 => &[],
+        }
+    }
+
+    /// On a GPU, of frozen matrices of `weights` numbers. `number_bytes`: unquantized.
+    pub fn matrix_bytes(self, weights: usize, number_bytes: usize) -> usize {
+        match self {
+            Self::Bf16 => number_bytes * weights,
+            // The scales are few.
+            Self::Fp8 => weights,
+            // Half a byte, one for each 64, and two f32 for each 256 of these.
+            Self::Nf4 => weights / 2 + weights / 64 + weights / 2048,
+        }
     }
 }
 

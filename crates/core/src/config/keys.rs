@@ -161,7 +161,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "tiny",
         "",
-        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), or a run's result.",
+        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model, such as `tiny`, or a run's result.",
     ),
     key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, `sft+grpo`, one after the other, or `distill` towards a teacher.")
         .presets("grpo", "grpo"),
@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "",
         "",
-        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME` of endpoints.toml, whose server answers prompt_logprobs.",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME`.",
     ),
     key(
         "distill_coef",
@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BasePrecision::NAMES),
         "bf16",
         "",
-        "Frozen matrices beside adapters: `bf16` (f32 on a CPU) or rounded to `fp8` (e4m3): on a GPU half their memory; on an H100 or H200 faster decoding of up to 64 rows, slower of 256.",
+        "Frozen matrices beside adapters: `bf16` (f32 on a CPU), or rounded to `fp8` (e4m3) or `nf4` (as QLoRA): on a GPU half or a quarter of their memory. On an H100 or H200 fp8 decodes up to 64 rows faster, 256 slower.",
     )
     .presets("bf16", "bf16"),
     key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::choices::Preset;
 use super::keys::{KEYS, Key};
+use super::value::Kind;
 
 pub fn markdown() -> String {
     let mut text = String::new();
@@ -35,7 +36,7 @@ pub fn help() -> String {
 }
 
 /// At most 100 columns wide.
-fn list_item(text: &str) -> String {
+pub(crate) fn list_item(text: &str) -> String {
     let (mut item, mut width) = ("-".to_owned(), 1);
     for word in text.split(' ') {
         let word_width = word.chars().count();
@@ -51,16 +52,30 @@ fn list_item(text: &str) -> String {
 }
 
 fn described(key: &Key) -> String {
-    format!("{} [{}; default {}]", key.meaning, kind(key), default(key))
+    let values = values(key);
+    let gap = if values.is_empty() { "" } else { "; " };
+    format!("{} [{values}{gap}default {}]", key.meaning, default(key))
 }
 
-fn kind(key: &Key) -> String {
-    let unit = if key.unit.is_empty() {
-        String::new()
-    } else {
-        format!(", {}", key.unit)
+/// Shorter than in messages; the default shows that a key is true or false.
+fn values(key: &Key) -> String {
+    let values = match key.kind {
+        Kind::Flag => String::new(),
+        Kind::Choice(names) => names.join(", "),
+        Kind::Integer {
+            least,
+            most: i64::MAX,
+        } => format!("integer, {least} or more"),
+        Kind::Integer { least, most } => format!("integer, {least} to {most}"),
+        Kind::Number { least, most } if most.is_infinite() => format!("{least} or more"),
+        Kind::Number { least, most } => format!("{least} to {most}"),
+        Kind::Condition => "parse, valid, exact or tolerant; >=, >, <= or <".to_owned(),
+        Kind::Text => key.kind.to_string(),
     };
-    format!("{}{unit}", key.kind)
+    match key.unit {
+        "" => values,
+        unit => format!("{values} {unit}"),
+    }
 }
 
 fn default(key: &Key) -> String {

@@ -543,11 +543,11 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
                 .to_owned(),
         );
     }
-    if config.base_precision == super::BasePrecision::Fp8 && config.lora_rank == 0 {
-        return conflict(
-            "base_precision = fp8 keeps frozen weights, and lora_rank = 0 trains all of them: set lora_rank above 0, or base_precision = bf16"
-                .to_owned(),
-        );
+    let base = config.base_precision;
+    if base.is_quantized() && config.lora_rank == 0 {
+        return conflict(format!(
+            "base_precision = {base} keeps frozen weights, and lora_rank = 0 trains all of them: set lora_rank above 0, or base_precision = bf16"
+        ));
     }
     Ok(())
 }

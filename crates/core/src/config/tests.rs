@@ -309,12 +309,15 @@ fn what_stands_beside_adapters_is_refused_without_them() {
         message.contains("set lora_rank above 0, or lora_experts = false"),
         "{message}"
     );
-    let message = refused(&["base_precision=fp8", "lora_rank=0"]).unwrap();
-    assert!(
-        message.contains("lora_rank = 0") && message.contains("base_precision = bf16"),
-        "{message}"
-    );
-    assert_eq!(refused(&["base_precision=fp8"]), None);
+    for base in ["base_precision=fp8", "base_precision=nf4"] {
+        let message = refused(&[base, "lora_rank=0"]).unwrap();
+        assert!(
+            message.contains(&base.replace('=', " = "))
+                && message.contains("or base_precision = bf16"),
+            "{message}"
+        );
+        assert_eq!(refused(&[base]), None);
+    }
     let message = refused(&["base_precision=fp4"]).unwrap();
     assert!(
         message.contains("bf16") && message.contains("fp8"),

@@ -1,6 +1,6 @@
 //! Reads prompt rows from JSONL.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::text::Message;
 const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// Lines in memory at once while reading a set.
-const BATCH_LINES: usize = 32_768;
+const BATCH_LINES: usize = 4_096;
 /// Below this, one thread is faster.
 const LINES_PER_THREAD: usize = 1_000;
 
@@ -95,6 +95,38 @@ pub fn load_with(
     rows_of(&task.label(&file), reader, malformed)
 }
 
+/// As [`load_with`]: `visit` gets the rows batch by batch, so that they need not fit into memory.
+pub fn visit_batches(
+    task: &TaskFiles,
+    set: PromptSet,
+    malformed: OnMalformed<'_>,
+    visit: &mut dyn FnMut(Vec<PromptRow>),
+) -> Result<(), DatasetError> {
+    let (file, reader) = open(task, set)?;
+    unique_batches(&task.label(&file), reader, malformed, visit)
+}
+
+/// The rows on these lines, in order, without those that cannot be read.
+pub fn rows_on(
+    task: &TaskFiles,
+    set: PromptSet,
+    lines: HashSet<usize>,
+) -> Result<impl Iterator<Item = PromptRow>, DatasetError> {
+    let (file, reader) = open(task, set)?;
+    let label = task.label(&file);
+    let stem = stem_of(&label);
+    let last = lines.iter().copied().max().unwrap_or(0);
+    let is_wanted =
+        move |line: &NumberedLine| line.as_ref().is_ok_and(|(line, _)| lines.contains(line));
+    // An unreadable line is the last.
+    let is_before_end =
+        move |line: &NumberedLine| line.as_ref().is_ok_and(|(line, _)| *line <= last);
+    Ok(read_lines(reader)
+        .take_while(is_before_end)
+        .filter(is_wanted)
+        .filter_map(move |line| row_of(line, &label, &stem).ok()))
+}
+
 /// Reads JSONL; errors as [`load`].
 pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, DatasetError> {
     rows_of(label, reader, &mut Err)
@@ -106,38 +138,52 @@ fn rows_of(
     malformed: OnMalformed<'_>,
 ) -> Result<Vec<PromptRow>, DatasetError> {
     let mut rows = Vec::new();
+    unique_batches(label, reader, malformed, &mut |batch| rows.extend(batch))?;
+    rows.shrink_to_fit();
+    Ok(rows)
+}
+
+fn unique_batches(
+    label: &str,
+    reader: impl BufRead,
+    malformed: OnMalformed<'_>,
+    visit: &mut dyn FnMut(Vec<PromptRow>),
+) -> Result<(), DatasetError> {
     let mut lines = HashMap::new();
     let mut is_empty = true;
-    for row in all_rows(label, reader) {
+    for batch in batches(label, reader) {
         is_empty = false;
-        let row = match row {
-            Ok(row) => row,
-            Err(error) => {
-                malformed(error)?;
+        let mut rows = Vec::with_capacity(batch.len());
+        for row in batch {
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    malformed(error)?;
+                    continue;
+                }
+            };
+            if let Some(first) = lines.insert(row.id.clone(), row.line) {
+                let problem = format!(
+                    "id {} is already on line {first}; give every row its own id, or none",
+                    clip(&row.id)
+                );
+                malformed(DatasetError::Line {
+                    label: label.to_owned(),
+                    line: row.line,
+                    problem,
+                })?;
                 continue;
             }
-        };
-        if let Some(first) = lines.insert(row.id.clone(), row.line) {
-            let problem = format!(
-                "id {} is already on line {first}; give every row its own id, or none",
-                clip(&row.id)
-            );
-            malformed(DatasetError::Line {
-                label: label.to_owned(),
-                line: row.line,
-                problem,
-            })?;
-            continue;
+            rows.push(row);
         }
-        rows.push(row);
+        visit(rows);
     }
     if is_empty {
         Err(DatasetError::Empty {
             label: label.to_owned(),
         })
     } else {
-        rows.shrink_to_fit();
-        Ok(rows)
+        Ok(())
     }
 }
 
@@ -187,10 +233,11 @@ fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, Data
     })
 }
 
-fn all_rows(
+/// As [`read_rows`], on every core.
+pub(super) fn batches(
     label: &str,
     reader: impl BufRead,
-) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
+) -> impl Iterator<Item = Vec<Result<PromptRow, DatasetError>>> {
     let (label, stem) = (label.to_owned(), stem_of(label));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut lines = read_lines(reader);
@@ -225,7 +272,6 @@ fn all_rows(
                 .collect()
         }))
     })
-    .flatten()
 }
 
 /// Non-blank lines of JSONL with numbers (from 1); an error is the last item. Drops a byte order

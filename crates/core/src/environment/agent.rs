@@ -10,7 +10,7 @@ use super::agent_service::AgentService;
 use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
-use super::tool_program::{ProgramOwner, ToolProgram, trusted};
+use super::tool_program::{ProgramOwner, ToolProgram, TrustSubject, trusted};
 use crate::sandbox::{Level, program_files};
 use crate::task::{Home, Read, Section, TaskError};
 
@@ -36,7 +36,7 @@ const KEYS: [&str; 15] = [
 const OWNER: ProgramOwner<'static> = ProgramOwner {
     name: "agent",
     key: "run",
-    word: "agent",
+    subject: TrustSubject::Agent,
     block: "[agent]",
 };
 const SERVICE: ProgramOwner<'static> = ProgramOwner {

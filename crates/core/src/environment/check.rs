@@ -31,23 +31,37 @@ pub enum FunctionFinding {
 /// `examples` of the function's parameters (with the first row).
 pub fn check_tools(
     tools: &Toolset,
-    rows: &[&PromptRow],
+    rows: impl Iterator<Item = PromptRow>,
 ) -> Result<Vec<FunctionCheck>, EnvironmentError> {
-    let definitions = tools.definitions()?;
+    let functions = functions(tools.definitions()?).unwrap_or_default();
+    let fitting = |calls: Vec<ToolCall>, name: &str| {
+        let is_fitting = |call: &ToolCall| call.name == name && tools.takes(call);
+        calls.into_iter().find(is_fitting)
+    };
+    let (mut first, mut called) = (None, vec![None; functions.len()]);
+    for row in rows {
+        for (found, function) in called.iter_mut().zip(&functions) {
+            if found.is_none() {
+                let call = fitting(example_calls(&row), function.name);
+                *found = call.map(|call| (call, row.clone()));
+            }
+        }
+        first.get_or_insert(row);
+        if called.iter().all(Option::is_some) {
+            break;
+        }
+    }
     let mut checks = Vec::new();
-    for function in functions(definitions).unwrap_or_default() {
-        let named = |call: &ToolCall| call.name == function.name && tools.takes(call);
-        let of_row =
-            |row: &&PromptRow| Some((example_calls(row).into_iter().find(named)?, (*row).clone()));
+    for (function, called) in functions.iter().zip(called) {
         let of_schema = || {
             let examples = function.parameters?.get("examples")?.as_array()?;
             let calls = examples
                 .iter()
                 .filter_map(|arguments| tool_call(function.name, arguments));
-            let row = rows.first().map_or_else(no_row, |row| (*row).clone());
-            Some((calls.into_iter().find(named)?, row))
+            let row = first.clone().unwrap_or_else(no_row);
+            Some((fitting(calls.collect(), function.name)?, row))
         };
-        let finding = match rows.iter().find_map(of_row).or_else(of_schema) {
+        let finding = match called.or_else(of_schema) {
             None => FunctionFinding::NotCalled,
             Some((call, row)) => call_twice(tools, &call, &row)?,
         };

@@ -9,7 +9,7 @@ use super::mcp_file::{ListedServer, read_servers};
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::python_tool;
 use super::sqlite_tool::SqliteRules;
-use super::tool_program::ProgramOwner;
+use super::tool_program::{ProgramOwner, TrustSubject};
 use crate::sandbox::Level;
 use crate::task::{Home, Read, Section, functions};
 
@@ -61,7 +61,7 @@ impl ToolRules {
         ProgramOwner {
             name: &self.name,
             key: self.kind.key(),
-            word: "tool",
+            subject: TrustSubject::Tool,
             block: "[[tool]]",
         }
     }

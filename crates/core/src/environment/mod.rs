@@ -43,5 +43,5 @@ pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
 pub use mcp::VERSIONS as MCP_VERSIONS;
 pub use recorded::{RecordedCall, RecordedConversation};
-pub use tool_program::ToolProgram;
+pub use tool_program::{ToolProgram, TrustSubject};
 pub use toolset::Toolset;

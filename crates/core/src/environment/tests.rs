@@ -613,7 +613,7 @@ fn each_function_is_called_twice_by_a_call_of_the_task() {
             ("tools.py", &(head.to_owned() + &body)),
             ("tools.json", DEFINITIONS),
         ]);
-        let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[&row]).unwrap();
+        let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), [row].into_iter()).unwrap();
         let [FunctionCheck { function, finding }] = checks.as_slice() else {
             panic!("{checks:?}")
         };
@@ -639,7 +639,7 @@ fn each_function_is_called_twice_by_a_call_of_the_task() {
     );
     let answers = "import json, sys\nfor line in sys.stdin: print(json.dumps({'result': json.loads(line)['arguments']['x']}), flush=True)\n";
     let folder = folder(&[("tools.py", answers), ("tools.json", &examples)]);
-    let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[]).unwrap();
+    let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), std::iter::empty()).unwrap();
     assert!(
         matches!(&checks[0].finding, FunctionFinding::Answered(reply) if reply.text == "5"),
         "{checks:?}"

@@ -6,18 +6,30 @@ use std::sync::Arc;
 use super::error::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
+use crate::config::choices;
 use crate::sandbox::{
     FoundProgram, Level, ProgramDigest, ProgramFiles, Sandbox, bytecode_note, installation_problem,
     is_trusted, isolation_text, machine, path_of, visible_paths,
 };
 use crate::task::{Home, Read};
 
+choices! {
+    /// What a user trusts.
+    TrustSubject {
+        Command = "command",
+        Tool = "tool",
+        Agent = "agent",
+        Judge = "judge",
+        Teacher = "teacher",
+    }
+}
+
 /// What a program belongs to, for messages and digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramOwner<'a> {
     pub(super) name: &'a str,
     pub(super) key: &'a str,
-    pub(super) word: &'static str,
+    pub(super) subject: TrustSubject,
     /// Block of `task.toml`.
     pub(super) block: &'static str,
 }
@@ -25,8 +37,8 @@ pub(super) struct ProgramOwner<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
     pub name: String,
-    /// `tool` or `agent`.
-    pub word: &'static str,
+    /// A tool or an agent.
+    pub subject: TrustSubject,
     block: &'static str,
     pub command: Vec<String>,
     pub files: Vec<String>,
@@ -55,7 +67,7 @@ impl ToolProgram {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let files = home.read_files(&rules.files)?;
         let mut digest = ProgramDigest::default();
-        digest.add(&[owner.word.as_bytes(), owner.key.as_bytes()]);
+        digest.add(&[owner.subject.name().as_bytes(), owner.key.as_bytes()]);
         digest.add(
             &rules
                 .command
@@ -84,7 +96,7 @@ impl ToolProgram {
         let digest = digest.hex();
         let program = Self {
             name: owner.name.to_owned(),
-            word: owner.word,
+            subject: owner.subject,
             block: owner.block,
             command: rules.command.clone(),
             files: rules.files.clone(),
@@ -144,7 +156,10 @@ impl ToolProgram {
             .first()
             .filter(|_| self.level() != Some(Level::None))?;
         let note = bytecode_note(name, &self.folder)?;
-        Some(format!("the {}: {note}", described(self.word, &self.name)))
+        Some(format!(
+            "the {}: {note}",
+            described(self.subject, &self.name)
+        ))
     }
 
     pub fn visible_paths(&self) -> Vec<PathBuf> {
@@ -154,7 +169,8 @@ impl ToolProgram {
 }
 
 /// A program in messages: `tool "shop"`, or `agent`.
-fn described(word: &str, name: &str) -> String {
+fn described(subject: TrustSubject, name: &str) -> String {
+    let word = subject.name();
     if word == name {
         word.to_owned()
     } else {
@@ -173,7 +189,7 @@ pub(super) fn trusted(
     if !program.is_trusted {
         return Err(EnvironmentError::Untrusted {
             task: task.to_owned(),
-            role: if owner.word == "agent" {
+            role: if owner.subject == TrustSubject::Agent {
                 "an agent"
             } else {
                 "a tool"
@@ -195,7 +211,7 @@ pub(super) fn trusted(
         .level()
         .ok_or_else(|| EnvironmentError::NotIsolated {
             task: task.to_owned(),
-            program: described(owner.word, owner.name),
+            program: described(owner.subject, owner.name),
             text: program.isolation_text(),
         })?;
     let visible = if level == Level::None {

@@ -99,9 +99,9 @@ pub fn is_trained(name: &str) -> bool {
     !name.ends_with(".layer_scalar")
 }
 
-/// Whether an fp8 base rounds the tensor: matrices of layers except routers, whose choices would
+/// Whether a quantized base rounds the tensor: matrices of layers except routers, whose choices would
 /// change.
-pub fn is_rounded_in_fp8(name: &str, shape: &[usize]) -> bool {
+pub fn is_quantized(name: &str, shape: &[usize]) -> bool {
     let gates = [
         "mlp.gate.weight",
         "mlp.router.weight",
@@ -112,6 +112,23 @@ pub fn is_rounded_in_fp8(name: &str, shape: &[usize]) -> bool {
         && shape.len() == 2
         && !name.ends_with("_bias")
         && !gates.iter().any(|gate| name.ends_with(gate))
+}
+
+impl ModelConfig {
+    /// The first matrix that a GPU cannot have in fp8 or NF4, in a sentence.
+    pub fn quantized_problem(&self) -> Option<String> {
+        let has_form = |shape: &[usize]| shape[0].is_multiple_of(4) && shape[1].is_multiple_of(64);
+        let tensor = self
+            .tensors()
+            .into_iter()
+            .find(|ModelTensor { name, shape, .. }| {
+                is_quantized(name, shape) && !has_form(shape)
+            })?;
+        Some(format!(
+            "`{}` has shape {:?}, and in fp8 and nf4 a GPU computes outputs in multiples of 4 and inputs in multiples of 64: set base_precision = bf16, or compute on the CPU (`--cpu`)",
+            tensor.name, tensor.shape
+        ))
+    }
 }
 
 /// Full name of a layer's `name`.
@@ -382,7 +399,7 @@ mod tests {
             let is_gate = matches!(spec.role, Role::Router | Role::SharedGate);
             let is_rounded =
                 spec.kind == Kind::Matrix && layer.is_some() && shape.len() == 2 && !is_gate;
-            assert_eq!(is_rounded_in_fp8(name, shape), is_rounded, "{name}");
+            assert_eq!(is_quantized(name, shape), is_rounded, "{name}");
             assert_eq!(is_trained(name), spec.role != Role::LayerFactor, "{name}");
         }
     }

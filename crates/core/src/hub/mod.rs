@@ -6,6 +6,7 @@ mod digest;
 mod embedded;
 mod layer_tensors;
 mod local;
+mod nf4;
 mod pull;
 mod python_json;
 mod shapes;
@@ -24,9 +25,10 @@ pub use config::{
     RopeScaling, Scope, SharedLayers, SlidingWindow,
 };
 pub use layer_tensors::{
-    Kind, ModelTensor, Role, TensorSpec, is_rounded_in_fp8, is_trained, tensor_name,
+    Kind, ModelTensor, Role, TensorSpec, is_quantized, is_trained, tensor_name,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
+pub use nf4::{NF4_STATE, Nf4State};
 pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;

@@ -50,7 +50,8 @@ impl ModelSource {
         }
     }
 
-    fn bytes_of(
+    /// A tensor's bytes. `.0`: its file.
+    pub(super) fn bytes_of(
         &self,
         (file, entry): &(String, TensorEntry),
     ) -> Result<Box<dyn Read + '_>, HubError> {

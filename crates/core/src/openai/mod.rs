@@ -9,8 +9,8 @@ mod turns;
 
 pub use answer::{Answer, Api, Content, Finish, TokenLogProb, ToolCall, Usage};
 pub use request::{
-    GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt, TokenizeRequest,
-    ToolChoice, Tools,
+    AnswerSchema, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt,
+    TokenizeRequest, ToolChoice, Tools,
 };
 pub use response_items::ResponseItems;
 pub use turns::message as chat_message;

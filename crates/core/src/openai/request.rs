@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 mod formats; // response formats
@@ -87,10 +87,38 @@ pub struct GenerationRequest {
     pub token_ids: bool,
     /// Whether choices have the confidence of each value of a JSON answer (our extension).
     pub confidence: bool,
+    /// Under what; `None`: what constrains the completion.
+    pub confidence_schema: Option<Box<AnswerSchema>>,
     pub response_format: ResponseFormat,
     pub format_field: &'static str,
     /// Fields of `/v1/responses` echoed in answers.
     pub repeated: Map<String, Json>,
+}
+
+/// A schema of answers that does not constrain them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerSchema {
+    pub schema: Json,
+    /// What its relative references start from.
+    pub address: String,
+    /// Other schemas that it refers to, by address.
+    pub references: BTreeMap<String, Json>,
+    pub assert_formats: bool,
+    /// Whether answers to text prompts may begin with a think block.
+    pub thinking: bool,
+}
+
+impl Default for AnswerSchema {
+    fn default() -> Self {
+        Self {
+            schema: Json::Null,
+            address: "task:///schema.json".to_owned(),
+            references: BTreeMap::new(),
+            assert_formats: true,
+            thinking: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -154,6 +182,8 @@ pub enum ResponseFormat {
     Text,
     JsonObject,
     JsonSchema(Json),
+    /// Of a completion's confidence alone.
+    Described(Box<AnswerSchema>),
 }
 
 impl GenerationRequest {
@@ -212,7 +242,7 @@ impl GenerationRequest {
         let max_tokens = fields.max_tokens(if echo { 0 } else { 1 })?;
         let stop = fields.stop()?;
         let min_tokens = fields.min_tokens(max_tokens, &stop)?;
-        let confidence = fields.flag("x_confidence")?;
+        let (confidence, confidence_schema) = fields.confidence()?;
         if confidence && echo {
             let message = "`x_confidence`: an echoed prompt is not an answer: leave `echo` out";
             return Err(ApiError::invalid("x_confidence", message));
@@ -250,6 +280,7 @@ impl GenerationRequest {
             ignore_eos: fields.flag("ignore_eos")?,
             token_ids: fields.flag("return_token_ids")?,
             confidence,
+            confidence_schema,
             response_format,
             format_field,
             prompt: match api {

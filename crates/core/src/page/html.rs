@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Block, Level};
+use super::{Block, Level, letters};
 
 pub fn values(page: &[Block]) -> Vec<Value> {
     page.iter().map(block).collect()
@@ -10,7 +10,7 @@ pub fn values(page: &[Block]) -> Vec<Value> {
 
 /// Every key is there: an unknown name in a template is an error.
 fn block(block: &Block) -> Value {
-    let mut value = json!({"heading": "", "text": "", "class": "", "items": [], "titles": [], "rows": [], "align": "lr"});
+    let mut value = json!({"heading": "", "text": "", "class": "", "items": [], "titles": [], "rows": [], "classes": []});
     match block {
         Block::Heading(text) => value["heading"] = json!(text),
         Block::Text(level, text) | Block::Finding(level, text) => {
@@ -21,8 +21,17 @@ fn block(block: &Block) -> Value {
             let Some(found) = block.table() else {
                 return value;
             };
-            value["rows"] = found.texts().collect();
-            (value["titles"], value["align"]) = (json!(found.head), json!(found.align));
+            let rows: Vec<Vec<String>> = found.texts().collect();
+            let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+            value["classes"] = (0..columns.max(found.head.len()))
+                .zip(letters(found.align))
+                .map(|(column, letter)| {
+                    let side = found.levels.get(column).map_or("", |level| class(*level));
+                    let right = if letter == 'r' { "right " } else { "" };
+                    format!("{right}{side}").trim_end().to_owned()
+                })
+                .collect();
+            (value["titles"], value["rows"]) = (json!(found.head), json!(rows));
         }
     }
     value
@@ -33,6 +42,8 @@ fn class(level: Level) -> &'static str {
         Level::Good => "good",
         Level::Request | Level::Warning | Level::Error => "bad",
         Level::Step => "soft",
-        _ => "",
+        Level::Base => "base",
+        Level::Trained => "trained",
+        Level::Info => "",
     }
 }

@@ -73,6 +73,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// As of [`text::table`].
     pub align: &'static str,
+    /// Of the columns: that of cells whose row has none. Terminal text and Markdown have no colours.
+    pub levels: &'static [Level],
     /// Columns that a narrow pane leaves out, the first one first; 0 is that of the labels.
     pub left_out: &'static [usize],
 }
@@ -141,6 +143,7 @@ impl Table {
             head,
             rows,
             align,
+            levels: &[],
             left_out: &[],
         }
     }
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_text_and_markdown() {
+    fn a_page_is_text_markdown_and_html() {
         let rows = vec![Row::new("a|b", [Cell::rate(0.5), Cell::Count(1)])];
         let page = [
             Block::heading("title"),
@@ -321,11 +324,19 @@ mod tests {
             Block::List(vec!["one".to_owned()]),
             Block::Facts(vec![Fact::new("disk", Cell::Bytes(12).to_string())]),
             Block::Bars(vec![Bar::new("part", Cell::Seconds(3.0), 0.5)]),
-            Block::Table(Table::new(&["", "x", "y"], "lr", rows)),
+            Block::Table(Table {
+                levels: &[Level::Info, Level::Base, Level::Trained],
+                ..Table::new(&["", "x", "y"], "lr", rows)
+            }),
         ];
         assert_eq!(
             text::render(&page),
             "title\nbetter\nerror: wrong\n  more\n  one\ndisk  12 B\n  part  3.0 s\n         x  y\na|b  50.0%  1\n"
+        );
+        let classes = ["", "right base", "right trained"];
+        assert_eq!(
+            html::values(&page)[6]["classes"],
+            serde_json::json!(classes)
         );
         assert_eq!(
             markdown::render(&page),

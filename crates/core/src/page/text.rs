@@ -36,7 +36,7 @@ pub fn render(page: &[Block]) -> String {
             Block::Text(_, sentence) => text += &line(sentence),
             Block::List(items) => text.extend(items.iter().map(|item| line(&format!("  {item}")))),
             Block::Facts(_) | Block::Bars(_) | Block::Table(_) => {
-                text.extend(block.table().map(|found| table_text(&found, &[], GAP)));
+                text.extend(block.table().map(|found| lines(&padded(&found, &[], GAP))));
             }
         }
     }
@@ -52,35 +52,32 @@ pub(super) fn mark(level: Level) -> &'static str {
     }
 }
 
-/// A table of whose lines all fit: whole, else with cells in their shortest form, else closer together, else without those
-/// of its columns that it can do without.
-pub fn fitted(found: &Table, fits: impl Fn(&str) -> bool) -> String {
+/// The padded cells of a table whose lines all fit: whole, else with cells in their shortest form, else closer together,
+/// else without those of its columns that it can do without, whose cells are empty.
+pub fn fitted(found: &Table, fits: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let short = found.clone().short();
-    let wide = [found, &short].map(|table| table_text(table, &[], GAP));
-    let narrow = |count| table_text(&short, &found.left_out[..count], " ");
+    let wide = [found, &short].map(|table| padded(table, &[], GAP));
+    let narrow = |count| padded(&short, &found.left_out[..count], " ");
     let most = found.left_out.len();
     let mut forms = wide.into_iter().chain((0..most).map(narrow));
-    let found = forms.find(|text| text.lines().all(&fits));
+    let found = forms.find(|rows| rows.iter().all(|row| fits(row.concat().trim_end())));
     found.unwrap_or_else(|| narrow(most))
 }
 
-fn table_text(found: &Table, left_out: &[usize], gap: &str) -> String {
+fn padded(found: &Table, left_out: &[usize], gap: &str) -> Vec<Vec<String>> {
     // A title from its end: that of a path or of a run's name is more specific.
     let title = |title: &String| shortened_start(&visible(&redact(title).0), MAX_TITLE);
     let head = (!found.head.is_empty()).then(|| found.head.iter().map(title).collect());
-    let is_kept = |column: &usize| !left_out.contains(column);
-    let kept = |row: Vec<String>| {
-        let row = row.into_iter().enumerate();
-        row.filter(|(column, _)| is_kept(column))
-            .map(|(_, cell)| cell)
-            .collect()
-    };
-    let rows: Vec<Vec<String>> = head.into_iter().chain(found.texts()).map(kept).collect();
-    let letters = letters(found.align).enumerate();
-    let letters = letters.filter(|(column, _)| is_kept(column));
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let align: String = letters.take(columns).map(|(_, letter)| letter).collect();
-    joined(&rows, &align, gap)
+    let rows: Vec<Vec<String>> = head.into_iter().chain(found.texts()).collect();
+    let mut rows = cells(&rows, found.align, gap);
+    for row in &mut rows {
+        for column in left_out {
+            if let Some(cell) = row.get_mut(*column) {
+                cell.clear();
+            }
+        }
+    }
+    rows
 }
 
 fn line(text: &str) -> String {
@@ -90,10 +87,17 @@ fn line(text: &str) -> String {
 /// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
 /// applies to all further columns.
 pub fn table(rows: &[Vec<String>], align: &str) -> String {
-    joined(rows, align, GAP)
+    lines(&cells(rows, align, GAP))
 }
 
-fn joined(rows: &[Vec<String>], align: &str, gap: &str) -> String {
+fn lines(rows: &[Vec<String>]) -> String {
+    rows.iter()
+        .map(|row| row.concat().trim_end().to_owned() + "\n")
+        .collect()
+}
+
+/// Each as wide as its column, with the gap behind it.
+fn cells(rows: &[Vec<String>], align: &str, gap: &str) -> Vec<Vec<String>> {
     let shown: Vec<Vec<_>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| visible(cell)).collect())
@@ -111,15 +115,17 @@ fn joined(rows: &[Vec<String>], align: &str, gap: &str) -> String {
         .map(width)
         .collect();
     let aligned = |((cell, width), letter): ((&Cow<'_, str>, &usize), char)| match letter {
-        'r' => format!("{cell:>width$}"),
-        _ => format!("{cell:<width$}"),
+        'r' => format!("{cell:>width$}{gap}"),
+        _ => format!("{cell:<width$}{gap}"),
     };
-    let line = |row: &Vec<Cow<'_, str>>| {
-        let cells = row.iter().zip(&widths).zip(letters(align));
-        let cells: Vec<String> = cells.map(aligned).collect();
-        cells.join(gap).trim_end().to_owned() + "\n"
+    let row = |row: &Vec<Cow<'_, str>>| {
+        row.iter()
+            .zip(&widths)
+            .zip(letters(align))
+            .map(aligned)
+            .collect()
     };
-    shown.iter().map(line).collect()
+    shown.iter().map(row).collect()
 }
 
 #[cfg(test)]

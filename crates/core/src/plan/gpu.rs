@@ -28,10 +28,11 @@ const SMALL_GPU_BYTES: u64 = 64_000_000_000;
 const CACHE_SHARE: f64 = 0.75;
 /// Completions that are decoded together at most: a larger batch is not faster.
 pub const GPU_DECODE_ROWS: usize = 512;
-/// Prompt rows that are prefilled together; a longer prompt is alone.
-pub const GPU_PREFILL_ROWS: usize = 16_384;
+/// Prompt rows that are prefilled together, on a small GPU and on others; a longer prompt is alone.
+const GPU_PREFILL_ROWS: [usize; 2] = [4096, 16_384];
 /// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
-pub const GPU_KEPT_CACHE_BYTES: usize = 4 << 30;
+/// On a small GPU and on others.
+const GPU_KEPT_CACHE_BYTES: [usize; 2] = [1 << 30, 4 << 30];
 /// Rows of a decode step with drafted tokens.
 pub const GPU_DRAFTED_ROWS: usize = 256;
 
@@ -91,7 +92,22 @@ fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize
 pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
     let shape = ModelShape::from_config(model);
     let row_bytes = shape.key_values_per_token * number_bytes;
-    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1))
+        .max(gpu_prefill_rows(gpu_bytes))
+}
+
+/// Prompt rows that are prefilled together. `gpu_bytes`: 0 if unknown.
+pub fn gpu_prefill_rows(gpu_bytes: u64) -> usize {
+    GPU_PREFILL_ROWS[usize::from(!is_small(gpu_bytes))]
+}
+
+/// The largest KV caches that stay for the next rollout. `gpu_bytes`: 0 if unknown.
+pub fn gpu_kept_cache_bytes(gpu_bytes: u64) -> usize {
+    GPU_KEPT_CACHE_BYTES[usize::from(!is_small(gpu_bytes))]
+}
+
+fn is_small(gpu_bytes: u64) -> bool {
+    (1..SMALL_GPU_BYTES).contains(&gpu_bytes)
 }
 
 /// Micro-batch size and recomputation of a step's gradient; affects only the last bits of a sum.
@@ -328,12 +344,11 @@ fn parts(
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
-    // In fp8 a byte a number; the scales are few.
-    let saved = if config.base_precision == BasePrecision::Fp8 {
-        (number - 1) * shape.layer_matrices
-    } else {
-        0
-    };
+    let saved = (number * shape.layer_matrices).saturating_sub(
+        config
+            .base_precision
+            .matrix_bytes(shape.layer_matrices, number),
+    );
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
@@ -376,7 +391,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         ),
         (trained, Phase::Always, 4 * trainable.div_ceil(parts)),
         (
-            "a matrix in bf16 (fp8 base)",
+            "a matrix in bf16 (quantized base)",
             Phase::Always,
             if saved > 0 {
                 number * widest_matrix(model)
@@ -429,7 +444,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
             BasePrecision::Bf16 => {
                 (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs
             }
-            BasePrecision::Fp8 => used * (inputs + outputs),
+            BasePrecision::Fp8 | BasePrecision::Nf4 => used * (inputs + outputs),
         };
         joined + rank * outputs
     };
@@ -480,7 +495,7 @@ fn rollout(
         };
         let prompt_rows =
             (together * longest).min(gpu_prompt_rows(model, number, gpu.total_bytes).max(longest));
-        let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
+        let prefilled = prompt_rows.min(gpu_prefill_rows(gpu.total_bytes).max(longest));
         // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {
             (longest, GPU_DRAFTED_ROWS)
@@ -502,7 +517,7 @@ fn rollout(
             0
         };
         let states = (rows + drafted).min(most_rows) * shape.state * STATE_BYTES;
-        let kept = caches.iter().sum::<usize>() + states <= GPU_KEPT_CACHE_BYTES;
+        let kept = caches.iter().sum::<usize>() + states <= gpu_kept_cache_bytes(gpu.total_bytes);
         vec![
             // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
@@ -659,9 +674,14 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
         .min(step_tokens(config, data))
 }
 
-/// Whether the smallest shape fits, and a GPU computes it: experts are in bf16 there.
+/// Whether a GPU computes the model beside a base in fp8 or NF4: experts are in bf16 there.
+fn has_quantized_form(model: &ModelConfig) -> bool {
+    model.options.experts.is_none() && model.quantized_problem().is_none()
+}
+
+/// Whether the smallest shape fits, and a GPU computes it.
 fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> bool {
-    if config.base_precision == BasePrecision::Fp8 && model.options.experts.is_some() {
+    if config.base_precision.is_quantized() && !has_quantized_form(model) {
         return false;
     }
     let tokens_per_micro_batch = longest_sequence(config, data);

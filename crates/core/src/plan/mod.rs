@@ -23,8 +23,8 @@ pub use disk::{
 pub use forecast::{Forecast, ForecastShape, PartitionPace, Size};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, Card, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS,
-    GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, cards, fit,
-    gpu_completion_places, gpu_decode_rows, gpu_memory, gpu_prompt_rows, gpu_rollout_places,
+    GpuMemory, GpuPlan, StepShape, cards, fit, gpu_completion_places, gpu_decode_rows,
+    gpu_kept_cache_bytes, gpu_memory, gpu_prefill_rows, gpu_prompt_rows, gpu_rollout_places,
     longest_sequence, step_tokens,
 };
 pub use learnability::{

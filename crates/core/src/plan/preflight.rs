@@ -8,7 +8,7 @@ use crate::config::{TrainConfig, choices};
 use crate::dataset::DatasetError;
 use crate::environment::{EnvironmentError, ToolProgram};
 use crate::format::{bytes, counted};
-use crate::prompts::{DataProblem, DataProblemKind, data_problems, load_sets, similar_prompts};
+use crate::prompts::{CheckedSet, DataProblem, DataProblemKind, data_problems, similar_prompts};
 use crate::score::{ScoreError, Scorer, Task};
 use crate::task::PromptSet;
 
@@ -93,7 +93,7 @@ pub enum PreflightError {
 /// Reads every prompt set and looks for problems, of the task's judges and tools too: slow.
 pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let scorer = Scorer::new(task)?;
-    let mut problems = data_problems(task, &scorer, &load_sets(task)?);
+    let mut problems = data_problems(task, &scorer, &CheckedSet::all(task, &scorer)?);
     problems.extend(similar_prompts(task)?);
     let loaded = scorer
         .load_judges()

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::call_values::{CallValues, candidate_calls};
-use super::demonstration::{DemonstratedTurn, spread, turns_problem};
+use super::checked_set::{CheckedSet, RowMark, spread};
+use super::demonstration::{DemonstratedTurn, turns_problem};
 use crate::dataset::PromptRow;
 use crate::environment::{
     CallOutcome, Environment, EnvironmentError, StateQuery, ToolCall, Toolset,
@@ -110,41 +111,36 @@ pub fn find_calls_of(
 
 /// What search finds for some rows without a demonstration.
 #[derive(Debug)]
-pub struct SearchedRows<'r> {
+pub struct SearchedRows {
     /// Rows without a demonstration.
     pub all: usize,
     /// Calls of each row where some were found.
     pub calls: Vec<usize>,
-    pub without: Vec<(&'r PromptRow, NoCalls)>,
+    pub without: Vec<(PromptRow, NoCalls)>,
 }
 
 /// Searches calls for at most 32 rows without a demonstration, 4 where each conversation starts a
 /// program. `None` where training searches none.
-pub fn search_rows<'r>(
-    task: &Task,
-    scorer: &Scorer,
-    rows: &'r [PromptRow],
-) -> Option<SearchedRows<'r>> {
+pub fn search_rows(task: &Task, scorer: &Scorer, set: &CheckedSet<'_>) -> Option<SearchedRows> {
     const MAX_ROWS: usize = 32;
     const MAX_ROWS_OF_PROGRAMS: usize = 4;
     let tools = task.toolset().filter(|_| task.has_state())?;
-    let is_searched = |row: &&PromptRow| !row.has_demonstration();
-    let all: Vec<&PromptRow> = rows.iter().filter(is_searched).collect();
-    let tried = spread(
-        &all,
-        match tools.needs_trust() {
-            true => MAX_ROWS_OF_PROGRAMS,
-            false => MAX_ROWS,
-        },
-    );
+    let marks = set.rows().iter().copied();
+    let all: Vec<RowMark> = marks.filter(|mark| !mark.has_demonstration).collect();
+    let most = match tools.needs_trust() {
+        true => MAX_ROWS_OF_PROGRAMS,
+        false => MAX_ROWS,
+    };
+    let tried = set.read(&spread(&all, most));
+    let found = find_calls_of(task, scorer, &tried.iter().collect::<Vec<_>>());
     let (mut calls, mut without) = (Vec::new(), Vec::new());
-    for (row, found) in tried.iter().zip(find_calls_of(task, scorer, &tried)) {
+    for (row, found) in tried.into_iter().zip(found) {
         match found {
             Ok(turns) => calls.push(turns.iter().map(|turn| turn.calls.len()).sum()),
-            Err(why) => without.push((*row, why)),
+            Err(why) => without.push((row, why)),
         }
     }
-    (!tried.is_empty()).then_some(SearchedRows {
+    (calls.len() + without.len() > 0).then_some(SearchedRows {
         all: all.len(),
         calls,
         without,

@@ -1,6 +1,6 @@
 //! Finds a completion's prompt row: by id, or by the prompt as another program wrote it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -41,6 +41,35 @@ struct Index {
     by_last: HashMap<String, Vec<usize>>,
 }
 
+/// The ids of rows that lines may be of; `None`: of any row, since a line has a prompt and no id.
+#[derive(Debug)]
+pub struct NamedIds(Option<HashSet<String>>);
+
+impl NamedIds {
+    pub fn new<'l>(lines: impl IntoIterator<Item = &'l CompletionLine>) -> Self {
+        let mut ids = HashSet::new();
+        for line in lines {
+            match (&line.prompt_id, &line.prompt) {
+                (Some(id), _) => {
+                    let rest = split_set_prompt(id).map(|(_, rest)| rest);
+                    for id in [Some(id.as_str()), rest].into_iter().flatten() {
+                        // A later turn is named `ID/2`.
+                        let row = id.rsplit_once('/').map_or(id, |(row, _)| row);
+                        ids.extend([id.to_owned(), row.to_owned()]);
+                    }
+                }
+                (None, Some(_)) => return Self(None),
+                (None, None) => {}
+            }
+        }
+        Self(Some(ids))
+    }
+
+    pub fn has(&self, row: &PromptRow) -> bool {
+        self.0.as_ref().is_none_or(|ids| ids.contains(&row.id))
+    }
+}
+
 impl<'t> CompletionRows<'t> {
     pub fn new(task: &'t Task) -> Self {
         Self {
@@ -50,9 +79,9 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
-    pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
+    pub fn of_rows(task: &'t Task, rows: Vec<(PromptSet, PromptRow)>) -> Self {
         Self {
-            index: OnceLock::from(Ok(Index::new(sets))),
+            index: OnceLock::from(Ok(Index::new(rows))),
             ..Self::new(task)
         }
     }
@@ -74,7 +103,10 @@ impl<'t> CompletionRows<'t> {
         self.index
             .get_or_init(|| {
                 let sets = load_sets(self.task).map_err(|error| error.to_string())?;
-                Ok(Index::new(sets))
+                let rows = |(set, rows): (PromptSet, Vec<PromptRow>)| {
+                    rows.into_iter().map(move |row| (set, row))
+                };
+                Ok(Index::new(sets.into_iter().flat_map(rows)))
             })
             .as_ref()
             .map_err(|why: &String| NoRow::Undecided(why.clone()))
@@ -149,10 +181,10 @@ impl<'t> CompletionRows<'t> {
 }
 
 impl Index {
-    fn new(sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
+    fn new(rows: impl IntoIterator<Item = (PromptSet, PromptRow)>) -> Self {
         let mut index = Self::default();
-        for (set, rows) in sets {
-            for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
+        for (set, row) in rows {
+            for row in row.all_turns(|_, _| None) {
                 let place = index.rows.len();
                 index.by_id.entry(row.id.clone()).or_default().push(place);
                 let last = last_message(&row).to_owned();
@@ -334,6 +366,7 @@ fn is_mark(inside: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::dataset;
 
     /// Returns `set:id`, `unknown`, or the message.
     fn find(task: &Task, line: &str) -> String {
@@ -393,6 +426,30 @@ mod tests {
         check(r#"{"completion":"","prompt_id":"eval:b"}"#, "6");
         check(r#"{"completion":"","prompt_id":"c"}"#, "unknown");
         check(r#"{"completion":""}"#, "none");
+    }
+
+    #[test]
+    fn rows_are_named_by_ids_with_their_set_and_turn() {
+        let named = |lines: &[&str]| {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|line| CompletionLine::read(line.as_bytes()).unwrap())
+                .collect();
+            let named = NamedIds::new(&lines);
+            let row = |id: &&str| dataset::load_from("x", row(id, "x", 1).as_bytes()).unwrap();
+            let is_named = |id: &&str| named.has(&row(id)[0]);
+            ["a", "b", "eval:b", "c", "c/2", "d"].map(|id| is_named(&id))
+        };
+        let of_id = |id: &str| format!(r#"{{"completion":"","prompt_id":"{id}"}}"#);
+        let ids = ["a", "eval:b", "train:c/2"].map(of_id);
+        assert_eq!(
+            named(&[&ids[0], &ids[1], &ids[2], r#"{"completion":""}"#]),
+            [true, true, true, true, true, false]
+        );
+        assert_eq!(
+            named(&[&ids[0], r#"{"completion":"","prompt":"x"}"#]),
+            [true; 6]
+        );
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use rayon::prelude::*;
-
+use super::checked_set::{CheckedSet, RowMark, spread};
 use super::demonstration::failing_demonstrations;
 use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
 use super::system_names::{self, SystemCheck};
@@ -11,7 +10,7 @@ use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, shown_lines};
-use crate::score::{FailureClass, Score, Scorer, Task, Tier, forced_fields, on_every_core};
+use crate::score::{FailureClass, Score, Scorer, Task, Tier};
 use crate::task::{PromptSet, TASK_FILE};
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -76,53 +75,34 @@ pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, Datase
 }
 
 /// Finds problems of the sets, most severe first.
-pub fn data_problems(
-    task: &Task,
-    scorer: &Scorer,
-    sets: &[(PromptSet, Vec<PromptRow>)],
-) -> Vec<DataProblem> {
+pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> Vec<DataProblem> {
     let (mut unusable, mut refused) = (Vec::new(), Vec::new());
-    for (set, rows) in sets {
-        let later = later_turns(scorer, rows);
-        let rows: Vec<&PromptRow> = rows.iter().chain(&later).collect();
-        let problems = row_problems(scorer, &rows);
-        let lines = problems.iter().map(|(line, _)| *line).collect();
-        unusable.extend(unusable_rows(task, *set, rows.len(), &problems));
-        refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
-        refused.extend(accepted_answers(task, scorer, *set, &rows, &lines));
-        refused.extend(failed_demonstrations(task, scorer, *set, &rows, &lines));
-        if *set == PromptSet::Train {
-            refused.extend(easy_conversation(task, scorer, &rows, &lines));
-            refused.extend(made_up_values(task, scorer, *set, &rows));
+    for rows in sets {
+        unusable.extend(unusable_rows(task, rows));
+        refused.extend(refused_answers(task, scorer, rows));
+        refused.extend(accepted_answers(task, scorer, rows));
+        refused.extend(failed_demonstrations(task, scorer, rows));
+        if rows.set == PromptSet::Train {
+            refused.extend(easy_conversation(task, scorer, rows));
+            refused.extend(made_up_values(task, rows));
         }
     }
     unusable.append(&mut refused);
     unusable.extend(system_problem(task));
-    unusable.append(&mut repeated_prompts(task, sets));
+    let prompts = |set: &CheckedSet<'_>| -> SetPrompts {
+        let marks = set.rows().iter();
+        let prompts = marks.map(|mark| (mark.line, mark.prompt_hash)).collect();
+        (set.set, prompts)
+    };
+    unusable.append(&mut repeated(
+        task,
+        &sets.iter().map(prompts).collect::<Vec<_>>(),
+    ));
     unusable
 }
 
-fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
-    let turns = |row: &PromptRow| {
-        row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
-    };
-    rows.iter()
-        .filter(|row| row.turn_count() > 1)
-        .flat_map(|row| turns(row).into_iter().skip(1))
-        .collect()
-}
-
-fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
-    let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
-    on_every_core(|| rows.par_iter().filter_map(problem).collect())
-}
-
-fn unusable_rows(
-    task: &Task,
-    set: PromptSet,
-    count: usize,
-    problems: &[(usize, String)],
-) -> Option<DataProblem> {
+fn unusable_rows(task: &Task, rows: &CheckedSet<'_>) -> Option<DataProblem> {
+    let (set, count, problems) = (rows.set, rows.marks.len(), &rows.problems);
     let (line, why) = problems.first()?;
     let mut reasons: HashSet<&str> = HashSet::from([why.as_str()]);
     let others = problems.iter().filter(|(_, why)| reasons.insert(why));
@@ -145,20 +125,18 @@ fn unusable_rows(
 fn failed_demonstrations(
     task: &Task,
     scorer: &Scorer,
-    set: PromptSet,
-    rows: &[&PromptRow],
-    unusable: &HashSet<usize>,
+    rows: &CheckedSet<'_>,
 ) -> Option<DataProblem> {
-    let (count, first) = failing_demonstrations(task, scorer, rows, unusable)?;
+    let (count, first) = failing_demonstrations(task, scorer, rows)?;
     Some(DataProblem {
         kind: DataProblemKind::InvalidExpected,
         message: format!(
             "{}: {} failed with the task's tools, first on {first}; correct the rows",
-            label(task, set),
+            label(task, rows.set),
             counted(count, "demonstration"),
         ),
-        set,
-        refused_share: count as f64 / rows.len() as f64,
+        set: rows.set,
+        refused_share: count as f64 / rows.marks.len() as f64,
     })
 }
 
@@ -178,34 +156,24 @@ fn system_problem(task: &Task) -> Option<DataProblem> {
 }
 
 /// Fields that may not be null, whose value some prompts do not state.
-fn made_up_values(
-    task: &Task,
-    scorer: &Scorer,
-    set: PromptSet,
-    rows: &[&PromptRow],
-) -> Vec<DataProblem> {
-    let fields = forced_fields(task, scorer, rows.iter().copied());
+fn made_up_values(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
+    let fields = rows.forced_fields(&rows.marks);
     let some = fields.iter().filter(|field| field.is_unstated_in_some());
     some.map(|field| DataProblem {
         kind: DataProblemKind::MadeUp,
-        message: format!("{}: {}", label(task, set), field.sentence()),
-        set,
+        message: format!("{}: {}", label(task, rows.set), field.sentence()),
+        set: rows.set,
         refused_share: 0.0,
     })
     .collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.
-fn easy_conversation(
-    task: &Task,
-    scorer: &Scorer,
-    rows: &[&PromptRow],
-    unusable: &HashSet<usize>,
-) -> Option<DataProblem> {
-    let usable = rows.iter().filter(|row| !unusable.contains(&row.line));
-    let usable: Vec<PromptRow> = usable.take(MAX_ROWS).map(|row| (*row).clone()).collect();
+fn easy_conversation(task: &Task, scorer: &Scorer, rows: &CheckedSet<'_>) -> Option<DataProblem> {
+    let mut usable = rows.usable();
+    usable.truncate(MAX_ROWS);
     // Tools that cannot be opened are named where they are checked.
-    let tried = lazy_conversations(task, scorer, &usable).ok()?;
+    let tried = lazy_conversations(task, scorer, &rows.read(&usable)).ok()?;
     let weak = tried.into_iter().find(|conversation| conversation.weak)?;
     Some(DataProblem {
         kind: DataProblemKind::AcceptsWrong,
@@ -249,24 +217,19 @@ fn step(rows: usize, kinds: usize) -> usize {
 }
 
 /// Rows that accept an answer that is wrong for every row.
-fn accepted_answers(
-    task: &Task,
-    scorer: &Scorer,
-    set: PromptSet,
-    rows: &[&PromptRow],
-    unusable: &HashSet<usize>,
-) -> Option<DataProblem> {
+fn accepted_answers(task: &Task, scorer: &Scorer, rows: &CheckedSet<'_>) -> Option<DataProblem> {
     let lazy = task.definition.lazy_answers(task, &[]);
     let lazy: Vec<_> = lazy.iter().filter(|answer| answer.must_fail).collect();
-    let usable: Vec<&PromptRow> = rows
+    let usable = rows.usable();
+    let (marks, answers): (Vec<RowMark>, Vec<_>) = usable
         .iter()
-        .copied()
-        .filter(|row| !unusable.contains(&row.line))
-        .collect();
-    let asked: Vec<(&str, String, &PromptRow)> = usable
-        .iter()
-        .flat_map(|row| lazy.iter().map(move |answer| (*answer, *row)))
+        .flat_map(|mark| lazy.iter().map(move |answer| (*mark, *answer)))
         .step_by(step(usable.len(), lazy.len()))
+        .unzip();
+    let tried = rows.read(&marks);
+    let asked: Vec<(&str, String, &PromptRow)> = answers
+        .iter()
+        .zip(&tried)
         .map(|(answer, row)| (answer.name, answer.of(row), row))
         .collect();
     let scores = scores_of(scorer, asked.iter().map(|(_, text, row)| (*row, text)));
@@ -288,12 +251,12 @@ fn accepted_answers(
         kind: DataProblemKind::AcceptsWrong,
         message: format!(
             "{}: {} of {} rows{sampled} accept a degenerate answer: {}; on line {line}: {name}; `task audit` names all",
-            label(task, set),
+            label(task, rows.set),
             lines.len(),
             tried.len(),
             shown_lines(&lines.into_iter().collect::<Vec<_>>()),
         ),
-        set,
+        set: rows.set,
         refused_share: 0.0,
     })
 }
@@ -309,25 +272,15 @@ fn scores_of<'a>(
     scorer.tiers_while(&answers, || true).unwrap_or_default()
 }
 
-/// `unusable`: lines of rows that cannot be scored.
-fn refused_answers(
-    task: &Task,
-    scorer: &Scorer,
-    set: PromptSet,
-    rows: &[&PromptRow],
-    unusable: &HashSet<usize>,
-) -> Option<DataProblem> {
-    let answered: Vec<&PromptRow> = rows
-        .iter()
-        .copied()
-        .filter(|row| row.expected.is_some() && !unusable.contains(&row.line))
-        .collect();
-    let asked = answered
-        .iter()
-        .step_by(answered.len().div_ceil(MAX_SCORED).max(1));
+fn refused_answers(task: &Task, scorer: &Scorer, rows: &CheckedSet<'_>) -> Option<DataProblem> {
+    let mut answered = rows.usable();
+    answered.retain(|mark| mark.has_expected);
+    let asked = rows.read(&spread(&answered, MAX_SCORED));
     let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
-    let scored: Vec<(&PromptRow, String)> =
-        asked.filter_map(|row| Some((*row, answer(row)?))).collect();
+    let scored: Vec<(&PromptRow, String)> = asked
+        .iter()
+        .filter_map(|row| Some((row, answer(row)?)))
+        .collect();
     let score = |scored: &[(&PromptRow, String)]| {
         scores_of(scorer, scored.iter().map(|(row, answer)| (*row, answer)))
     };
@@ -375,7 +328,7 @@ fn refused_answers(
         kind: DataProblemKind::InvalidExpected,
         message: format!(
             "{}: {} of {} expected answers{looked_at} are invalid: {}; first on line {}: {}; correct the rows or the {}",
-            label(task, set),
+            label(task, rows.set),
             refused.len(),
             scored.len(),
             classes.join(", "),
@@ -383,7 +336,7 @@ fn refused_answers(
             why.trim(),
             task.definition_name()
         ),
-        set,
+        set: rows.set,
         refused_share: refused.len() as f64 / scored.len() as f64,
     })
 }
@@ -473,17 +426,36 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
 }
 
 /// Exact duplicates of an earlier set; `dataset check` also finds near ones.
-pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Vec<DataProblem> {
+///
+/// # Errors
+/// The first unreadable file or malformed line.
+pub fn repeated_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let named = PromptSet::ALL
+        .into_iter()
+        .filter(|set| task.set_file(*set).is_some());
+    let read = |set: PromptSet| -> Result<SetPrompts, DatasetError> {
+        let mut prompts = Vec::new();
+        dataset::visit_batches(task, set, &mut Err, &mut |rows| {
+            prompts.extend(rows.iter().map(|row| (row.line, row.prompt_hash())));
+        })?;
+        Ok((set, prompts))
+    };
+    let sets = named.map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(repeated(task, &sets))
+}
+
+/// A set with lines and hashes of its prompts.
+type SetPrompts = (PromptSet, Vec<(usize, u64)>);
+
+fn repeated(task: &Task, sets: &[SetPrompts]) -> Vec<DataProblem> {
     let mut problems = Vec::new();
-    for (later, (set, rows)) in sets.iter().enumerate() {
+    for (later, (set, prompts)) in sets.iter().enumerate() {
         for (other, others) in &sets[..later] {
-            let lines: HashMap<u64, usize> = others
+            let lines: HashMap<u64, usize> =
+                others.iter().map(|(line, hash)| (*hash, *line)).collect();
+            let repeated: Vec<(usize, usize)> = prompts
                 .iter()
-                .map(|row| (row.prompt_hash(), row.line))
-                .collect();
-            let repeated: Vec<(usize, usize)> = rows
-                .iter()
-                .filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?)))
+                .filter_map(|(line, hash)| Some((*line, *lines.get(hash)?)))
                 .collect();
             let Some((line, there)) = repeated.first() else {
                 continue;
@@ -498,7 +470,7 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
                     "{}: {} of {} prompts are also in {}, first line {line} (there line {there}): {effect}; keep each prompt in one set",
                     label(task, *set),
                     repeated.len(),
-                    rows.len(),
+                    prompts.len(),
                     label(task, *other)
                 ),
                 set: *set,

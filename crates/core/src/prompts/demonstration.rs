@@ -1,11 +1,11 @@
 //! Demonstrations, held with the task's tools: what each turn says, and whether the tools reply as they are recorded.
 
-use std::collections::HashSet;
 use std::ops::Deref;
 
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::checked_set::{CheckedSet, spread};
 use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{
@@ -128,12 +128,11 @@ fn is_same(reply: &str, recorded: &str) -> bool {
 pub(super) fn failing_demonstrations(
     task: &Task,
     scorer: &Scorer,
-    rows: &[&PromptRow],
-    unusable: &HashSet<usize>,
+    rows: &CheckedSet<'_>,
 ) -> Option<(usize, String)> {
     const MAX_TRIED: usize = 256;
-    let usable = |row: &&PromptRow| row.has_demonstration() && !unusable.contains(&row.line);
-    let all: Vec<&PromptRow> = rows.iter().copied().filter(usable).collect();
+    let mut all = rows.usable();
+    all.retain(|mark| mark.has_demonstration);
     if all.is_empty() {
         return None;
     }
@@ -141,8 +140,8 @@ pub(super) fn failing_demonstrations(
         let why = "the task has no `[[tool]]` whose calls it could show".to_owned();
         return Some((all.len(), format!("line {}: {why}", all[0].line)));
     }
-    let tried = spread(&all, MAX_TRIED);
-    let problem = |row: &&PromptRow| Some((row.line, demonstration_problem(task, scorer, row)?));
+    let tried = rows.read(&spread(&all, MAX_TRIED));
+    let problem = |row: &PromptRow| Some((row.line, demonstration_problem(task, scorer, row)?));
     let problems: Vec<(usize, String)> =
         on_every_core(|| tried.par_iter().filter_map(problem).collect());
     let (line, why) = problems.first()?;
@@ -152,12 +151,6 @@ pub(super) fn failing_demonstrations(
         String::new()
     };
     Some((problems.len(), format!("line {line}{of}: {why}")))
-}
-
-/// At most so many of the rows, spread evenly.
-pub(super) fn spread<'r>(rows: &[&'r PromptRow], most: usize) -> Vec<&'r PromptRow> {
-    let step = rows.len().div_ceil(most).max(1);
-    rows.iter().copied().step_by(step).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod call_search;
 mod call_values;
+mod checked_set;
 mod completion_line;
 mod completion_rows;
 mod data_problems;
@@ -16,8 +17,9 @@ mod system_names;
 pub use call_search::{
     MAX_TRIED, NoCalls, SearchedRows, demonstration_messages, find_calls_of, search_rows,
 };
+pub use checked_set::{CheckedSet, RowMark};
 pub use completion_line::{CompletionLine, ForeignPrompt};
-pub use completion_rows::{CompletionRows, NoRow};
+pub use completion_rows::{CompletionRows, NamedIds, NoRow};
 pub use data_problems::{
     DataProblem, DataProblemKind, TriedAnswers, data_problems, load_sets, repeated_prompts,
     similar_prompts,

@@ -35,6 +35,7 @@ pub fn check_prompts<'a>(
         definition: task.definition_name(),
         expected_problem: scorer.is_some().then_some(&expected_problem),
         expects_answers: task.expects_answers(),
+        finds_secrets: true,
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
         // Leave room for one token.
         most_prompt_tokens: Some(longest.saturating_sub(1)),

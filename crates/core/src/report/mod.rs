@@ -78,7 +78,7 @@ pub use serving::{ExportForm, GgufFiles};
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points};
 pub use step_facts::step_facts;
 pub use summary_table::{
-    MeasureRow, call_rows, columns, cost_rows, field_rows, rate_rows, table, tag_rows,
+    MeasureRow, call_rows, columns, cost_rows, field_rows, judged_page, rate_rows, table, tag_rows,
 };
 pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, shown, spread};

@@ -15,11 +15,11 @@ use crate::page::markdown::{line, render, table};
 use crate::run::{EvalSummary, read_proves};
 use crate::score::Task;
 
-/// An adapter trained beside a base in fp8: its answers to a task's test set with that base and with the published one.
+/// An adapter trained beside a base in fp8 or NF4: its answers to a task's test set with that base and with the published one.
 #[derive(Debug)]
 pub struct PublishedBase {
     pub task: String,
-    /// With the base rounded to fp8, and as published.
+    /// With the base rounded, and as published.
     pub summaries: [EvalSummary; 2],
     /// Mean |difference| of both models' log-probs of the first's answers, nats per token.
     pub log_prob_difference: f64,
@@ -74,16 +74,23 @@ pub fn model_card(
         )
     });
     let configuration = render(&[changed_keys(report)]);
-    let precision = match (file.config.base_precision, published) {
-        (BasePrecision::Bf16, _) => String::new(),
-        (BasePrecision::Fp8, None) => "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n".to_owned(),
-        (BasePrecision::Fp8, Some(published)) => rounding(published),
+    let base_precision = file.config.base_precision;
+    let source = find_model(base).ok();
+    let source = source.as_ref();
+    let stored = source.and_then(|source| source.quantization().ok().flatten());
+    // Such files are what a base in NF4 has.
+    let is_as_stored = || {
+        base_precision == BasePrecision::Nf4
+            && source.is_some_and(|source| source.is_nf4_base().unwrap_or(false))
     };
-    let is_fp8 = || {
-        find_model(base)
-            .is_ok_and(|source| matches!(source.quantization(), Ok(Some(Quantization::Fp8(_)))))
+    let precision = match published {
+        Some(published) => rounding(base_precision, published),
+        None if !base_precision.is_quantized() || is_as_stored() => String::new(),
+        None => format!(
+            "\nMeasured with the base rounded to {base_precision}, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n"
+        ),
     };
-    let dequantized = if is_adapter && is_fp8() {
+    let dequantized = if is_adapter && matches!(stored, Some(Quantization::Fp8(_))) {
         "\nThe base's files are in fp8. Its matrices were dequantized to bf16 and activations were not quantized: a server that quantizes activations gives other answers.\n"
     } else {
         ""
@@ -127,14 +134,18 @@ fn head(metadata: &Value, name: &str) -> String {
 }
 
 fn rounding(
+    precision: BasePrecision,
     PublishedBase {
         task,
         summaries,
         log_prob_difference,
     }: &PublishedBase,
 ) -> String {
-    let names = ["base in fp8, as trained", "base as published"];
-    let evals = [(names[0], &summaries[0]), (names[1], &summaries[1])];
+    let rounded = format!("base in {precision}, as trained");
+    let evals = [
+        (rounded.as_str(), &summaries[0]),
+        ("base as published", &summaries[1]),
+    ];
     format!(
         "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
         render(&tables(format!("{task} test"), &evals))

@@ -86,8 +86,9 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_zero_and_little_room_has_what_matters() {
         let lines = |ranks: &[RankStep], columns| {
-            let text = fitted(&rank_table(ranks), |line| line.len() <= columns);
-            text.lines().map(str::to_owned).collect::<Vec<_>>()
+            let rows = fitted(&rank_table(ranks), |line| line.len() <= columns);
+            let line = |row: Vec<String>| row.concat().trim_end().to_owned();
+            rows.into_iter().map(line).collect::<Vec<_>>()
         };
         let narrow = [
             "rank device use  memory power share rollout update waited host",

@@ -5,10 +5,12 @@ use std::fmt::Display;
 
 use super::confidence_page::confidence;
 use super::measure::{Measure, Metric};
-use super::significance::{MetricComparison, verdict};
+use super::run_outcome::JudgedEval;
+use super::significance::{MetricComparison, MetricVerdict, verdict};
 use crate::format::{percent, percent_short};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Level, Row, Table};
+use crate::run::events::Eval;
 use crate::run::{
     AnswerSummary, EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates,
     SampleSummary, TagSummary, ToolSummary, ValidCalls,
@@ -57,7 +59,7 @@ pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<B
     let table = |first: &str, rows: Vec<MeasureRow>| {
         let head = [&[first], names.as_slice()].concat();
         let rows: Vec<Row> = rows.into_iter().map(Row::from).collect();
-        (!rows.is_empty()).then(|| Block::Table(Table::new(&head, "lr", rows)))
+        (!rows.is_empty()).then(|| Block::Table(sides(Table::new(&head, "lr", rows))))
     };
     let rates = [
         rate_rows(&summaries),
@@ -75,6 +77,48 @@ pub(super) fn tables(set: impl Display, evals: &[(&str, &EvalSummary)]) -> Vec<B
         .chain(table("by field", field_rows(&summaries)))
         .chain(confidence(&set.to_string(), evals))
         .collect()
+}
+
+/// In the colours of base and trained.
+fn sides(table: Table) -> Table {
+    let levels: &[Level] = match table.head.len() {
+        3 => &[Level::Info, Level::Base, Level::Trained],
+        _ => &[],
+    };
+    Table { levels, ..table }
+}
+
+/// What a verdict is on: the rates of base and trained on a set, then the verdict.
+pub fn judged_page(base: &Eval, trained: &Eval, judged: &JudgedEval) -> Vec<Block> {
+    let is_judged = |row: &MeasureRow| {
+        matches!(
+            row.measure,
+            Measure::Valid | Measure::Exact | Measure::AllInvented
+        )
+    };
+    let rows = rate_rows(&[&base.summary, &trained.summary]).into_iter();
+    let rows = rows.filter(is_judged).map(Row::from).collect();
+    let (set, step) = (
+        format!("{} set, n = {}", trained.set, trained.summary.n),
+        format!("step {}", trained.step),
+    );
+    let level = MetricVerdict::level(
+        judged.valid.verdict,
+        judged.exact.map(|exact| exact.verdict),
+    );
+    // With several completions per prompt only the first are compared.
+    let pairs = trained.against_base.as_deref();
+    let pairs = pairs
+        .map(|found| found.valid.pairs())
+        .filter(|pairs| *pairs != trained.summary.n);
+    let of = pairs.map_or_else(String::new, |pairs| {
+        format!("; compared: {pairs} pairs of first completions")
+    });
+    let sentence = MetricVerdict::sentence(judged.valid, judged.exact) + &of;
+    vec![
+        Block::Table(sides(Table::new(&[&set, "base", &step], "lr", rows))),
+        Block::Text(level, sentence),
+    ]
 }
 
 type Value = fn(&EvalSummary) -> Cell;

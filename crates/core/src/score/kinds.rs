@@ -16,6 +16,7 @@ pub(super) mod tool_calls;
 use std::fmt::Write;
 
 use super::definition::{COMMON_KEYS, KeyInfo, Kind};
+use crate::config::reference::list_item;
 
 /// The first is the default.
 pub(crate) const KINDS: &[&Kind] = &[
@@ -43,28 +44,22 @@ const INTRODUCTION: &str = "# Kinds of scorer\n\n\
     `[score] kind` names what judges an answer, `[[reward]] kind` what judges a part of the reward;\n\
     [tasks](tasks.md) say what all kinds share.\n\
     Generated from the `about.md` of each kind in `crates/core/src/score/kinds/`.\n\
-    Each kind accepts the keys of its table and these:\n\n";
+    Each kind accepts its own keys and these:\n\n";
 
 /// Placeholder of the key table in [`Kind::about`].
 const KEYS_HERE: &str = "<!-- keys -->";
 
 pub fn kinds_page() -> String {
     let mut page = INTRODUCTION.to_owned();
-    page.push_str(KEY_HEAD);
-    page.extend(COMMON_KEYS.iter().map(|key| key_row(key, "")));
-    page.push_str("\n| kind | judges |\n|---|---|\n");
-    for Kind { name, about, .. } in KINDS {
-        let summary = about.lines().next().unwrap_or_default();
-        let _ = writeln!(page, "| [`{name}`](#{name}) | {summary} |");
-    }
+    page.extend(COMMON_KEYS.iter().map(|key| key_item(key, "")));
     let mut shared: Vec<&KeyInfo> = Vec::new();
     for key in KINDS.iter().flat_map(|kind| kind.score_keys) {
         if is_shared(key) && !shared.contains(&key) {
             shared.push(key);
         }
     }
-    let _ = write!(page, "\n## Keys of several kinds\n\n{KEY_HEAD}");
-    page.extend(shared.into_iter().map(|key| key_row(key, "")));
+    page.push_str("\n## Keys of several kinds\n\n");
+    page.extend(shared.into_iter().map(|key| key_item(key, "")));
     for kind in KINDS {
         let about = kind.about.replacen(KEYS_HERE, &keys_of(kind), 1);
         let _ = write!(page, "\n## {}\n\n{about}", kind.name);
@@ -72,47 +67,40 @@ pub fn kinds_page() -> String {
     page
 }
 
-const KEY_HEAD: &str = "| key | meaning | default |\n|---|---|---|\n";
-
 fn is_shared(key: &KeyInfo) -> bool {
     let kinds = KINDS.iter().filter(|kind| kind.score_keys.contains(key));
     kinds.count() > 1
 }
 
-fn key_row(key: &KeyInfo, place: &str) -> String {
-    let default = if key.default.is_empty() {
-        "required"
-    } else {
-        key.default
+fn key_item(key: &KeyInfo, place: &str) -> String {
+    let default = match key.default {
+        "" => "; required".to_owned(),
+        "none" => String::new(),
+        default => format!("; default: {default}"),
     };
-    format!("| `{}`{place} | {} | {default} |\n", key.name, key.meaning)
+    list_item(&format!("`{}`{place}: {}{default}", key.name, key.meaning))
 }
 
-/// Table of the keys specific to this kind, and names of the others.
+/// The keys specific to this kind, and names of the others.
 fn keys_of(kind: &Kind) -> String {
     let (shared, own): (Vec<&KeyInfo>, Vec<&KeyInfo>) =
         kind.score_keys.iter().partition(|key| is_shared(key));
     let top = kind
         .keys
         .iter()
-        .map(|key| key_row(key, ", outside of tables"));
-    let rows: String = top
-        .chain(own.into_iter().map(|key| key_row(key, "")))
+        .map(|key| key_item(key, ", outside of tables"));
+    let mut text: String = top
+        .chain(own.into_iter().map(|key| key_item(key, "")))
         .collect();
-    let mut text = if rows.is_empty() {
-        String::new()
-    } else {
-        format!("{KEY_HEAD}{rows}\n")
-    };
     if !shared.is_empty() {
         let names: Vec<String> = shared.iter().map(|key| format!("`{}`", key.name)).collect();
         let _ = writeln!(
             text,
-            "[Shared keys](#keys-of-several-kinds): {}.",
+            "\n[Shared keys](#keys-of-several-kinds): {}.",
             names.join(", ")
         );
     }
-    text.trim_end().to_owned()
+    text.trim().to_owned()
 }
 
 #[cfg(test)]

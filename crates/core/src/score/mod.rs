@@ -37,6 +37,7 @@ pub use needs::{
     ModelDevice, RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{LineWork, score_stream};
+pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;
 pub(crate) use scorer::forced_fields::values_of;
 pub use scorer::forced_fields::{ForcedField, forced_fields};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};

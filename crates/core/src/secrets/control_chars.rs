@@ -49,8 +49,11 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
 }
 
 pub fn visible_json(json: &str) -> Cow<'_, str> {
+    // The bytes with which control characters begin: few letters are decoded.
+    let may_begin = |byte: u8| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef | 0xf3);
     let is_escaped = |letter: char| letter != '\n' && is_control(letter);
-    if !json.contains(is_escaped) {
+    let mut bytes = json.bytes().enumerate();
+    if !bytes.any(|(at, byte)| may_begin(byte) && json[at..].starts_with(is_escaped)) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
@@ -112,6 +115,12 @@ mod tests {
                 document
             );
         }
-        assert!(matches!(visible_json("{\"a\": \"ä日\"}"), Cow::Borrowed(_)));
+        for letter in all.chars().filter(|letter| *letter != '\n') {
+            assert!(!visible_json(&format!("ä{letter}")).contains(letter));
+        }
+        assert!(matches!(
+            visible_json("{\"a\": \"ä日…\"}"),
+            Cow::Borrowed(_)
+        ));
     }
 }

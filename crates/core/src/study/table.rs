@@ -283,8 +283,8 @@ impl SweepTable {
         let mut text = format!("{finished} of {} finished", counted(runs.len(), "run"));
         let mut words: Vec<&str> = runs
             .iter()
+            .filter(|run| run.phase != RunPhase::Finished)
             .map(|run| run.phase.word())
-            .filter(|word| *word != "finished")
             .collect();
         words.sort_unstable();
         for chunk in words.chunk_by(|a, b| a == b) {

@@ -364,18 +364,13 @@ impl Bench<'_> {
     fn step_bytes(&self, batch: usize) -> f64 {
         let shape = &self.shape;
         let number = self.engine.dtype.size_in_bytes();
-        let own = if self.bench.base_precision == BasePrecision::Fp8 {
-            1
-        } else {
-            number
-        };
         // Share of experts unused by one token.
         let unused = (shape.layer_matrices - shape.active_matrices) as f64;
         let share = self.config.options.experts.as_ref().map_or(0.0, |experts| {
             1.0 - experts.active as f64 / experts.count as f64
         });
         let matrices = shape.layer_matrices as f64 - unused * share.powi(batch as i32 - 1);
-        matrices * own as f64
+        (self.bench.base_precision).matrix_bytes(matrices as usize, number) as f64
             + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
     }
 

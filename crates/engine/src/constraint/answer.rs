@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ConstraintError;
 use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
+use crate::openai::AnswerSchema;
 use crate::score::{Grammar, Task, closed_parameters};
 use crate::task::{encode_path, encode_reference, functions};
 use crate::text::CallFormat;
@@ -65,6 +66,40 @@ impl Answer {
             files: vec![SchemaFile::alone(label, schema)],
             assert_formats: true,
         }
+    }
+
+    /// A value valid by a described schema. `label`: its name in errors.
+    pub fn described(label: &str, described: &AnswerSchema) -> Self {
+        let root = (&described.address, &described.schema);
+        let file = |(address, schema): (&String, &Value)| SchemaFile {
+            address: address.clone(),
+            ..SchemaFile::alone(label, schema)
+        };
+        let all = std::iter::once(root).chain(&described.references);
+        Self::Json {
+            files: all.map(file).collect(),
+            assert_formats: described.assert_formats,
+        }
+    }
+
+    /// The description of [`Self::described`]; `None` of other answers.
+    pub(super) fn description(self) -> Option<AnswerSchema> {
+        let Self::Json {
+            files,
+            assert_formats,
+        } = self
+        else {
+            return None;
+        };
+        let mut files = files.into_iter();
+        let root = files.next()?;
+        Some(AnswerSchema {
+            schema: root.schema,
+            address: root.address,
+            references: files.map(|file| (file.address, file.schema)).collect(),
+            assert_formats,
+            thinking: false,
+        })
     }
 
     /// Requires at least one call of the tools, in OpenAI's schema. `text`: the tools' source, for

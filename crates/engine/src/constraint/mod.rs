@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use crate::dataset::{PromptRow, row_schema};
+use crate::openai::AnswerSchema;
 use crate::prompts::{thinking_of, tools_of};
 use crate::score::{Grammar, Task, for_model};
 use crate::task::TaskError;
@@ -413,11 +414,32 @@ impl TaskConstraints {
         row: &PromptRow,
         prompt: &str,
     ) -> Result<Arc<Constraint>, ConstraintError> {
+        self.compiled(
+            self.own(row)?,
+            Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks),
+        )
+    }
+
+    /// A row's answers as another process compiles them; `None`: they are not JSON by a schema.
+    ///
+    /// # Errors
+    /// [`ConstraintError`].
+    pub fn answer_schema(&self, row: &PromptRow) -> Result<Option<AnswerSchema>, ConstraintError> {
+        let own = self.own(row)?;
+        let described = Answer::for_task(&self.task, own.as_ref())?.description();
+        Ok(described.map(|described| AnswerSchema {
+            thinking: thinking_of(&self.task) == Thinking::On,
+            ..described
+        }))
+    }
+
+    /// A row's own tools or schema.
+    fn own(&self, row: &PromptRow) -> Result<Option<Value>, ConstraintError> {
         let listed = tools_of(&self.task, Some(row))?;
-        let own =
-            match self.calls {
-                Some(_) => listed,
-                None => match self.task.grammar() {
+        Ok(match self.calls {
+            Some(_) => listed,
+            None => {
+                match self.task.grammar() {
                     Some(Grammar::ToolCalls(_)) => row.tools().cloned(),
                     Some(Grammar::JsonSchema(_)) => row_schema(&self.task, row)
                         .transpose()
@@ -426,12 +448,9 @@ impl TaskConstraints {
                             message,
                         })?,
                     _ => None,
-                },
-            };
-        self.compiled(
-            own,
-            Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks),
-        )
+                }
+            }
+        })
     }
 
     fn compiled(

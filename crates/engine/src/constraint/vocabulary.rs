@@ -1,11 +1,12 @@
 //! A model's vocabulary for grammars: bytes of each token, and where think blocks end in them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llguidance::ParserFactory;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use super::ConstraintError;
+use crate::confidence::{is_number_byte, is_white_space};
 use crate::text::catch_panic::catch_panic;
 use crate::text::{ThinkMarks, Tokenizer};
 
@@ -24,6 +25,18 @@ pub struct Vocabulary {
     /// Tokens that complete an end mark, by the number of its bytes that the text ends with.
     pub(super) ending: Vec<Vec<u32>>,
     pub(crate) stop_ids: Vec<u32>,
+    beginnings: OnceLock<Beginnings>,
+}
+
+/// Tokens by their first bytes; bits as in a mask.
+#[derive(Debug)]
+pub(crate) struct Beginnings {
+    /// Ids in the order of their bytes.
+    sorted: Vec<u32>,
+    /// A JSON value may begin with them.
+    pub(crate) value: Vec<u32>,
+    /// A number before them ends.
+    pub(crate) after_number: Vec<u32>,
 }
 
 impl std::fmt::Debug for Vocabulary {
@@ -85,7 +98,37 @@ impl Vocabulary {
             marks,
             ending,
             stop_ids,
+            beginnings: OnceLock::new(),
         }))
+    }
+
+    /// Ids of the tokens that begin with these bytes.
+    pub(crate) fn starting_with(&self, start: &[u8]) -> &[u32] {
+        let sorted = &self.beginnings().sorted;
+        let bytes = |id: &u32| self.bytes[*id as usize].as_slice();
+        let from = sorted.partition_point(|id| bytes(id) < start);
+        let count = sorted[from..].partition_point(|id| bytes(id).starts_with(start));
+        &sorted[from..from + count]
+    }
+
+    pub(crate) fn beginnings(&self) -> &Beginnings {
+        self.beginnings.get_or_init(|| {
+            let bits = |is_set: fn(u8) -> bool| {
+                let mut words = vec![0; self.bytes.len().div_ceil(32)];
+                for (id, bytes) in self.bytes.iter().enumerate() {
+                    let bit = bytes.first().is_some_and(|byte| is_set(*byte));
+                    words[id / 32] |= u32::from(bit) << (id % 32);
+                }
+                words
+            };
+            let mut sorted: Vec<u32> = (0..self.bytes.len() as u32).collect();
+            sorted.sort_by_key(|id| self.bytes[*id as usize].as_slice());
+            Beginnings {
+                sorted,
+                value: bits(|byte| !is_white_space(byte)),
+                after_number: bits(|byte| !is_number_byte(byte)),
+            }
+        })
     }
 }
 

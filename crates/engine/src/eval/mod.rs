@@ -7,7 +7,7 @@ mod guard; // tokenized guard prompts
 use crate::confidence::{AnswerConfidence, set_agreement};
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;
-use crate::leaf_confidence::{GivenAnswer, ReadingModel, answer_confidence};
+use crate::leaf_confidence::{GivenAnswer, answer_confidence};
 use crate::policy::{
     Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, PolicyVersion, Prompt,
     Question, Turn,
@@ -15,6 +15,7 @@ use crate::policy::{
 use crate::rollout::{Request, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
 use crate::score::Scorer;
+use crate::update::ReadingModel;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
@@ -94,7 +95,15 @@ pub fn evaluate(
     let scorer = settings.tasks[0].scorer;
     let confidences = asked
         .confidence
-        .map(|constraints| confidences(policy, prompts, constraints, &conversations))
+        .map(|constraints| {
+            confidences(
+                policy,
+                settings.version,
+                prompts,
+                constraints,
+                &conversations,
+            )
+        })
         .transpose()?;
     let mut records = records(prompts, conversations, scorer, rollout_seconds)?;
     for (record, confidence) in records.iter_mut().zip(confidences.into_iter().flatten()) {
@@ -103,19 +112,24 @@ pub fn evaluate(
     Ok(records)
 }
 
-/// The confidence of each value of all conversations, of one turn each. `constraints`: of the task,
-/// whether answers were sampled under them or not.
+/// The confidence of each value of all conversations, of one turn each, in order. `constraints`: of
+/// the task, whether answers were sampled under them or not.
 ///
 /// # Errors
 /// [`EvalError`].
-fn confidences(
+pub fn confidences(
     policy: &Policy,
+    version: PolicyVersion,
     prompts: &[Prompt],
     constraints: &TaskConstraints,
     conversations: &[Vec<Conversation>],
 ) -> Result<Vec<AnswerConfidence>, EvalError> {
-    let (model, _) = policy.model_of(PolicyVersion::Trained);
-    let reading = ReadingModel { model, own: None };
+    let (model, adapters) = policy.model_of(version);
+    let reading = ReadingModel {
+        model,
+        adapters,
+        own: None,
+    };
     let mut compiled = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         compiled.push(constraints.for_row(&prompt.row, &prompt.text)?);
@@ -135,6 +149,13 @@ fn confidences(
     let given: Vec<GivenAnswer<'_>> = given.collect();
     let read = |answer: &GivenAnswer<'_>| answer_confidence(reading, answer);
     let mut found = policy.threads.map(&given, read)?;
+    judge_confidences(&mut found, conversations);
+    Ok(found)
+}
+
+/// Completes the confidences of all conversations, in order: which values are right and stated, and
+/// agreement.
+pub fn judge_confidences(found: &mut [AnswerConfidence], conversations: &[Vec<Conversation>]) {
     let mut rest = found.iter_mut();
     for samples in conversations {
         let mut judged = Vec::with_capacity(samples.len());
@@ -148,7 +169,6 @@ fn confidences(
         }
         set_agreement(&mut judged);
     }
-    Ok(found)
 }
 
 /// Records of conversations, in prompt order. `seconds`: of all together.

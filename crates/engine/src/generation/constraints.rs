@@ -11,7 +11,7 @@ use super::responses::{busy, server_error};
 use crate::constraint::{
     Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary,
 };
-use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
+use crate::openai::{AnswerSchema, ApiError, ResponseFormat, ToolChoice, Tools};
 use crate::score::has_json_arguments;
 use crate::text::{CallFormat, Tokenizer};
 
@@ -25,6 +25,7 @@ static COMPILING: Semaphore = Semaphore::const_new(2);
 /// Label of a response format's schema.
 const FORMAT: &str = "response_format";
 const TOOLS: &str = "tools";
+const CONFIDENCE: &str = "x_confidence";
 
 /// A request's response format and tools, not yet compiled.
 #[derive(Debug)]
@@ -80,6 +81,11 @@ impl ConstraintSpec {
         (!is_free).then(wanted)
     }
 
+    /// Of a completion's confidence alone.
+    pub(crate) fn of_confidence(schema: Box<AnswerSchema>) -> Option<Arc<Self>> {
+        Self::new((&ResponseFormat::Described(schema), CONFIDENCE), None)
+    }
+
     /// The first field that constrains completions.
     pub(crate) fn field(&self) -> &'static str {
         match &self.tools {
@@ -97,6 +103,7 @@ impl ConstraintSpec {
             ResponseFormat::Text => None,
             ResponseFormat::JsonObject => Some(Answer::object()),
             ResponseFormat::JsonSchema(schema) => Some(Answer::schema(FORMAT, schema)),
+            ResponseFormat::Described(schema) => Some(Answer::described(FORMAT, schema)),
         };
         let Some(tools) = &self.tools else {
             return Ok(of_format.unwrap_or_else(Answer::object));

@@ -158,6 +158,8 @@ pub(crate) struct PromptToSample {
     pub(crate) sampling: Sampling,
     /// Whether completions may begin with a think block.
     pub(crate) reasoning: Reasoning,
+    /// What values get their confidence under.
+    pub(crate) confidence: Option<Arc<Constraint>>,
     /// Event index of sample 0: a request may have several prompts.
     pub(crate) first_index: usize,
     /// Whether to send tokens individually.
@@ -241,6 +243,8 @@ pub(crate) struct PreparedRequest {
     pub(crate) read_prompts: Vec<ReadPrompt>,
     /// Constraint of all completions.
     pub(crate) wanted: Option<Arc<ConstraintSpec>>,
+    /// What values get their confidence under, if not under `wanted`.
+    pub(crate) described: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
     pub(crate) collected: Collected,
     stream: bool,
@@ -330,13 +334,15 @@ pub(crate) fn prepare_asked(
         Prompt::Texts(_) | Prompt::Chat { .. } => Vec::new(),
     };
     let seed = asked.seed.unwrap_or_else(random_seed);
+    let described = asked.confidence_schema.as_ref();
+    let may_think = described.is_some_and(|described| described.thinking);
     let (mut sampled, mut choices) = (Vec::new(), Vec::with_capacity(count));
     let by_token =
         asked.stream || !stops.is_empty() || asked.top_log_probs > 0 || api == Api::Responses;
     let mut usage = Usage::default();
     for (index, prompt) in prompts.into_iter().enumerate() {
         usage.prompt_tokens += prompt.len();
-        let reasoning = reasoning(model, &asked.prompt, &prompt)?;
+        let reasoning = reasoning(model, &asked.prompt, may_think, &prompt)?;
         let limit = limit(model, &prompt, asked.max_tokens)?;
         let sampling = Sampling {
             stop_ids: stop_ids.clone(),
@@ -368,6 +374,7 @@ pub(crate) fn prepare_asked(
                 request,
                 sampling: sampling.clone(),
                 reasoning,
+                confidence: None,
                 first_index: index * asked.samples + first,
                 by_token,
                 stopped,
@@ -409,6 +416,9 @@ pub(crate) fn prepare_asked(
         prompts: sampled,
         read_prompts,
         wanted,
+        described: asked
+            .confidence_schema
+            .and_then(ConstraintSpec::of_confidence),
         events,
         collected,
         stream: asked.stream,
@@ -420,14 +430,19 @@ pub(crate) fn prepare_asked(
 const EFFORT: &str = "reasoning_effort";
 
 /// Whether completions may begin with a think block. A model without them might begin one if its
-/// constraint excludes likelier beginnings.
-fn reasoning(model: &AskedModel, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
+/// constraint excludes likelier beginnings. `may_think`: after a text.
+fn reasoning(
+    model: &AskedModel,
+    asked: &Prompt,
+    may_think: bool,
+    ids: &[u32],
+) -> Result<Reasoning, ApiError> {
     let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
     let tokenizer = &model.tokenizer;
     let end = tokenizer.decode(end, false).map_err(server_error)?;
     let may_reason = match asked {
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(model.reasons),
-        Prompt::Texts(_) => false,
+        Prompt::Texts(_) => may_think,
     };
     let reasoning = Reasoning::for_prompt(Thinking::On, &end, tokenizer.think_marks());
     Ok(match reasoning {

@@ -14,9 +14,9 @@ use crate::confidence::{
     is_white_space, leaf_spans,
 };
 use crate::constraint::{Constraint, Vocabulary};
-use crate::model::Decoder;
+use crate::kernels::log_probs::log_sum_exp;
 use crate::score::on_every_core;
-use crate::update::{pack, read_logits};
+use crate::update::{LogitRow, ReadingModel, pack, read_logits};
 
 /// A completion to read.
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +29,12 @@ pub struct GivenAnswer<'a> {
     pub constraint: Option<&'a Constraint>,
 }
 
-/// A model with the adapter of the answers, as in [`read_logits`].
-#[derive(Clone, Copy, Debug)]
-pub struct ReadingModel<'a> {
-    pub model: &'a Decoder,
-    pub own: Option<(u32, usize)>,
-}
-
 /// The answer left the grammar at some token.
 const LEFT: &str = "the answer leaves the schema's grammar";
 const OUTGROWN: &str = "the grammar became too complex while the answer was read";
 
 /// Logits and allowed tokens by position in the completion.
-type Logits = BTreeMap<usize, Vec<f32>>;
+type Logits = BTreeMap<usize, LogitRow>;
 
 /// Confidence of each value of a JSON answer, in [0, 1]: the product over the tokens that write it.
 ///
@@ -66,7 +59,7 @@ pub fn answer_confidence(
     }
     let is_read = |part: &Part| part.position < walked.allowed_tokens;
     positions.retain(|position| *position < walked.allowed_tokens);
-    let logits = reading.logits(answer.prompt, answer.completion, positions)?;
+    let logits = logits_at(reading, answer, positions)?;
     let mut leaves = Vec::with_capacity(parts.len());
     for (leaf, parts) in spans.leaves.into_iter().zip(parts) {
         let mut confidence = LeafConfidence {
@@ -107,25 +100,21 @@ pub fn answer_confidence(
     })
 }
 
-impl ReadingModel<'_> {
-    /// The logits at positions of a completion.
-    fn logits(&self, prompt: &[u32], completion: &[u32], positions: Vec<usize>) -> Result<Logits> {
-        let mut found = Logits::new();
-        if positions.is_empty() {
-            return Ok(found);
-        }
-        for packed in pack([(prompt, vec![completion])], usize::MAX) {
-            let take = |_, position, logits| _ = found.insert(position, logits);
-            read_logits(
-                self.model,
-                &packed,
-                self.own,
-                std::slice::from_ref(&positions),
-                take,
-            )?;
-        }
-        Ok(found)
+/// The logits at positions of a completion.
+fn logits_at(
+    reading: ReadingModel<'_>,
+    answer: &GivenAnswer<'_>,
+    positions: Vec<usize>,
+) -> Result<Logits> {
+    let mut found = Logits::new();
+    if positions.is_empty() {
+        return Ok(found);
     }
+    for packed in pack([(answer.prompt, vec![answer.completion])], usize::MAX) {
+        let take = |_, position, logits| _ = found.insert(position, logits);
+        read_logits(reading, &packed, std::slice::from_ref(&positions), take)?;
+    }
+    Ok(found)
 }
 
 /// How a token takes part in a value.
@@ -249,50 +238,66 @@ impl Walked {
     /// The probability of a token's part, given what precedes it.
     fn share(&self, answer: &GivenAnswer<'_>, part: &Part, logits: &[f32]) -> f64 {
         let (own, vocabulary) = (answer.completion[part.position], answer.vocabulary);
+        let logits = &logits[..vocabulary.bytes.len()];
         let token = &vocabulary.bytes[own as usize];
         let (before, kept) = (&token[..part.before], &token[..part.until]);
-        let mask = self.masks.get(&part.position);
-        let (mut most, mut allowed) = (f32::NEG_INFINITY, Vec::new());
-        for ((id, logit), bytes) in (0..).zip(logits).zip(&vocabulary.bytes) {
-            if mask.is_some_and(|mask| !is_set(mask, id)) || !has_start(bytes, before) {
-                continue;
-            }
-            if part.is_first && !begins_value(bytes, part.before) {
-                continue;
-            }
-            let is_ended = || match bytes.get(part.until) {
-                Some(next) => !is_number_byte(*next),
+        let mask = self.masks.get(&part.position).map(Vec::as_slice);
+        let is_allowed = |id: &u32| {
+            mask.is_none_or(|mask| is_set(mask, *id))
+                && (!part.is_first || begins_value(&vocabulary.bytes[*id as usize], part.before))
+        };
+        let log_sum = |ids: &mut dyn Iterator<Item = u32>| {
+            let own: Vec<f32> = ids.map(|id| logits[id as usize]).collect();
+            log_sum_exp(&own, None)
+        };
+        let starting_with = |bytes| vocabulary.starting_with(bytes).iter().copied();
+        let beginnings = vocabulary.beginnings();
+        let all = match (before, part.is_first) {
+            ([], false) => log_sum_exp(logits, mask),
+            ([], true) => log_sum_exp(logits, Some(&both(mask, &beginnings.value))),
+            _ => log_sum(&mut starting_with(before).filter(is_allowed)),
+        };
+        let is_ended = |id: &u32| {
+            let next = vocabulary.bytes[*id as usize].get(part.until);
+            next.is_some_and(|next| !is_number_byte(*next))
+        };
+        let alike = match part.ends {
+            Ends::No => f64::from(logits[own as usize]),
+            Ends::WithLastByte => log_sum(&mut starting_with(kept).filter(is_allowed)),
+            Ends::BeforeNext if kept.is_empty() => {
+                let mut words = both(mask, &beginnings.after_number);
                 // A stop token ends a number that is the whole answer.
-                None => part.until == 0 && vocabulary.stop_ids.contains(&id),
-            };
-            let is_alike = id == own
-                || match part.ends {
-                    Ends::No => false,
-                    Ends::WithLastByte => has_start(bytes, kept),
-                    Ends::BeforeNext => has_start(bytes, kept) && is_ended(),
-                };
-            most = most.max(*logit);
-            allowed.push((*logit, is_alike));
+                let stops = vocabulary.stop_ids.iter().filter(|id| is_allowed(id));
+                for id in stops.chain([&own]) {
+                    words[*id as usize / 32] |= 1 << (id % 32);
+                }
+                log_sum_exp(logits, Some(&words))
+            }
+            Ends::BeforeNext => {
+                let mut ended = starting_with(kept).filter(is_allowed).filter(is_ended);
+                log_sum(&mut ended)
+            }
+        };
+        let share = (alike - all).exp();
+        if share.is_finite() {
+            share.min(1.0)
+        } else {
+            0.0
         }
-        let (mut alike, mut all) = (0.0, 0.0);
-        for (logit, is_alike) in allowed {
-            let weight = f64::from(logit - most).exp();
-            all += weight;
-            alike += if is_alike { weight } else { 0.0 };
-        }
-        if all > 0.0 { alike / all } else { 0.0 }
+    }
+}
+
+/// Bits that are set in both.
+fn both(mask: Option<&[u32]>, other: &[u32]) -> Vec<u32> {
+    match mask {
+        Some(mask) => mask.iter().zip(other).map(|(one, two)| one & two).collect(),
+        None => other.to_vec(),
     }
 }
 
 /// Whether a token has a value's first byte after `before` others.
 fn begins_value(bytes: &[u8], before: usize) -> bool {
     bytes.get(before).is_some_and(|byte| !is_white_space(*byte))
-}
-
-/// As `starts_with`, which calls `memcmp` for each token of the vocabulary, mostly with an empty
-/// `start`.
-fn has_start(bytes: &[u8], start: &[u8]) -> bool {
-    bytes.len() >= start.len() && bytes.iter().zip(start).all(|(one, other)| one == other)
 }
 
 fn is_set(mask: &[u32], id: u32) -> bool {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use candle_core::Result;
 
-use super::{GivenAnswer, Logits, Part, ReadingModel, Walked, begins_value, has_start, is_set};
+use super::{GivenAnswer, Logits, Part, Walked, begins_value, is_set};
 use crate::confidence::{LeafSpan, is_number_byte, leaf_spans};
 use crate::constraint::Constraint;
-use crate::update::{pack, read_logits};
+use crate::kernels::log_probs::log_sum_exp;
+use crate::update::{LogitRow, ReadingModel, pack, read_logits};
 
 /// Tokens that may follow within a value of few, also as a share of the vocabulary; more follow in a
 /// free text.
@@ -109,27 +110,27 @@ impl Search<'_> {
     fn expand(&mut self, beginning: &Beginning, logits: &[f32], mask: &[u32]) -> bool {
         let vocabulary = self.answer.vocabulary;
         let is_first = beginning.tokens.is_empty();
-        let mut choices = Vec::new();
-        for ((id, logit), bytes) in (0..).zip(logits).zip(&vocabulary.bytes) {
-            if !is_set(mask, id) {
-                continue;
+        let before = if is_first { self.before } else { &[] };
+        let begins = |id: &u32| {
+            let bytes = vocabulary.bytes.get(*id as usize);
+            bytes.is_some_and(|bytes| !is_first || begins_value(bytes, before.len()))
+        };
+        let most = MAX_CHOICES.min(vocabulary.bytes.len() / MAX_SHARE);
+        let choices: Vec<u32> = match before {
+            [] => set_bits(mask).filter(begins).take(most + 1).collect(),
+            _ => {
+                let ids = vocabulary.starting_with(before).iter().copied();
+                let ids = ids.filter(|id| is_set(mask, *id)).filter(begins);
+                ids.take(most + 1).collect()
             }
-            let own = match is_first {
-                true if !has_start(bytes, self.before) => continue,
-                true if !begins_value(bytes, self.before.len()) => continue,
-                true => &bytes[self.before.len()..],
-                false => bytes,
-            };
-            if choices.len() == MAX_CHOICES.min(vocabulary.bytes.len() / MAX_SHARE) {
-                return false;
-            }
-            choices.push((id, logit, own));
+        };
+        if choices.len() > most {
+            return false;
         }
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |logit: f32| f64::from(logit - most).exp();
-        let all: f64 = logits.iter().map(|logit| weight(*logit)).sum();
-        for (id, logit, own) in choices {
-            let mass = beginning.mass * weight(*logit) / all;
+        let all = log_sum_exp(logits, None);
+        for id in choices {
+            let mass = beginning.mass * (f64::from(logits[id as usize]) - all).exp();
+            let own = &vocabulary.bytes[id as usize][before.len()..];
             let value = [beginning.value.as_slice(), own].concat();
             match end_of_value(&value) {
                 Some(end) => *self.found.entry(value[..end].to_vec()).or_default() += mass,
@@ -143,6 +144,19 @@ impl Search<'_> {
         }
         true
     }
+}
+
+/// Ids of the tokens that a mask allows.
+fn set_bits(mask: &[u32]) -> impl Iterator<Item = u32> {
+    let bits = |(at, word): (u32, &u32)| {
+        let word = *word;
+        let set = (0..32).filter(move |bit| word >> bit & 1 == 1);
+        set.map(move |bit| at * 32 + bit)
+    };
+    (0..)
+        .zip(mask)
+        .filter(|(_, word)| **word != 0)
+        .flat_map(bits)
 }
 
 /// The length of a value that is complete. One of another kind is told apart by its first byte.
@@ -161,19 +175,19 @@ fn read(
     answer: &GivenAnswer<'_>,
     start: &[u32],
     beginnings: Vec<Beginning>,
-) -> Result<Vec<(Beginning, Vec<f32>)>> {
+) -> Result<Vec<(Beginning, LogitRow)>> {
     // The last token predicts nothing: any does.
     let texts: Vec<Vec<u32>> = beginnings
         .iter()
         .map(|beginning| [start, &beginning.tokens, &[0]].concat())
         .collect();
-    let mut found = vec![Vec::new(); texts.len()];
+    let mut found = Vec::with_capacity(texts.len());
     let positions: Vec<Vec<usize>> = texts.iter().map(|text| vec![text.len() - 1]).collect();
     let texts = texts.iter().map(Vec::as_slice).collect::<Vec<_>>();
     if !texts.is_empty() {
         for packed in pack([(answer.prompt, texts)], usize::MAX) {
-            let take = |sequence: usize, _, logits| found[sequence] = logits;
-            read_logits(reading.model, &packed, reading.own, &positions, take)?;
+            let take = |_, _, logits| found.push(logits);
+            read_logits(reading, &packed, &positions, take)?;
         }
     }
     Ok(beginnings.into_iter().zip(found).collect())

@@ -70,7 +70,7 @@ pub(super) struct AdapterSet {
 #[derive(Clone, Debug)]
 pub(super) struct JoinedAdapter {
     /// `[[W, scale * B], [A, 0]]`: one product with `[x, x A^T]` includes the adapters and is
-    /// rounded once; likewise the backward. `None` for fp8, which is widened for each product.
+    /// rounded once; likewise the backward. `None` for a quantized matrix, which is widened for each product.
     pub(super) whole: Option<Tensor>,
     /// A: [joined rank of all parts, inputs].
     pub(super) a: Tensor,
@@ -85,7 +85,7 @@ impl JoinedAdapter {
     fn whole(&self, weight: &Matrix) -> Result<Tensor> {
         match (&self.whole, weight) {
             (Some(whole), _) => Ok(whole.clone()),
-            (None, Matrix::Fp8(matrix)) => matrix.joined(
+            (None, Matrix::Quantized(matrix)) => matrix.joined(
                 &self.diagonal,
                 &self.a,
                 self.diagonal.dims2()?.1.next_multiple_of(COLUMN_MULTIPLE),
@@ -154,7 +154,7 @@ impl AdapterSet {
             return Ok(None);
         };
         let rows = match weight {
-            Matrix::Fp8(matrix) => matrix.decode(x, Some(&joined.a))?,
+            Matrix::Quantized(matrix) => matrix.decode(x, Some(&joined.a))?,
             Matrix::Numbers(_) | Matrix::Transposed(_) => {
                 let whole = joined
                     .whole(weight)?
@@ -174,7 +174,7 @@ impl AdapterSet {
         }))
     }
 
-    /// Decoding with an fp8 matrix: `x`: [rows, inputs] -> [rows, outputs], as
+    /// Decoding with a quantized matrix: `x`: [rows, inputs] -> [rows, outputs], as
     /// [`AdapterSet::forward`]. A is multiplied separately, since a recorded step cannot copy
     /// columns.
     pub(super) fn complete(

@@ -107,6 +107,7 @@ impl Decoder {
             config
                 .gpu_problem()
                 .or_else(|| gpu_problem(config, weights, trainable))
+                .or_else(|| weights.precision().and_then(|_| config.quantized_problem()))
         };
         if let Some(problem) = device.is_cuda().then(problem).flatten() {
             return Err(ModelError::Weights(problem));

@@ -124,7 +124,7 @@ impl Linear {
 
     /// Additional input columns that save [`Linear::complete`] a copy.
     pub(super) fn complete_columns(&self) -> usize {
-        if matches!(self.weight, Matrix::Fp8(_)) {
+        if matches!(self.weight, Matrix::Quantized(_)) {
             0
         } else {
             self.adapter_columns()
@@ -135,7 +135,7 @@ impl Linear {
     /// [`Linear::complete_columns`]] -> [rows, outputs], in the dtype of `x`.
     pub(super) fn complete(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         // Few rows do not justify widening a matrix.
-        if matches!(self.weight, Matrix::Fp8(_)) {
+        if matches!(self.weight, Matrix::Quantized(_)) {
             let set = self
                 .adapters
                 .as_ref()

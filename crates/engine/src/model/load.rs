@@ -18,11 +18,10 @@ use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
-use crate::config::BasePrecision;
 use crate::hub::{self, Kind, ModelConfig, ModelTensor, Role, Scope, TensorSpec};
 use crate::kernels::delta_rule::DeltaHeads;
-use crate::kernels::fp8::Fp8Matrix;
 use crate::kernels::heads::{Attention, Heads};
+use crate::kernels::quantized::QuantizedMatrix;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
@@ -116,28 +115,30 @@ impl ModelLoader<'_> {
         }
     }
 
-    /// The packed fp8 matrix on a GPU with an fp8 base: loaded part by part to limit memory. A CPU
-    /// reads rounded weights.
-    fn fp8(&self, names: &[String], specs: &[TensorSpec]) -> Result<Option<Matrix>, ModelError> {
-        if self.weights.base_precision() == BasePrecision::Bf16 {
+    /// The packed quantized matrix on a GPU with such a base: loaded part by part to limit memory.
+    /// A CPU reads rounded weights.
+    fn quantized(
+        &self,
+        names: &[String],
+        specs: &[TensorSpec],
+    ) -> Result<Option<Matrix>, ModelError> {
+        let Some(precision) = self.weights.precision() else {
             return Ok(None);
-        }
+        };
         if self.trainable == Trainable::Full {
-            return Err(ModelError::Weights(
-                "fp8 is for frozen weights: set lora_rank above 0".to_owned(),
-            ));
+            let base = self.weights.base_precision();
+            return Err(ModelError::Weights(format!(
+                "{base} is for frozen weights: set lora_rank above 0"
+            )));
         }
         if !self.device.is_cuda() {
             return Ok(None);
         }
         let parts = names.iter().zip(specs).map(|(name, spec)| {
-            let part = self
-                .weights
-                .unquantized(name, spec.shape(), self.dtype, self.device)?;
-            Fp8Matrix::quantize(&part)
-                .map_err(|error| ModelError::Weights(format!("`{name}` in fp8: {error}")))
+            self.weights
+                .quantized(name, spec.shape(), precision, (self.dtype, self.device))
         });
-        Ok(Some(Matrix::Fp8(Fp8Matrix::stacked(
+        Ok(Some(Matrix::Quantized(QuantizedMatrix::stacked(
             &parts.collect::<Result<Vec<_>, _>>()?,
         )?)))
     }
@@ -350,11 +351,11 @@ impl TableLoader<'_> {
         let bias = bias.map(|(vector, trained)| Bias { vector, trained });
         let mut adapters = self.adapters(&specs)?;
         let names = self.names(&specs, expert);
-        let (weight, trained) = match (model.fp8(&names, &specs)?, &mut adapters) {
-            (fp8, Some(set)) if model.joins_adapters() => {
-                (self.join(&specs, &names, fp8, set)?, None)
+        let (weight, trained) = match (model.quantized(&names, &specs)?, &mut adapters) {
+            (quantized, Some(set)) if model.joins_adapters() => {
+                (self.join(&specs, &names, quantized, set)?, None)
             }
-            (Some(fp8), _) => (fp8, None),
+            (Some(quantized), _) => (quantized, None),
             (None, _) => {
                 let (weight, trained) = self.packed(&specs, expert, model.dtype)?;
                 (Matrix::Numbers(weight), trained)
@@ -373,7 +374,7 @@ impl TableLoader<'_> {
         &self,
         specs: &[TensorSpec],
         names: &[String],
-        fp8: Option<Matrix>,
+        quantized: Option<Matrix>,
         set: &mut AdapterSet,
     ) -> Result<Matrix, ModelError> {
         let ModelLoader {
@@ -387,7 +388,7 @@ impl TableLoader<'_> {
         let (rows, columns) = joined_size(specs.len(), set.rank);
         let zeros = |rows, columns| Tensor::zeros((rows, columns), dtype, device);
         let b = zeros(outputs, joined_rank(set.rank))?;
-        if let Some(weight) = fp8 {
+        if let Some(weight) = quantized {
             set.joined = Some(JoinedAdapter {
                 whole: None,
                 a: zeros(rows, inputs)?,
@@ -470,7 +471,7 @@ impl TableLoader<'_> {
     }
 }
 
-/// A matrix without bias and adapters, never fp8.
+/// A matrix without bias and adapters, never quantized.
 pub(super) fn plain_linear((weight, trained): MaybeTrained) -> Linear {
     Linear {
         weight: Matrix::Numbers(weight),

@@ -1,9 +1,9 @@
-//! A layer's matrix: in the model's dtype, or frozen in e4m3 on a GPU.
+//! A layer's matrix: in the model's dtype, or frozen and quantized on a GPU.
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::kernels::fp8::Fp8Matrix;
 use crate::kernels::matmul::{matmul, matmul_f32};
+use crate::kernels::quantized::QuantizedMatrix;
 
 /// [outputs, inputs].
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(super) enum Matrix {
     /// [inputs, outputs], on the CPU.
     Transposed(Tensor),
     /// Frozen.
-    Fp8(Fp8Matrix),
+    Quantized(QuantizedMatrix),
 }
 
 impl Matrix {
@@ -23,7 +23,7 @@ impl Matrix {
         match self {
             Self::Numbers(weight) => weight.dims2(),
             Self::Transposed(weight) => weight.dims2().map(|(inputs, outputs)| (outputs, inputs)),
-            Self::Fp8(matrix) => matrix.dims2(),
+            Self::Quantized(matrix) => matrix.dims2(),
         }
     }
 
@@ -37,7 +37,7 @@ impl Matrix {
         match self {
             Self::Numbers(weight) => matmul_f32(x, &weight.t()?),
             Self::Transposed(weight) => matmul_f32(x, weight),
-            Self::Fp8(matrix) => matrix.decode(x, None),
+            Self::Quantized(matrix) => matrix.decode(x, None),
         }
     }
 
@@ -51,7 +51,7 @@ impl Matrix {
         match self {
             Self::Numbers(weight) => Ok(weight.clone()),
             Self::Transposed(weight) => weight.t(),
-            Self::Fp8(matrix) => matrix.numbers(dtype),
+            Self::Quantized(matrix) => matrix.numbers(dtype),
         }
     }
 }

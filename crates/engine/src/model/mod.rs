@@ -19,7 +19,7 @@ mod layer_input; // per-layer inputs
 mod linear; // x W^T with adapters
 mod load; // loads a decoder
 mod load_experts; // loads feed-forward blocks
-mod matrix; // matrix in the model's dtype or fp8
+mod matrix; // matrix in the model's dtype or quantized
 mod mixed_inputs; // activations derived from a mixer's input
 mod mixer; // attention or gated delta rule
 mod norm; // norm with its weight

@@ -76,7 +76,7 @@ impl SeenFrom for Matrix {
         Ok(match self {
             Self::Numbers(weight) => Self::Numbers(weight.seen_from(device)?),
             Self::Transposed(weight) => Self::Transposed(weight.seen_from(device)?),
-            Self::Fp8(matrix) => Self::Fp8(matrix.seen_from(device)?),
+            Self::Quantized(matrix) => Self::Quantized(matrix.seen_from(device)?),
         })
     }
 }

@@ -4,6 +4,7 @@ mod files;
 mod fp8_files;
 mod load_progress;
 mod mxfp4_files;
+mod nf4_files;
 mod random_init;
 
 use std::collections::HashMap;
@@ -12,13 +13,14 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
+use self::nf4_files::Nf4Codes;
 use self::random_init::RandomInit;
 use super::{ModelError, expert_adapters};
 use crate::config::BasePrecision;
 use crate::hub::{
-    ExpertTensors, Experts, ModelConfig, ModelSource, ModelTensor, is_rounded_in_fp8, is_trained,
+    ExpertTensors, Experts, ModelConfig, ModelSource, ModelTensor, is_quantized, is_trained,
 };
-use crate::kernels::fp8;
+use crate::kernels::quantized::{self, Precision, QuantizedMatrix};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
@@ -28,7 +30,7 @@ pub struct Weights {
     origin: Origin,
     /// Name in messages.
     source: String,
-    /// Whether layer matrices are rounded to fp8.
+    /// That of layer matrices.
     base_precision: BasePrecision,
     /// The base, for untrained tensors, after full training.
     untrained: Option<Arc<Weights>>,
@@ -135,6 +137,15 @@ impl Weights {
         self.base_precision
     }
 
+    /// Of a quantized base.
+    pub(super) fn precision(&self) -> Option<Precision> {
+        match self.base_precision {
+            BasePrecision::Bf16 => None,
+            BasePrecision::Fp8 => Some(Precision::Fp8),
+            BasePrecision::Nf4 => Some(Precision::Nf4),
+        }
+    }
+
     fn new(origin: Origin, source: &str) -> Self {
         Self {
             origin,
@@ -183,21 +194,74 @@ impl Weights {
         device: &Device,
     ) -> Result<Tensor, ModelError> {
         let tensor = self.unquantized(name, shape, dtype, device)?;
-        if self.base_precision == BasePrecision::Bf16 || !is_rounded_in_fp8(name, shape) {
+        let Some(precision) = self.precision().filter(|_| is_quantized(name, shape)) else {
+            return Ok(tensor);
+        };
+        let stored = self.nf4(name, precision)?;
+        if stored.is_some_and(|codes| codes.stored().is_some()) {
             return Ok(tensor);
         }
-        fp8::rounded(&tensor)
+        quantized::rounded(&tensor, precision)
             .map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))
     }
 
+    /// A layer's matrix of the base on a GPU. `model`: dtype and device.
+    pub(super) fn quantized(
+        &self,
+        name: &str,
+        shape: &[usize],
+        precision: Precision,
+        (dtype, device): (DType, &Device),
+    ) -> Result<QuantizedMatrix, ModelError> {
+        self.check_shape(name, shape)?;
+        let codes = self.nf4(name, precision)?;
+        let quantized = match codes.as_ref().and_then(Nf4Codes::stored) {
+            Some(stored) => {
+                if let Origin::Files(files) = &self.owner(name).origin {
+                    files.count(name);
+                }
+                QuantizedMatrix::from_stored(&stored, (shape[0], shape[1]), device)
+            }
+            None => {
+                let weight = self.unquantized(name, shape, dtype, device)?;
+                QuantizedMatrix::quantize(&weight, precision)
+            }
+        };
+        quantized.map_err(|error| {
+            let base = self.base_precision;
+            ModelError::Weights(format!("`{name}` in {base}: {error}"))
+        })
+    }
+
+    /// The files' own form of a matrix, for a base in NF4.
+    fn nf4(&self, name: &str, precision: Precision) -> Result<Option<Nf4Codes<'_>>, ModelError> {
+        match &self.owner(name).origin {
+            Origin::Files(files) if precision == Precision::Nf4 => files.nf4(name),
+            _ => Ok(None),
+        }
+    }
+
     /// As [`Weights::get`], unrounded.
-    pub(super) fn unquantized(
+    fn unquantized(
         &self,
         name: &str,
         shape: &[usize],
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, ModelError> {
+        self.check_shape(name, shape)?;
+        match &self.owner(name).origin {
+            Origin::Files(files) => files.get(name, dtype, device),
+            Origin::Memory(tensors) => Ok(tensors[name]
+                .to_device(device)?
+                .to_dtype(dtype)?
+                .contiguous()?),
+            Origin::RandomInit(fresh) => Ok(fresh.get(name, dtype, device)?),
+            Origin::Merged(merge) => merge.get(name, shape, dtype, device),
+        }
+    }
+
+    fn check_shape(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
         let found = self.shape(name)?.ok_or_else(|| {
             ModelError::Weights(format!(
                 "{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture",
@@ -210,15 +274,7 @@ impl Weights {
                 self.source
             )));
         }
-        match &self.owner(name).origin {
-            Origin::Files(files) => files.get(name, dtype, device),
-            Origin::Memory(tensors) => Ok(tensors[name]
-                .to_device(device)?
-                .to_dtype(dtype)?
-                .contiguous()?),
-            Origin::RandomInit(fresh) => Ok(fresh.get(name, dtype, device)?),
-            Origin::Merged(merge) => merge.get(name, shape, dtype, device),
-        }
+        Ok(())
     }
 
     /// Every tensor of the model on the CPU, in its stored dtype.

@@ -215,6 +215,7 @@ impl Turn {
             token_ids: self.completion.token_ids,
             log_probs: self.completion.log_probs,
             score: serde_json::to_value(&self.score)?,
+            confidence: None,
             target: Target::Trained,
             step: None,
         })

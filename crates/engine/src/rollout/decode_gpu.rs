@@ -19,8 +19,8 @@ use crate::kernels::sampler::{
 };
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 use crate::plan::{
-    GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places,
-    gpu_decode_rows, gpu_prompt_rows, memory_limit_bytes,
+    GPU_DRAFTED_ROWS, gpu_completion_places, gpu_decode_rows, gpu_kept_cache_bytes,
+    gpu_prefill_rows, gpu_prompt_rows, memory_limit_bytes,
 };
 
 /// A pass of 64 rows at the Qwen3-8B shape takes 6.05 ms on an H200 and one of 256 rows 10.7 ms:
@@ -39,7 +39,7 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
         parked_bytes: memory_limit_bytes().map_or(0, |bytes| bytes as usize / PARKED_SHARE),
         initial_slots: 64,
         prompt_rows: gpu_prompt_rows(model.config(), number, gpu_bytes),
-        prefill_rows: GPU_PREFILL_ROWS,
+        prefill_rows: gpu_prefill_rows(gpu_bytes),
         drafted_rows: GPU_DRAFTED_ROWS,
         balanced_rows: BALANCED_ROWS,
         runs_ahead: true,
@@ -84,7 +84,8 @@ impl GpuBuffers {
 
     /// Keeps buffers unless large.
     pub(super) fn keep(&self, model: &Decoder, caches: KvCache, steps: Steps) {
-        if caches.bytes() <= GPU_KEPT_CACHE_BYTES {
+        let gpu_bytes = memory(model.device()).map_or(0, |(_, all)| all);
+        if caches.bytes() <= gpu_kept_cache_bytes(gpu_bytes) {
             *self.0.lock() = Some((model.id(), caches, steps));
         }
     }

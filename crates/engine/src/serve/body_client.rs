@@ -54,7 +54,7 @@ impl BodyClient {
         let job = |prompt: PromptToSample| {
             let reading = read.map(|(readings, vocabulary)| AnswerReading {
                 prompt: prompt.request.prompt.as_slice().into(),
-                constraint: prompt.request.constraint.clone(),
+                constraint: prompt.confidence.clone(),
                 vocabulary: Arc::clone(vocabulary),
                 adapter,
                 readings: Arc::clone(readings),

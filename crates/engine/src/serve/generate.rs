@@ -45,26 +45,28 @@ pub(super) async fn generate(
         .await
         .map_err(|_| server_error("the request could not be prepared"))??;
     let mut prompts = std::mem::take(&mut prepared.prompts);
+    let (constraints, tokenizer) = (&shared.model.constraints, &shared.model.tokenizer);
     if let Some(wanted) = prepared.wanted.take() {
-        let (constraints, tokenizer) = (&shared.model.constraints, &shared.model.tokenizer);
         for prompt in &mut prompts {
             let compiled = constraints.compiled(&wanted, prompt.reasoning, tokenizer);
             prompt.request.constraint = Some(compiled.await?);
+            prompt.confidence.clone_from(&prompt.request.constraint);
         }
         let first = prompts.first();
         prepared.collected.constraint = first.and_then(|first| first.request.constraint.clone());
+    }
+    if let Some(described) = prepared.described.take() {
+        for prompt in &mut prompts {
+            let compiled = constraints.compiled(&described, prompt.reasoning, tokenizer);
+            prompt.confidence = Some(compiled.await?);
+        }
     }
     // Before the jobs: if those are refused, the prompts are dropped with their client.
     let read_prompts = std::mem::take(&mut prepared.read_prompts).into_iter();
     let read_prompts = read_prompts.map(|prompt| (Reading::Prompt(prompt), adapter));
     shared.readings.lock().extend(read_prompts);
     let vocabulary = match prepared.collected.has_confidence {
-        true => Some(
-            shared
-                .model
-                .constraints
-                .vocabulary(&shared.model.tokenizer)?,
-        ),
+        true => Some(constraints.vocabulary(tokenizer)?),
         false => None,
     };
     let read = vocabulary.map(|vocabulary| (&shared.readings, vocabulary));

@@ -22,7 +22,7 @@ use crate::generation::{AskedModel, Event, ReadAnswer, ReadPrompt, Reading, unix
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::kernels::row_adapters::NO_ADAPTER;
-use crate::leaf_confidence::{GivenAnswer, ReadingModel, answer_confidence};
+use crate::leaf_confidence::{GivenAnswer, answer_confidence};
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{
     self, DRAFT_TOKENS, Order, Queue, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, Worker,
@@ -30,7 +30,7 @@ use crate::rollout::{
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
-use crate::update::{ReadToken, pack, read_tokens};
+use crate::update::{ReadToken, ReadingModel, pack, read_tokens};
 use body_client::Readings;
 use connections::Listener;
 use metrics::Metrics;
@@ -328,8 +328,8 @@ impl Decoding<'_> {
     fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
-        let own = self.own(adapter);
-        let read = |all| read_tokens(self.model, all, own, prompt.likeliest);
+        let reading = self.reading(adapter);
+        let read = |all| read_tokens(reading, all, prompt.likeliest);
         let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
         let tokens = tokens.map_err(|error| {
             let what = "reading a prompt failed";
@@ -345,26 +345,26 @@ impl Decoding<'_> {
         answer: &ReadAnswer,
         adapter: Option<u32>,
     ) -> Result<AnswerConfidence, String> {
-        let reading = ReadingModel {
-            model: self.model,
-            own: self.own(adapter),
-        };
         let given = GivenAnswer {
             prompt: &answer.prompt,
             completion: &answer.completion,
             vocabulary: &answer.vocabulary,
             constraint: answer.constraint.as_deref(),
         };
-        answer_confidence(reading, &given).map_err(|error| {
+        answer_confidence(self.reading(adapter), &given).map_err(|error| {
             let what = "computing the confidence of an answer failed";
             self.fail(what, &error.to_string(), is_out_of_memory(&error));
             format!("{what}; the server's log has the cause")
         })
     }
 
-    fn own(&self, adapter: Option<u32>) -> Option<(u32, usize)> {
+    fn reading(&self, adapter: Option<u32>) -> ReadingModel<'_> {
         let adapter = adapter.unwrap_or(NO_ADAPTER);
-        (self.adapter_slot > 0).then_some((adapter, self.adapter_slot))
+        ReadingModel {
+            model: self.model,
+            adapters: Adapters::On,
+            own: (self.adapter_slot > 0).then_some((adapter, self.adapter_slot)),
+        }
     }
 
     /// Reports a failure; returns its cause.

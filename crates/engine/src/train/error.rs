@@ -51,6 +51,8 @@ pub enum TrainError {
     NoSuchRow { id: String, files: String },
     #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
     NoPrompts { task: String },
+    #[error("confidence: {0}")]
+    NoConfidence(String),
     #[error("{0}")]
     Scorer(#[from] crate::score::ScorerErrors),
     /// SFT needs answers.

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use super::error::TrainError;
 use super::run_task::lengths;
 use super::trainer::Trainer;
+use crate::confidence::why_without;
+use crate::constraint::TaskConstraints;
 use crate::dataset::{PromptRow, load, load_from};
-use crate::eval::requests;
+use crate::eval::{EvalError, confidences, requests};
 use crate::facts::Target;
 use crate::format::counted;
 use crate::policy::{
@@ -72,6 +74,9 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         (None, None) => trainer.tasks.iter().map(|own| own.task().clone()).collect(),
     };
     let FoundRow { task, label, row } = find_row(tasks, &request.row)?;
+    if let Some(why) = why_without(&task, &label, [&row]).filter(|_| request.confidence) {
+        return Err(TrainError::NoConfidence(why));
+    }
     let limit = request
         .max_tokens
         .unwrap_or(trainer.config.max_completion_tokens);
@@ -106,6 +111,11 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         .map(|(prompt, request)| Question { prompt, request })
         .collect();
     let conversations = policy.converse(&questions, &settings, None)?.conversations;
+    let mut known = Vec::new().into_iter();
+    if request.confidence {
+        let grammar = TaskConstraints::new(&task, &policy.tokenizer).map_err(EvalError::from)?;
+        known = confidences(policy, version, &prompts, &grammar, &conversations)?.into_iter();
+    }
     let mut samples = Vec::with_capacity(request.n);
     for turn in conversations
         .into_iter()
@@ -115,6 +125,7 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         let completion = turn.into_sampled(&prompts[0].row.id, samples.len())?;
         samples.push(SampledCompletion {
             target,
+            confidence: known.next().map(Box::new),
             step: Some(trainer.state.step),
             ..completion
         });

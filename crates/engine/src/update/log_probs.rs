@@ -1,7 +1,8 @@
 //! Log-probs of completions and their gradient: only completion rows reach the head, a few
 //! sequences at a time, so no [tokens, vocabulary] tensor of the whole batch exists.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
@@ -30,6 +31,15 @@ pub fn log_probs(
     Ok(found)
 }
 
+/// A model that reads texts, and whose adapters.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadingModel<'a> {
+    pub model: &'a Decoder,
+    pub adapters: Adapters,
+    /// Adapter and rank per adapter if there are several, as in [`AdapterUse::own`].
+    pub own: Option<(u32, usize)>,
+}
+
 /// A token of an evaluated text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadToken {
@@ -40,17 +50,15 @@ pub struct ReadToken {
 }
 
 /// Evaluates all sequences' tokens, in order, with `count` alternatives each. With `count` > 0 the
-/// host reads the logits of the whole vocabulary. `own`: adapter and rank per adapter if there are
-/// several, as in [`AdapterUse::own`].
+/// host reads the logits of the whole vocabulary.
 pub fn read_tokens(
-    model: &Decoder,
+    reading: ReadingModel<'_>,
     micro_batch: &MicroBatch,
-    own: Option<(u32, usize)>,
     count: usize,
 ) -> Result<Vec<ReadToken>> {
-    let normed = forward(model, micro_batch, own)?;
+    let normed = forward(reading, micro_batch)?;
     let mut found = Vec::new();
-    for part in HeadPart::all(model, &normed, micro_batch, 1.0) {
+    for part in HeadPart::all(reading.model, &normed, micro_batch, 1.0) {
         part.each_chunk(|logits, targets| {
             let own = token_log_probs(logits, targets, 1.0)?;
             let rows = match count {
@@ -68,27 +76,41 @@ pub fn read_tokens(
     Ok(found)
 }
 
-/// Rows after the final norm; `own`: as in [`read_tokens`].
-fn forward(model: &Decoder, micro_batch: &MicroBatch, own: Option<(u32, usize)>) -> Result<Tensor> {
-    let rows = micro_batch.batch.rows();
+/// Rows after the final norm.
+fn forward(reading: ReadingModel<'_>, micro_batch: &MicroBatch) -> Result<Tensor> {
+    let (ReadingModel { model, own, .. }, rows) = (reading, micro_batch.batch.rows());
     let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
     let adapters = own.map(column).transpose()?;
     let slot = own.map_or(0, |(_, slot)| slot);
-    let adapters = AdapterUse::for_rows(Adapters::On, adapters.as_ref(), slot);
+    let adapters = AdapterUse::for_rows(reading.adapters, adapters.as_ref(), slot);
     model.forward(&micro_batch.batch, adapters)
 }
 
+/// The logits of one position: a value for each token of the vocabulary.
+#[derive(Clone, Debug)]
+pub struct LogitRow {
+    /// Of several positions, as the host read them.
+    rows: Arc<Vec<f32>>,
+    range: Range<usize>,
+}
+
+impl Deref for LogitRow {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.rows[self.range.clone()]
+    }
+}
+
 /// Passes on the logits after the tokens before `positions` of each sequence, at temperature 1:
-/// `take` gets the sequence, the position and a value for each token of the vocabulary, which the
-/// host reads. `own`: as in [`read_tokens`].
+/// `take` gets the sequence, the position and its row.
 pub fn read_logits(
-    model: &Decoder,
+    reading: ReadingModel<'_>,
     micro_batch: &MicroBatch,
-    own: Option<(u32, usize)>,
     positions: &[Vec<usize>],
-    mut take: impl FnMut(usize, usize, Vec<f32>),
+    mut take: impl FnMut(usize, usize, LogitRow),
 ) -> Result<()> {
-    let normed = forward(model, micro_batch, own)?;
+    let (normed, model) = (forward(reading, micro_batch)?, reading.model);
     let of_sequence = |(sequence, positions): (usize, &Vec<usize>)| {
         let at = |position: &usize| (sequence, *position);
         positions.iter().map(at).collect::<Vec<_>>()
@@ -101,9 +123,14 @@ pub fn read_logits(
         let rows: Vec<u32> = chunk.iter().map(row).collect();
         let rows = Tensor::from_slice(&rows, rows.len(), normed.device())?;
         let logits = model.logits(&gather_rows(&normed, &rows, normed.dtype())?)?;
-        let logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        for ((sequence, position), logits) in chunk.iter().zip(logits) {
-            take(*sequence, *position, logits);
+        let (_, size) = logits.dims2()?;
+        let rows = Arc::new(logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
+        for (number, (sequence, position)) in chunk.iter().enumerate() {
+            let row = LogitRow {
+                rows: Arc::clone(&rows),
+                range: number * size..(number + 1) * size,
+            };
+            take(*sequence, *position, row);
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 
 pub use beside_rollout::{BesideRollout, SecondStream, update_beside};
-pub use log_probs::{ReadToken, log_probs, read_logits, read_tokens};
+pub use log_probs::{LogitRow, ReadToken, ReadingModel, log_probs, read_logits, read_tokens};
 pub use loss::{
     LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, rescale, sequence_loss,
 };

@@ -118,12 +118,23 @@ impl PageLines<'_> {
     }
 
     fn table(&self, table: &Table) -> Vec<Line<'static>> {
-        let head = (!table.head.is_empty()).then_some(Role::Title);
-        let rows = table.rows.iter().map(|row| row.level.into());
-        let text = fitted(table, |line| line.width() <= self.columns);
-        let lines = text.lines().zip(head.into_iter().chain(rows));
-        lines
-            .map(|(line, role)| self.styled(line.to_owned(), role))
+        let head = (!table.head.is_empty()).then_some((Level::Info, Role::Title));
+        let rows = table.rows.iter().map(|row| (row.level, row.level.into()));
+        let line = |(cells, (level, role)): (Vec<String>, (Level, Role))| {
+            let cells = cells.into_iter().enumerate().map(|(column, cell)| {
+                // A row's own level takes precedence.
+                let of_column = table.levels.get(column).filter(|_| level == Level::Info);
+                let of_column = of_column.filter(|level| **level != Level::Info);
+                self.theme
+                    .span(cell, of_column.map_or(role, |level| (*level).into()))
+            });
+            cells.collect()
+        };
+        let cells = fitted(table, |line| line.width() <= self.columns);
+        cells
+            .into_iter()
+            .zip(head.into_iter().chain(rows))
+            .map(line)
             .collect()
     }
 }

@@ -85,16 +85,19 @@ struct Group<'a> {
 
 /// The actions under their headings, in the given order; navigation to the other screens last.
 fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
-    let heading = |action: &ActionInfo| match action.scope {
+    let is_of_screens =
+        |row: &&HelpRow| row.info.scope == Scope::Global && row.info.id.starts_with("screen.");
+    let heading = |row: &HelpRow| match row.info.scope {
         Scope::Pane(_, pane) => format!("Pane: {pane}"),
         Scope::Screen(_) => "This screen".to_owned(),
-        Scope::Global if action.id.starts_with("screen.") => "Screens".to_owned(),
+        Scope::Global if is_of_screens(&row) => "Screens".to_owned(),
         Scope::Global => "Global".to_owned(),
         Scope::Movement => "Movement".to_owned(),
     };
     let mut found: Vec<Group<'a>> = Vec::new();
-    for row in rows {
-        let heading = heading(row.info);
+    let (last, first): (Vec<_>, Vec<_>) = rows.iter().partition(is_of_screens);
+    for row in first.into_iter().chain(last) {
+        let heading = heading(row);
         match found.iter_mut().find(|group| group.heading == heading) {
             Some(group) => group.rows.push(row),
             None => found.push(Group {
@@ -103,7 +106,6 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
             }),
         }
     }
-    found.sort_by_key(|group| group.heading == "Screens");
     found
 }
 

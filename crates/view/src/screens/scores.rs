@@ -85,6 +85,8 @@ pub struct Scores {
     label_top: Cursor,
     /// Sample from the base instead of the trained model.
     pub from_base: bool,
+    /// Whether sampled values get their confidence.
+    pub with_confidence: bool,
     pub sampling: Option<SamplingJob>,
     /// Why the last sampling failed.
     pub sampling_error: Option<String>,

@@ -52,12 +52,12 @@ impl LinePrinter {
         }
         let before = self.last.as_ref().filter(|last| last.screen == page.screen);
         match before {
-            Some(last) => changes("Pane", &last.panes, &page.panes, &mut lines),
+            Some(last) => changes(Frame::Pane, &last.panes, &page.panes, &mut lines),
             None => {
                 lines.push(heading(model));
                 page.panes
                     .iter()
-                    .for_each(|pane| whole("Pane", pane, &mut lines));
+                    .for_each(|pane| whole(Frame::Pane, pane, &mut lines));
                 let keys: Vec<String> = hint_texts(model, SIZE.0).collect();
                 lines.push(format!("Keys: {}", keys.join("  ")));
             }
@@ -66,13 +66,13 @@ impl LinePrinter {
         match (popup_before, &page.popup) {
             (Some(before), Some(popup)) if before.title == popup.title => {
                 changes(
-                    "Popup",
+                    Frame::Popup,
                     std::slice::from_ref(before),
                     std::slice::from_ref(popup),
                     &mut lines,
                 );
             }
-            (_, Some(popup)) => whole("Popup", popup, &mut lines),
+            (_, Some(popup)) => whole(Frame::Popup, popup, &mut lines),
             (Some(before), None) => lines.push(format!("Closed: {}", before.title)),
             (None, None) => {}
         }
@@ -127,24 +127,31 @@ fn heading(model: &Model) -> String {
     )
 }
 
-fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
+/// Named by its variant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Frame {
+    Pane,
+    Popup,
+}
+
+fn whole(frame: Frame, pane: &PaneLines, lines: &mut Vec<String>) {
     let legend = TextLine {
         text: pane.legend.clone(),
         selected: false,
     };
     let legend = (!pane.legend.is_empty()).then_some(&legend);
-    print(kind, pane, pane.lines.iter().chain(legend), lines);
+    print(frame, pane, pane.lines.iter().chain(legend), lines);
 }
 
 fn print<'a>(
-    kind: &str,
+    frame: Frame,
     pane: &PaneLines,
     of_pane: impl Iterator<Item = &'a TextLine>,
     lines: &mut Vec<String>,
 ) {
     let of_pane: Vec<&TextLine> = of_pane.collect();
     if !pane.title.is_empty() {
-        let focused = if pane.focused && kind == "Pane" {
+        let focused = if pane.focused && frame == Frame::Pane {
             " (focused)"
         } else {
             ""
@@ -154,7 +161,7 @@ fn print<'a>(
         } else {
             format!(" {}", pane.key)
         };
-        lines.push(format!("{kind}: {}{focused}{key}", pane.title));
+        lines.push(format!("{frame:?}: {}{focused}{key}", pane.title));
     }
     let blanks = |line: &&TextLine| line.text.len() - line.text.trim_start_matches(' ').len();
     let indent = of_pane.iter().map(blanks).min().unwrap_or(0);
@@ -168,7 +175,7 @@ fn print<'a>(
 }
 
 /// Changes in the same panes; panes that are new or newly focused in full.
-fn changes(kind: &str, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<String>) {
+fn changes(frame: Frame, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<String>) {
     let mut before: Vec<Option<&PaneLines>> = before.iter().map(Some).collect();
     for pane in now {
         let same = before
@@ -178,12 +185,12 @@ fn changes(kind: &str, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<
             .and_then(Option::take)
             .filter(|old| old.focused || !pane.focused)
         else {
-            whole(kind, pane, lines);
+            whole(frame, pane, lines);
             continue;
         };
-        let changed = changed_lines(old, pane, kind == "Pane");
+        let changed = changed_lines(old, pane, frame == Frame::Pane);
         if !changed.is_empty() || without_times(&old.title) != without_times(&pane.title) {
-            print(kind, pane, changed.into_iter(), lines);
+            print(frame, pane, changed.into_iter(), lines);
         }
         if without_times(&old.legend) != without_times(&pane.legend) && !pane.legend.is_empty() {
             lines.push(format!("  {}", pane.legend));

@@ -4,7 +4,7 @@ use ratatui::text::{Line, Span};
 
 use super::text_width::one_line;
 use crate::confidence::AnswerConfidence;
-use crate::format::probability;
+use crate::format::{or_na, probability};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
@@ -15,8 +15,22 @@ const DOUBTFUL: f64 = 0.9;
 /// Characters of a value.
 const SHOWN: usize = 40;
 
+/// A blank line, the least confidence, and a line for each value.
+pub fn section(
+    theme: &Theme,
+    title: &str,
+    confidence: &AnswerConfidence,
+    completion: &str,
+) -> Vec<Line<'static>> {
+    let least = or_na(confidence.least(), probability);
+    let heading = theme.line(format!("{title}, least {least}"), Role::Special);
+    let mut section = vec![Line::default(), heading];
+    section.extend(lines(theme, confidence, completion));
+    section
+}
+
 /// `✓ 0.9996 /vendor "Acme"`; unknown ones have the reason.
-pub fn lines(theme: &Theme, confidence: &AnswerConfidence, completion: &str) -> Vec<Line<'static>> {
+fn lines(theme: &Theme, confidence: &AnswerConfidence, completion: &str) -> Vec<Line<'static>> {
     let mut lines = Vec::with_capacity(confidence.leaves.len() + 1);
     for (leaf, text) in confidence.written(completion) {
         let (mark, mark_role) = match leaf.right {

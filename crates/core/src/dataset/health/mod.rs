@@ -13,7 +13,7 @@ use self::report::Place;
 pub use self::report::{Finding, FindingKind, Group, Health, Level, SetHealth};
 use super::random::text_hash;
 use crate::dataset::error::DatasetError;
-use crate::dataset::row::{PromptRow, open, read_rows};
+use crate::dataset::row::{PromptRow, batches, open};
 use crate::secrets;
 use crate::task::{PromptSet, TaskFiles};
 
@@ -34,6 +34,8 @@ pub struct Checks<'a> {
     pub system_problem: Option<&'a SystemProblem<'a>>,
     /// Whether `expected` is the right answer of its prompt, so that two contradict each other.
     pub expects_answers: bool,
+    /// Whether all texts of the rows are searched for secrets.
+    pub finds_secrets: bool,
     pub count_tokens: Option<&'a CountTokens<'a>>,
     /// Longest prompt, in tokens, that leaves room for an answer.
     pub most_prompt_tokens: Option<usize>,
@@ -59,7 +61,7 @@ pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetErr
         let label = task.label(&file);
         duplicates.begin(set);
         let mut pass = Pass::new(task, checks, set, label.clone());
-        for row in read_rows(&label, reader) {
+        for row in batches(&label, reader).flatten() {
             match row {
                 Ok(row) => pass.row(&row, &mut duplicates, &mut health),
                 Err(DatasetError::Line { line, problem, .. }) => {
@@ -164,9 +166,10 @@ impl<'a> Pass<'a> {
             health.add(FindingKind::SystemMessage, self.place(row.line), || problem);
         }
         self.tokens(row, health);
-        let fields = row.fields.whole();
-        for (key, value) in &fields {
-            self.secrets(key, value, row.line, health);
+        if self.checks.finds_secrets {
+            for (key, value) in &row.fields.whole() {
+                self.secrets(key, value, row.line, health);
+            }
         }
     }
 

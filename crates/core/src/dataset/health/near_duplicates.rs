@@ -101,17 +101,19 @@ fn minima(text: &str) -> Option<[u64; BINS]> {
 
 /// Lower case, runs of white space as one blank.
 fn normalise(text: &str) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
+    let mut plain = String::with_capacity(text.len() + 1);
     for word in text.split_whitespace() {
-        plain.extend(
-            word.chars()
-                .flat_map(char::to_lowercase)
-                .collect::<String>()
-                .into_bytes(),
-        );
-        plain.push(b' ');
+        match word.is_ascii() {
+            true => {
+                let start = plain.len();
+                plain.push_str(word);
+                plain[start..].make_ascii_lowercase();
+            }
+            false => plain.extend(word.chars().flat_map(char::to_lowercase)),
+        }
+        plain.push(' ');
     }
-    plain
+    plain.into_bytes()
 }
 
 /// Share of common shingles, estimated from two sketches; one byte in 256 agrees by chance.

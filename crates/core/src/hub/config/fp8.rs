@@ -9,6 +9,8 @@ use crate::hub::HubError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantization {
     Fp8(Fp8Scales),
+    /// Matrices as bitsandbytes stores them.
+    Nf4,
     /// Experts in e2m1; 32 inputs share a power-of-two scale (OCP Microscaling 1.0). As in gpt-oss.
     Mxfp4,
 }
@@ -65,6 +67,10 @@ impl Quantization {
                 Some(size) => block(size),
             },
             "mxfp4" => return Ok(Some(Self::Mxfp4)),
+            "bitsandbytes" => match bitsandbytes(quantization) {
+                Ok(()) => return Ok(Some(Self::Nf4)),
+                Err(form) => Err(form),
+            },
             "fbgemm_fp8" => Ok(Fp8Scales::PerOutput),
             "compressed-tensors" => compressed_tensors(quantization),
             other => Err(other.to_owned()),
@@ -72,7 +78,7 @@ impl Quantization {
         scales.map(|scales| Some(Self::Fp8(scales))).map_err(|form| HubError::Unsupported {
             path: path.to_owned(),
             feature: format!("a quantized checkpoint ({form})"),
-            remedy: "use the original weights in float32, float16 or bfloat16, in fp8 as `fp8`, `fbgemm_fp8`, or `compressed-tensors` in the format `float-quantized`, or gpt-oss in `mxfp4`"
+            remedy: "use the original weights in float32, float16 or bfloat16, in fp8 as `fp8`, `fbgemm_fp8`, or `compressed-tensors` in the format `float-quantized`, in NF4 by `bitsandbytes`, or gpt-oss in `mxfp4`"
                 .to_owned(),
         })
     }
@@ -82,7 +88,7 @@ impl Quantization {
     pub fn fp8(self) -> Option<Fp8Scales> {
         match self {
             Self::Fp8(scales) => Some(scales),
-            Self::Mxfp4 => None,
+            Self::Nf4 | Self::Mxfp4 => None,
         }
     }
 }
@@ -112,6 +118,19 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
     match sizes.as_deref() {
         Some(&[outputs, inputs]) => Ok(Fp8Scales::PerBlock([outputs, inputs])),
         _ => Err(format!("blocks of {size}")),
+    }
+}
+
+fn bitsandbytes(quantization: &Value) -> Result<(), String> {
+    let text = |key: &str, default: &'static str| quantization[key].as_str().unwrap_or(default);
+    if quantization["load_in_4bit"] != true {
+        return Err("bitsandbytes, llm_int8".to_owned());
+    }
+    let form = text("bnb_4bit_quant_type", "fp4");
+    match (form, text("bnb_4bit_quant_storage", "uint8")) {
+        ("nf4", "uint8") => Ok(()),
+        ("nf4", storage) => Err(format!("bitsandbytes, codes stored as {storage}")),
+        _ => Err(format!("bitsandbytes, {form}")),
     }
 }
 

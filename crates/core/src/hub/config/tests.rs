@@ -472,7 +472,7 @@ fn the_table_of_families_is_that_of_the_code() {
 }
 
 #[test]
-fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
+fn forms_of_quantized_checkpoints_are_read_and_others_named() {
     let read = |quantization: Value| {
         let keys = json!({ "quantization_config": quantization });
         let nested = json!({ "text_config": keys, "quantization_config": null });
@@ -498,12 +498,25 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
             json!({"num_bits": 8, "type": "float", "strategy": name, "block_structure": [128, 64]}),
         )
     };
+    let bitsandbytes = |changes: Value| {
+        let mut keys = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+            "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, "bnb_4bit_quant_storage": "uint8"});
+        keys.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        keys
+    };
     let fp8 = |scales| Some(Quantization::Fp8(scales));
     for (quantization, expected) in [
         (json!(null), None),
         (
             json!({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}),
             Some(Quantization::Mxfp4),
+        ),
+        (bitsandbytes(json!({})), Some(Quantization::Nf4)),
+        (
+            bitsandbytes(json!({"bnb_4bit_use_double_quant": false})),
+            Some(Quantization::Nf4),
         ),
         (
             json!({"quant_method": "fp8", "weight_block_size": [128, 128]}),
@@ -530,6 +543,18 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
     for (quantization, expected) in [
         (json!({"quant_method": "gptq", "bits": 4}), "(gptq)"),
         (json!({"load_in_4bit": true}), "(unnamed)"),
+        (
+            bitsandbytes(json!({"load_in_4bit": false, "load_in_8bit": true})),
+            "(bitsandbytes, llm_int8)",
+        ),
+        (
+            bitsandbytes(json!({"bnb_4bit_quant_type": null})),
+            "(bitsandbytes, fp4)",
+        ),
+        (
+            bitsandbytes(json!({"bnb_4bit_quant_storage": "bfloat16"})),
+            "(bitsandbytes, codes stored as bfloat16)",
+        ),
         (
             json!({"quant_method": "fp8", "weight_block_size": [128]}),
             "(blocks of [128])",
@@ -570,7 +595,7 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
     ] {
         let message = read(quantization).unwrap_err();
         assert!(
-            message.contains(expected) && message.contains("in fp8 as `fp8`"),
+            message.contains(expected) && message.contains("in NF4 by `bitsandbytes`"),
             "{message} lacks {expected}"
         );
     }

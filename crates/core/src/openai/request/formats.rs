@@ -1,8 +1,9 @@
 //! Response format of a request: OpenAI's `response_format` or vLLM's fields.
 
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::{Fields, ResponseFormat};
+use super::{AnswerSchema, Fields, ResponseFormat};
 use crate::openai::ApiError;
 use crate::openai::fields::{known, unsupported, wrong};
 
@@ -36,6 +37,20 @@ impl Fields<'_> {
                 second,
                 format!("`{second}` and `{first}`: give one of them"),
             )),
+        }
+    }
+
+    /// Whether values get their confidence, and under which schema.
+    pub(super) fn confidence(&self) -> Result<(bool, Option<Box<AnswerSchema>>), ApiError> {
+        const NAME: &str = "x_confidence";
+        let Some(fields @ Json::Object(_)) = self.get(NAME) else {
+            return Ok((self.flag(NAME)?, None));
+        };
+        let described = AnswerSchema::deserialize(fields)
+            .map_err(|error| ApiError::invalid(NAME, format!("`{NAME}`: {error}")))?;
+        match described.schema {
+            Json::Object(_) => Ok((true, Some(Box::new(described)))),
+            _ => Err(wrong(&format!("{NAME}.schema"), "a JSON Schema")),
         }
     }
 

@@ -69,6 +69,7 @@ impl Fields<'_> {
             ignore_eos: false,
             token_ids: false,
             confidence: false,
+            confidence_schema: None,
             response_format: self.text_format()?,
             format_field: "text.format",
             prompt: self.conversation()?,

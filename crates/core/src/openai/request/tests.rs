@@ -189,6 +189,19 @@ fn sampling_parameters_of_other_servers_are_read() {
             ResponseFormat::JsonSchema(schema.clone())
         );
     }
+    let described =
+        json!({"schema": schema, "references": {"task:///a.json": {}}, "thinking": true});
+    let asked = completion(json!({"x_confidence": described})).unwrap();
+    let expected = AnswerSchema {
+        schema,
+        references: [("task:///a.json".to_owned(), json!({}))].into(),
+        thinking: true,
+        ..AnswerSchema::default()
+    };
+    assert_eq!(
+        (asked.confidence, asked.confidence_schema),
+        (true, Some(Box::new(expected)))
+    );
     let echo = completion(json!({"echo": true, "max_tokens": 0, "add_special_tokens": false}));
     let echo = echo.unwrap();
     assert_eq!(

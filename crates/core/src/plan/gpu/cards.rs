@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BasePrecision, DataShape, GpuMemory, ModelConfig, Recompute, StepShape, TrainConfig,
-    gpu_decode_rows, gpu_rollout_places, search, trainable_parameters,
+    DataShape, GpuMemory, ModelConfig, Recompute, StepShape, TrainConfig, gpu_decode_rows,
+    gpu_rollout_places, has_quantized_form, search, trainable_parameters,
 };
 use crate::format::{bytes, counted};
 
@@ -77,10 +77,18 @@ fn variants(model: &ModelConfig, config: &TrainConfig) -> Vec<(Vec<String>, Trai
     if config.lora_rank == 0 {
         then("lora_rank = 16", |config| config.lora_rank = 16);
     }
-    if config.base_precision == BasePrecision::Bf16 && model.options.experts.is_none() {
-        then("base_precision = fp8", |config| {
-            config.base_precision = BasePrecision::Fp8;
-        });
+    if has_quantized_form(model) {
+        for precision in config.base_precision.smaller() {
+            let set = [set.clone(), vec![format!("base_precision = {precision}")]].concat();
+            let base_precision = *precision;
+            found.push((
+                set,
+                TrainConfig {
+                    base_precision,
+                    ..changed.clone()
+                },
+            ));
+        }
     }
     found
 }

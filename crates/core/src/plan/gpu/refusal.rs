@@ -2,7 +2,7 @@
 
 use super::super::memory::{Memory, MemoryPart, Phase};
 use super::GpuMemory;
-use crate::config::{BasePrecision, Recompute, TrainConfig};
+use crate::config::{Recompute, TrainConfig};
 use crate::format::bytes;
 
 /// The fewest ranks, up to those of one large host, whose part of every weight's optimizer fits such a GPU each.
@@ -63,13 +63,16 @@ pub(super) fn refusal(
         .into_iter()
         .chain(shorter.as_deref())
         .collect();
-    let in_fp8 = TrainConfig {
-        base_precision: BasePrecision::Fp8,
-        ..config.clone()
-    };
-    if config.lora_rank > 0 && config.base_precision == BasePrecision::Bf16 && fits(&in_fp8) {
-        changes.push("set base_precision = fp8");
-    }
+    let smaller = config.base_precision.smaller().iter().find(|&&precision| {
+        let base_precision = precision;
+        config.lora_rank > 0
+            && fits(&TrainConfig {
+                base_precision,
+                ..config.clone()
+            })
+    });
+    let smaller = smaller.map(|precision| format!("set base_precision = {precision}"));
+    changes.extend(smaller.as_deref());
     if config.lora_rank == 0 {
         changes.push("train adapters instead of all weights (lora_rank = 16)");
         if config.kl_beta > 0.0 {

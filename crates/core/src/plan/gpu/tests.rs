@@ -77,7 +77,7 @@ fn qwen3_8b_with_adapters() {
 }
 
 #[test]
-fn a_base_in_fp8_takes_a_byte_a_number_of_its_layers() {
+fn a_quantized_base_takes_a_byte_or_half_a_number_of_its_layers() {
     let planned = |set: &[&str]| {
         let config = config(set);
         gpu_memory(
@@ -88,11 +88,17 @@ fn a_base_in_fp8_takes_a_byte_a_number_of_its_layers() {
             h200(),
         )
     };
-    let (bf16, fp8) = (planned(&[]), planned(&["base_precision=fp8"]));
-    // 36 layers of 192.9 million numbers; embedding and head stay.
-    let saved = of(&bf16, "weights") - of(&fp8, "weights");
-    assert!((saved - 6.945).abs() < 0.01, "{saved}");
-    assert!(of(&fp8, "adapters as used") < of(&bf16, "adapters as used"));
+    let bf16 = planned(&[]);
+    // 36 layers of 192.9 million numbers; embedding and head stay. In NF4 4.13 bits each.
+    for (set, expected) in [
+        ("base_precision=fp8", 6.945),
+        ("base_precision=nf4", 10.307),
+    ] {
+        let quantized = planned(&[set]);
+        let saved = of(&bf16, "weights") - of(&quantized, "weights");
+        assert!((saved - expected).abs() < 0.01, "{set}: {saved}");
+        assert!(of(&quantized, "adapters as used") < of(&bf16, "adapters as used"));
+    }
 }
 
 #[test]
@@ -367,9 +373,9 @@ fn cards_of_common_sizes_take_a_run_or_what_would_fit() {
         .map(|card| (card.gb, card.described()))
         .collect();
     let expected = [
-        (12, "does not fit: 18"),
-        (16, "does not fit: 19"),
-        (24, "with base_precision = fp8: 20"),
+        (12, "with base_precision = nf4: 11.8"),
+        (16, "with base_precision = nf4: 12.8"),
+        (24, "with base_precision = fp8: 19.4"),
         (
             48,
             "GB; micro-batches of 8192 tokens with activations recomputed; 64 completions at a time",

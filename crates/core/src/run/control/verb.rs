@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::confidence::AnswerConfidence;
 use crate::config::Key;
 use crate::environment::ToolChain;
 use crate::facts::{StopReason, Target, VerbName};
@@ -61,6 +62,8 @@ pub struct Sample {
     /// The task that defines rows, template switches and scorer: an absolute path, or the name of
     /// an embedded task. `None`: the run's task; without a run the request is refused.
     pub task: Option<String>,
+    /// Whether values of JSON answers get their confidence.
+    pub confidence: bool,
 }
 
 /// One completion: the `result` of a `part` answer.
@@ -83,6 +86,9 @@ pub struct SampledCompletion {
     pub stop_reason: StopReason,
     /// Score in the format of `score --json`: `reward`, `tier`, `errors`, ...
     pub score: Value,
+    /// Of the text's values, if requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Box<AnswerConfidence>>,
     pub target: Target,
     /// The step of an active run's weights; `None` for other models.
     pub step: Option<u64>,
@@ -186,6 +192,10 @@ impl Verb {
                         .iter()
                         .map(|task| ("task".to_owned(), json!(task))),
                 );
+                let confidence = sample
+                    .confidence
+                    .then(|| ("confidence".to_owned(), json!(true)));
+                arguments.extend(confidence);
                 arguments
             }
             _ => BTreeMap::new(),
@@ -375,6 +385,7 @@ fn sample(request: &RequestArguments<'_>) -> Result<Sample, String> {
         "target",
         "seed",
         "task",
+        "confidence",
     ])?;
     let row = request
         .arguments
@@ -403,6 +414,7 @@ fn sample(request: &RequestArguments<'_>) -> Result<Sample, String> {
         },
         seed: request.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(0),
         task: request.text("task")?,
+        confidence: request.flag("confidence")?,
     })
 }
 
@@ -435,7 +447,7 @@ mod tests {
         );
         check(
             "sample",
-            json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice"}),
+            json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice", "confidence": true}),
         );
         check("sample", json!({"row": {"messages": []}}));
     }

@@ -2,6 +2,7 @@
 //!
 //! It is a folder in that of the runs, so that what is removed is renamed, and never copied: nothing is lost on the way.
 
+use std::fs::DirEntry;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::durable::{
     sync_folder,
 };
 use super::lock::RunLock;
+use crate::files::{lock_folder, remove_left_folders};
 use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 
@@ -85,6 +87,8 @@ impl Trash {
             }
         };
         let (own, from) = (trash.join(&name), self.runs.join(&item.path));
+        // Until it has its content, `expire` of another process leaves it.
+        let _lock = lock_folder(&own).map_err(RunError::io("lock", &own))?;
         let moved = replace_json(&own.join(ITEM_FILE), &item).and_then(|()| {
             std::fs::rename(&from, own.join(CONTENT)).map_err(|error| {
                 let error = match error.kind() {
@@ -169,9 +173,16 @@ impl Trash {
         delete_folder(&self.folder().join(&item.name), &item.name)
     }
 
-    /// Deletes what has been in it for a week, and what interrupted deletions left.
+    /// Deletes what has been in it for a week, and what interrupted deletions, [`put`](Self::put) and
+    /// [`restore`](Self::restore) left: an item without its content.
     pub fn expire(&self) {
-        remove_left(&self.folder());
+        let trash = self.folder();
+        remove_left(&trash);
+        let is_of_item =
+            |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(ITEM_FILE);
+        remove_left_folders(&trash, |name| {
+            entries(&trash.join(name)).is_ok_and(|found| found.iter().all(is_of_item))
+        });
         let items = self.items().unwrap_or_default();
         for item in items.iter().filter(|item| item.expires_ms() <= now_ms()) {
             let _ = self.delete(item);
@@ -258,6 +269,31 @@ mod tests {
             .collect();
         assert_eq!(names, ["new"]);
         assert_eq!(std::fs::read_dir(runs.join(FOLDER)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, trash) = (folder.path(), Trash::new(folder.path()));
+        std::fs::create_dir(runs.join("whole")).unwrap();
+        let whole = trash.put(item("whole", None, now_ms())).unwrap();
+        let at = |name: &str| runs.join(FOLDER).join(name);
+        for name in ["empty", "no-content", "half-written", "other"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        std::fs::copy(at("whole/item.json"), at("no-content/item.json")).unwrap();
+        std::fs::write(at("half-written/item.json.7.0.tmp"), "{").unwrap();
+        std::fs::write(at("other/file"), "").unwrap();
+        let _lock = lock_folder(&at("empty")).unwrap();
+        trash.expire();
+        let mut names: Vec<_> = std::fs::read_dir(runs.join(FOLDER))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        // One that a process holds, and one that is not of the trash, stay.
+        assert_eq!(names, ["empty", "other", "whole"]);
+        assert_eq!(trash.items().unwrap(), [whole]);
     }
 
     #[test]

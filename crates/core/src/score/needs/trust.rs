@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::command_rules::CommandRules;
-use crate::environment::ToolProgram;
+use crate::environment::{ToolProgram, TrustSubject};
 use crate::files::{self, Access};
 use crate::format::counted;
 use crate::sandbox::{FoundProgram, installation_problem, is_trusted as is_noted, trust_folder};
@@ -147,25 +147,23 @@ impl Trust {
         (trust, programs)
     }
 
-    pub fn subject(&self) -> &'static str {
+    pub fn subject(&self) -> TrustSubject {
         match (&self.server, &self.tool) {
-            (Some(_), _) if self.is_teacher => "teacher",
-            (Some(_), _) => "judge",
-            (None, Some(program)) => program.word,
-            (None, None) => "command",
+            (Some(_), _) if self.is_teacher => TrustSubject::Teacher,
+            (Some(_), _) => TrustSubject::Judge,
+            (None, Some(program)) => program.subject,
+            (None, None) => TrustSubject::Command,
         }
     }
 
     pub(crate) fn is_agent(&self) -> bool {
-        self.tool
-            .as_ref()
-            .is_some_and(|program| program.word == "agent")
+        self.subject() == TrustSubject::Agent
     }
 
     /// Counts, with files: `1 command, 2 tools, 3 files`.
     pub fn counts(all: &[Self]) -> String {
         let mut subjects: Vec<(&str, usize)> = Vec::new();
-        for subject in all.iter().map(Self::subject) {
+        for subject in all.iter().map(|trust| trust.subject().name()) {
             match subjects.iter_mut().find(|(known, _)| *known == subject) {
                 Some((_, count)) => *count += 1,
                 None => subjects.push((subject, 1)),

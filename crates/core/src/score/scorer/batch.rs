@@ -10,6 +10,8 @@ use crate::score::verdict::Score;
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
 const BATCH_BYTES: usize = 256 << 20;
+/// Completions whose output is made as one text, by one thread.
+const CHUNK: usize = 64;
 
 /// Up to this many are scored on one thread: a score takes some ten microseconds.
 const MAX_SERIAL_LINES: usize = 8;
@@ -67,16 +69,42 @@ impl Scorer {
 pub struct LineWork<T, P, W> {
     pub read: P,
     pub asked: fn(&T) -> (&str, Option<&PromptRow>),
+    /// Adds a scored line to the output of its chunk.
     pub write: W,
 }
 
-/// Scores lines in order, batch by batch; `done` gets the outputs in order.
-pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
+/// Scores lines in order, batch by batch; `done` gets the outputs of chunks in order.
+pub fn score_stream<T, R: Default + Send, E: Send>(
     scorer: &Scorer,
     mut lines: impl Iterator<Item = NumberedLine>,
-    work: &LineWork<T, impl Fn(NumberedLine) -> Result<T, E> + Sync, impl Fn(T, Score) -> R + Sync>,
+    work: &LineWork<
+        T,
+        impl Fn(NumberedLine) -> Result<T, E> + Sync,
+        impl Fn(&mut R, T, Score) -> Result<(), E> + Sync,
+    >,
     mut done: impl FnMut(R) -> Result<(), E>,
 ) -> Result<(), E> {
+    // Programs are started for many completions together.
+    let chunk_lines = match scorer.runs_programs() {
+        true => BATCH,
+        false => CHUNK,
+    };
+    let score_chunk = |lines: Vec<NumberedLine>| {
+        let (mut items, mut output, mut result) = (Vec::new(), R::default(), Ok(()));
+        for line in lines {
+            match (work.read)(line) {
+                Ok(item) => items.push(item),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
+        let mut scored = items.into_iter().zip(scores);
+        let written = scored.try_for_each(|(item, score)| (work.write)(&mut output, item, score));
+        (output, written.and(result))
+    };
     loop {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes <= BATCH_BYTES {
@@ -87,36 +115,13 @@ pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
         if batch.is_empty() {
             return Ok(());
         }
-        let read = || -> Vec<_> {
-            batch
-                .into_par_iter()
-                .with_min_len(MAX_SERIAL_LINES)
-                .map(&work.read)
-                .collect()
+        let score = || -> Vec<_> {
+            let chunks = batch.into_par_iter().chunks(chunk_lines);
+            chunks.map(score_chunk).collect()
         };
-        let (mut items, mut failed) = (Vec::new(), None);
-        for item in on_every_core(read) {
-            match item {
-                Ok(item) => items.push(item),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
-        let write = || -> Vec<R> {
-            let scored = items
-                .into_par_iter()
-                .zip(scores)
-                .with_min_len(MAX_SERIAL_LINES);
-            scored
-                .map(|(item, score)| (work.write)(item, score))
-                .collect()
-        };
-        on_every_core(write).into_iter().try_for_each(&mut done)?;
-        if let Some(error) = failed {
-            return Err(error);
+        for (output, result) in on_every_core(score) {
+            done(output)?;
+            result?;
         }
     }
 }

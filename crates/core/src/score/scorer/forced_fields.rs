@@ -18,7 +18,7 @@ use crate::score::verdict::Tier;
 use crate::task::unescaped;
 
 /// Rows whose prompts are searched, spread evenly.
-const MAX_ROWS: usize = 500;
+pub(crate) const MAX_FORCED_ROWS: usize = 500;
 /// Fields that are told apart.
 const MAX_FIELDS: usize = 200;
 /// Values of other rows tried as a made-up one.
@@ -105,7 +105,7 @@ pub fn forced_fields<'r>(
         .collect();
     let answered: Vec<_> = answered
         .iter()
-        .step_by(answered.len().div_ceil(MAX_ROWS).max(1))
+        .step_by(answered.len().div_ceil(MAX_FORCED_ROWS).max(1))
         .collect();
     let mut fields: Vec<ForcedField> = Vec::new();
     // Of each path its field, if it has one.

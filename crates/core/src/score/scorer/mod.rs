@@ -12,15 +12,14 @@ use crate::score::answer::json::Place;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::grounded::Grounded;
-use crate::score::task::{BrierRule, LengthRule, LengthUnit, PartValue, RewardPart, Task};
-use crate::score::verdict::field_compare::equal_text;
-use crate::score::verdict::field_rules::Rules as FieldRules;
+use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
     Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
     Verdict, without_answer,
 };
 use crate::task::TierValues;
+use brier::Brier;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -75,7 +74,7 @@ enum Worth {
     Tolerant,
     Chain,
     Grounded(Option<Grounded>),
-    Brier(BrierRule),
+    Brier(Brier),
     Length(LengthRule),
     Scored { by: Rules, expected: Option<String> },
 }
@@ -237,7 +236,7 @@ impl Scorer {
                 PartValue::Tolerant => Worth::Tolerant,
                 PartValue::Chain => Worth::Chain,
                 PartValue::Grounded => Worth::Grounded(Grounded::new(&*task.definition, task)),
-                PartValue::Brier(rule) => Worth::Brier(rule.clone()),
+                PartValue::Brier(rule) => Worth::Brier(Brier::new(rule, &task.score)),
                 PartValue::Length(length) => Worth::Length(*length),
                 PartValue::Scored { task, expected } => Worth::Scored {
                     by: Rules::new(task)?,
@@ -570,12 +569,12 @@ impl Scorer {
                     Some(sought) => self.ground(sought, score, completion),
                     None => 0.0,
                 },
-                Worth::Brier(rule) => {
+                Worth::Brier(brier) => {
                     let values = self
                         .own
                         .judge
                         .stated_values(self.own.attempt(completion, row));
-                    brier::value(rule, score, &values, |name| is_expected(rule, row, name))
+                    brier.value(score, &values, row)
                 }
                 Worth::Length(length) => length.value(completion.len()),
                 Worth::Fields => share_of_fields(score),
@@ -601,15 +600,6 @@ impl Scorer {
         score.grounded = grounding.values;
         grounding.share
     }
-}
-
-/// Whether the row expects this text in the member that `brier` is of.
-fn is_expected(rule: &BrierRule, row: Option<&PromptRow>, text: &str) -> bool {
-    let expected = row.and_then(|row| row.expected.as_ref());
-    let member = expected
-        .zip(rule.of.as_ref())
-        .and_then(|(all, of)| all.get(of));
-    member.is_some_and(|member| equal_text(text, member, FieldRules::default().root()))
 }
 
 fn alone(found: Verdict, reward: f64) -> Score {

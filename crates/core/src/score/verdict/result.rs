@@ -120,6 +120,11 @@ impl Score {
         self.failure.is_some_and(FailureClass::is_unscored)
     }
 
+    /// Appends it as JSON, on one line. Compiled here, where it is optimised.
+    pub fn write_json(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(to, self)
+    }
+
     /// Whether a conversation continues after this answer.
     pub fn goes_on(&self, rules: &ScoreRules) -> bool {
         !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)

@@ -543,14 +543,19 @@ fn references_lead_where_the_scorer_has_them() {
             files: files.clone(),
             assert_formats: false,
         };
-        let (constraint, tokenizer) =
-            compile(&answer, Reasoning::Off).unwrap_or_else(|error| panic!("{files:?}: {error}"));
-        assert_eq!(
-            (
-                takes(&constraint, &tokenizer, taken).as_str(),
-                takes(&constraint, &tokenizer, other).as_str()
-            ),
-            ("+", "")
-        );
+        // Another process compiles the same from its description.
+        let description = json!(answer.clone().description());
+        let described = Answer::described("s", &serde_json::from_value(description).unwrap());
+        for answer in [answer, described] {
+            let (constraint, tokenizer) = compile(&answer, Reasoning::Off)
+                .unwrap_or_else(|error| panic!("{files:?}: {error}"));
+            assert_eq!(
+                (
+                    takes(&constraint, &tokenizer, taken).as_str(),
+                    takes(&constraint, &tokenizer, other).as_str()
+                ),
+                ("+", "")
+            );
+        }
     }
 }

@@ -8,7 +8,8 @@ use memmap2::{Advice, Mmap};
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::mxfp4_files::Mxfp4Codes;
-use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry};
+use super::nf4_files::Nf4Codes;
+use crate::hub::{ExpertEntries, HubError, ModelSource, Nf4State, Quantization, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
@@ -21,7 +22,9 @@ pub(super) struct Files {
     /// Contents with file names for messages.
     bytes: Vec<(String, Bytes)>,
     quantization: Option<Quantization>,
-    /// Index in `bytes` and header entry, by name.
+    /// Of matrices in NF4, by name.
+    nf4: HashMap<String, Nf4State>,
+    /// Index in `bytes` and header entry, by name; matrices in NF4 with the shape of their numbers.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
     uploader: Uploader,
@@ -45,6 +48,12 @@ impl Files {
                     .map(|entry| (entry.name.clone(), (number, entry))),
             );
             bytes.push((source.label(&file), map(source, &file)?));
+        }
+        let nf4 = source.nf4_states()?;
+        for (name, state) in &nf4 {
+            if let Some((_, entry)) = entries.get_mut(name) {
+                state.correct(entry);
+            }
         }
         // Files may hold unused tensors, such as a tied head. A run's checkpoint has no
         // configuration and nothing unused.
@@ -80,6 +89,7 @@ impl Files {
         Ok(Self {
             bytes,
             quantization: source.quantization()?,
+            nf4,
             entries,
             counter: Counter::new(&source.name, total),
             uploader: Uploader::default(),
@@ -89,6 +99,7 @@ impl Files {
     /// bf16 for quantized tensors, which are dequantized to it.
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
         match self.entries.get(name) {
+            Some(_) if self.nf4.contains_key(name) => Some(DType::BF16),
             Some((_, entry)) => dtype(&entry.element_type),
             None => self
                 .experts(name)
@@ -96,7 +107,7 @@ impl Files {
                 .flatten()
                 .and_then(|entries| match entries {
                     ExpertEntries::Mxfp4 { .. } => Some(DType::BF16),
-                    ExpertEntries::Separate { parts, .. } => dtype(&parts[0].element_type),
+                    ExpertEntries::Separate { parts, .. } => self.dtype(&parts[0].name),
                 }),
         }
     }
@@ -121,7 +132,14 @@ impl Files {
             return self.put_together(name, &entries, target, device);
         }
         let (label, entry, bytes) = self.find(name)?;
-        let tensor = if entry.element_type == FP8 {
+        let tensor = if let Some(codes) = self.nf4(name)? {
+            self.uploader.tensor(
+                &codes.dequantize(),
+                DType::BF16,
+                &dims(&entry.shape),
+                device,
+            )?
+        } else if entry.element_type == FP8 {
             let numbers = self.dequantized(label, entry, bytes)?;
             self.uploader
                 .tensor(&numbers, DType::BF16, &dims(&entry.shape), device)?
@@ -130,6 +148,28 @@ impl Files {
         };
         self.counter.add(entry.size_bytes);
         Ok(tensor.to_dtype(target)?)
+    }
+
+    /// Counts a matrix that was read in its stored form.
+    pub(super) fn count(&self, name: &str) {
+        if let Some((_, entry)) = self.entries.get(name) {
+            self.counter.add(entry.size_bytes);
+        }
+    }
+
+    /// A matrix in NF4; `None` in another form.
+    pub(super) fn nf4(&self, name: &str) -> Result<Option<Nf4Codes<'_>>, ModelError> {
+        let Some(state) = self.nf4.get(name) else {
+            return Ok(None);
+        };
+        let (label, ..) = self.find(name)?;
+        let part = |end: &str| {
+            let (_, entry, bytes) = self.find(&format!("{name}{end}")).ok()?;
+            Some((entry.element_type.as_str(), bytes))
+        };
+        Nf4Codes::read(state, part)
+            .map(Some)
+            .map_err(|problem| damaged(label, &format!("`{name}`: {problem}")))
     }
 
     /// An fp8 matrix as little-endian bf16. `label`: its file.
@@ -229,10 +269,8 @@ impl Files {
     /// A tensor's file name, entry and bytes.
     fn find(&self, name: &str) -> Result<(&str, &TensorEntry, &[u8]), ModelError> {
         let found = self.entries.get(name).and_then(|(file, entry)| {
-            let range =
-                entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
             let (label, bytes) = &self.bytes[*file];
-            Some((label.as_str(), entry, bytes.slice().get(range)?))
+            Some((label.as_str(), entry, slice(bytes, entry)?))
         });
         found.ok_or_else(|| ModelError::Weights(format!("no tensor `{name}`")))
     }
@@ -245,6 +283,12 @@ impl Bytes {
             Self::Embedded(bytes) => bytes,
         }
     }
+}
+
+/// A tensor's bytes in its file.
+fn slice<'a>(bytes: &'a Bytes, entry: &TensorEntry) -> Option<&'a [u8]> {
+    let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
+    bytes.slice().get(range)
 }
 
 fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {

@@ -75,7 +75,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::config::BasePrecision;
-    use crate::hub::{ModelConfig, ModelSource, ModelTensor, is_rounded_in_fp8};
+    use crate::hub::{ModelConfig, ModelSource, ModelTensor, is_quantized};
     use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 
     type Named = (String, Tensor);
@@ -350,7 +350,7 @@ mod tests {
         let config = ModelConfig::parse(&config(&json!(null)), "x").unwrap();
         let (mut coded, mut plain) = (Vec::new(), Vec::new());
         for (name, tensor) in Weights::fresh(&config, 3).stored(&config).unwrap() {
-            if is_rounded_in_fp8(&name, tensor.dims()) {
+            if is_quantized(&name, tensor.dims()) {
                 let [codes, scales, matrix] = quantize(&tensor, [128, 128]).unwrap();
                 coded.extend([(name.clone(), codes), (format!("{name}_scale_inv"), scales)]);
                 plain.push((name, matrix));

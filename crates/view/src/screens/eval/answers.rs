@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::failures::reasons;
 use super::{Eval, conversations, layout};
-use crate::format::{counted, probability};
+use crate::format::counted;
 use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
@@ -182,10 +182,13 @@ fn confidences(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static
     let mut lines = Vec::new();
     for (name, record) in sides {
         if let Some(known) = &record.confidence {
-            let least = known.least().map_or_else(|| "n/a".to_owned(), probability);
-            let heading = format!("{name}: confidence, least {least}");
-            lines.extend([Line::default(), theme.line(heading, Role::Special)]);
-            lines.extend(confidence::lines(theme, known, &record.completion));
+            let title = format!("{name}: confidence");
+            lines.extend(confidence::section(
+                theme,
+                &title,
+                known,
+                &record.completion,
+            ));
         }
     }
     lines

@@ -143,15 +143,15 @@ fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
 
 /// The chart, and the lists that replace it.
 const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
-/// Rows of the log; of an ended run also those of the result: its table, the most severe alert with its advice, and the
-/// frame.
+/// Rows of the log; of an ended run also those of the result: its table and verdict, the most severe alert with its
+/// advice, and the frame.
 fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u16 {
     if !run.status().is_ended() {
         return most;
     }
     let alerts = log::alerts(shared, run, columns.saturating_sub(2).into());
     most.max(
-        6 + u16::try_from(alerts.len())
+        7 + u16::try_from(alerts.len())
             .unwrap_or(u16::MAX)
             .min(MAX_ALERT_ROWS),
     )

@@ -356,7 +356,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         .iter()
         .find(|trust| is_program(trust))
         .or(all.first())
-        .map_or("command", Trust::subject);
+        .map_or("command", |trust| trust.subject().name());
     let lines = all.iter().flat_map(|trust| {
         let files = (!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", ")));
         let judge = trust.server.as_ref().map(|server| {

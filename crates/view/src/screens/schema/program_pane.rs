@@ -38,7 +38,7 @@ pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     } else {
         "is not trusted"
     };
-    let what = format!("the {} {what}", first.subject());
+    let what = format!("the {} {what}", first.subject().name());
     Some(format!(
         "not scored, because {what}: {} shows it and asks",
         shared.key_of("schema.trust")

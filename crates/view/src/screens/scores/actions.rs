@@ -311,6 +311,19 @@ const ACTIONS: &[Action] = &[
         },
     ),
     Action::new(
+        "scores.confidence",
+        "Toggle confidence",
+        "",
+        &["P"],
+        HERE,
+        sampling::toggle_confidence,
+    )
+    .also(&["probability"])
+    .unless(|scores, shared| match sampling::plan(scores, shared) {
+        Ok(plan) => plan.no_confidence.filter(|_| !scores.with_confidence),
+        Err(why) => Some(why),
+    }),
+    Action::new(
         "scores.cancel",
         "Cancel",
         "cancel",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
+use crate::confidence::AnswerConfidence;
 use crate::dataset::{self, PromptRow};
 use crate::environment::ToolChain;
 use crate::report::chain_text;
@@ -43,6 +44,8 @@ pub struct Item {
     pub stored: Option<Stored>,
     /// How a turn with tools or an agent came to the text, as it was recorded, without token ids.
     pub conversation: Option<Arc<ToolChain>>,
+    /// Of its values, if they were sampled with it.
+    pub confidence: Option<Arc<AnswerConfidence>>,
 }
 
 /// A completion's record in a run.
@@ -70,6 +73,8 @@ pub struct Written {
     pub is_apart: bool,
     /// As in [`Item`].
     pub conversation: Option<Arc<ToolChain>>,
+    /// As in [`Item`].
+    pub confidence: Option<Arc<AnswerConfidence>>,
 }
 
 impl Written {
@@ -236,6 +241,7 @@ impl Items {
                 group,
                 from: written.from,
                 conversation: written.conversation,
+                confidence: written.confidence,
                 ..Item::default()
             });
         }
@@ -282,6 +288,7 @@ impl Items {
                     from: format!("step {} sample {}", group.step, sample + 1),
                     stored: Some(stored),
                     conversation: completion.chain.map(|chain| Arc::new(chain.without_ids())),
+                    confidence: None,
                 });
             }
             items.groups.push(group.prompt_id);

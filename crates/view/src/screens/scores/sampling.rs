@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
+use crate::confidence::{AnswerConfidence, why_without};
 use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::followed_run::FollowedRun;
@@ -26,6 +29,8 @@ pub(super) struct Plan {
     /// `base` or `trained`, and of what.
     pub(super) name: String,
     pub(super) prompt_id: String,
+    /// Why its values can have no confidence.
+    pub(super) no_confidence: Option<String>,
 }
 
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
@@ -38,35 +43,28 @@ pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     // The base answers the open task's completions where these are shown; a run answers its own task's prompts.
     let is_open_task =
         scores.from_base && [Source::Samples, Source::Written].contains(&scores.source);
-    let (row, task, directory) = match shared.run_of_other_task().filter(|_| !is_open_task) {
+    let (open, task, directory) = match shared.run_of_other_task().filter(|_| !is_open_task) {
         Some(run) => {
             let task = source::own_task(scores, run)?;
             let argument = shared.own_task_folder(run).display().to_string();
-            (
-                row(scores, &task.open),
-                (argument, run.file().task.clone()),
-                Some(run),
-            )
+            (&task.open, (argument, run.file().task.clone()), Some(run))
         }
         None => {
-            let open = shared.task.as_ref().ok_or("no task is open")?;
+            let open = shared.task.as_deref().ok_or("no task is open")?;
             let argument = task_argument(shared).unwrap_or_default();
             let run = shared.current_run().and_then(|run| run.directory.as_ref());
             let of_this_task = run.filter(|run| run.file().task == open.task.name);
-            (
-                row(scores, open),
-                (argument, open.task.name.clone()),
-                of_this_task,
-            )
+            (open, (argument, open.task.name.clone()), of_this_task)
         }
     };
-    let row = row.ok_or_else(no_prompts)?;
+    let row = row(scores, open).ok_or_else(no_prompts)?;
     let (name, of) = target(scores, shared, directory)?;
     Ok(Plan {
         task,
         model: of,
         name,
         prompt_id: row.id.clone(),
+        no_confidence: why_without(&open.task, "the task", [row]),
     })
 }
 
@@ -121,6 +119,15 @@ fn row<'a>(scores: &Scores, open: &'a OpenTask) -> Option<&'a PromptRow> {
     here.and_then(|id| open.row(&id)).or_else(first)
 }
 
+pub(super) fn toggle_confidence(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    scores.with_confidence = !scores.with_confidence;
+    let key = shared.key_of("scores.draw");
+    shared.say(match scores.with_confidence {
+        true => format!("{key} samples with the confidence of each value"),
+        false => format!("{key} samples without confidence"),
+    })
+}
+
 pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     cancel(scores);
     let plan = match plan(scores, shared) {
@@ -150,12 +157,18 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     arguments.extend(["--runs".to_owned(), shared.new_runs(), "--json".to_owned()]);
     // A server keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
+    let has_confidence = scores.with_confidence && plan.no_confidence.is_none();
+    arguments.extend(has_confidence.then(|| "--confidence".to_owned()));
     arguments.extend(shared.new_run.device.clone());
     let call = Call::with_arguments(&shared.options, arguments);
     let line = call.command_line();
     let cancel = CancelToken::default();
+    let with = match has_confidence {
+        true => ", with confidence",
+        false => "",
+    };
     let what = format!(
-        "{COMPLETIONS} completions of {} ({task_name}) from {}",
+        "{COMPLETIONS} completions of {} ({task_name}) from {}{with}",
         plan.prompt_id, plan.name
     );
     (scores.sampling_error, scores.fresh) = (None, true);
@@ -219,6 +232,7 @@ fn on_output(
             let chain: Option<ToolChain> =
                 serde_json::from_value(value["chain"].clone()).unwrap_or_default();
             let conversation = chain.map(|chain| Arc::new(chain.without_ids()));
+            let confidence = AnswerConfidence::deserialize(&value["confidence"]).ok();
             let (text, from) = (text.to_owned(), from.to_owned());
             scores.sampled.push(Written {
                 text,
@@ -226,6 +240,7 @@ fn on_output(
                 from,
                 is_apart: true,
                 conversation,
+                confidence: confidence.map(Arc::new),
             });
             // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {

@@ -6,12 +6,14 @@ use ratatui::text::{Line, Span};
 use super::scoring::ScoredItems;
 use super::{Scores, Source};
 use crate::advantage::{Advantage, explain, group_advantages};
+use crate::confidence::AnswerConfidence;
 use crate::format::{counted, percent};
 use crate::score::{CriterionGrade, QueryResult, Reason, Score};
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::confidence;
 use crate::widgets::conversation::Conversation;
 use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
@@ -66,6 +68,17 @@ pub(super) fn lines(
     lines.extend(json::lines(text.theme, &item.text, &faults));
     lines.extend(talk.iter().flat_map(|talk| talk.rest(text.theme)));
     lines.extend(grounded::lines(text.theme, &score.grounded));
+    if let Some(known) = &item.confidence {
+        // Right by the schema in the editor, as the score is.
+        let mut known = AnswerConfidence::clone(known);
+        known.judge(&item.text, score);
+        lines.extend(confidence::section(
+            text.theme,
+            "confidence",
+            &known,
+            &item.text,
+        ));
+    }
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
         lines.push(Line::default());
         let rows = match expected.as_str() {

@@ -1,8 +1,9 @@
-// Products of up to 256 bf16 rows with a frozen e4m3 matrix and with the adapters' A, in one kernel for decoding. Weights go from memory to registers, become
-// bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
-// For Hopper; fp8_decode_warps.cu is for others.
+// Products of up to 256 bf16 rows with a frozen quantized matrix and with the adapters' A, in one kernel for decoding. Weights go from memory to registers, become
+// bf16 there (`widen` of fp8.cuh and nf4.cuh) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
+// For Hopper; quantized_decode_warps.cu is for others.
 #include "fp8.cuh"
-#include "fp8_adapters.cuh"
+#include "nf4.cuh"
+#include "quantized_adapters.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
 #include <cuda.h>
@@ -51,7 +52,7 @@ __device__ __forceinline__ void wait_for_cluster() {
 
 // Warps per block, sixteen outputs each. Small blocks spread better over multiprocessors; above 64 tokens two warpgroups share the activations.
 template <int TILES> constexpr int WARPS_OF = TILES > 8 ? 8 : 4;
-constexpr int CHUNK = 64, AHEAD = 4; // inner indices per chunk; prefetch distance of a lane's weights
+constexpr int CHUNK = 64, AHEAD = 4; // inner indices per chunk; prefetch distance of a lane's weights, in reads
 
 struct Sizes {
   int rows, inputs, outputs, rank, stride, stages;
@@ -66,29 +67,28 @@ struct Shares {
 };
 
 // A block's partial sums of its outputs, for all tokens.
-template <int TILES>
-__device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const float *w_scales, float *y, int tile, const Sizes &n, uint8_t *memory) {
+template <int TILES, typename Weights>
+__device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y, int tile, const Sizes &n, uint8_t *memory) {
   constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>, PITCH = OUTPUTS + 4; // PITCH: lanes write to different banks
   __shared__ uint64_t arrived[8];
+  __shared__ typename Weights::Shared shared;
+  Weights::share(w, shared);
   const Shares shares(8 * TILES);
-  const int chunks = n.inputs / CHUNK, first = shares.split * chunks / shares.splits, count = (shares.split + 1) * chunks / shares.splits - first;
+  constexpr int PARTS = Weights::CHUNKS; // the last read may have chunks beyond the inputs, with zeros for x
+  const int all = (n.inputs / CHUNK + PARTS - 1) / PARTS, first_read = shares.split * all / shares.splits, reads = (shares.split + 1) * all / shares.splits - first_read;
+  const int first = first_read * PARTS, count = reads * PARTS;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t barriers = (uint32_t)__cvta_generic_to_shared(arrived), stages = (uint32_t)__cvta_generic_to_shared(memory);
   if (threadIdx.x == 0) {
     for (int i = 0; i < n.stages; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  // A lane's rows: g and g + 8 of its warp's sixteen.
-  const uint8_t *from[2];
+  const int output = tile * OUTPUTS + warp * 16 + g;
+  typename Weights::Lane own(w, shared, min(output, n.outputs - 1), min(output + 8, n.outputs - 1), t, n, first);
+  typename Weights::Read ahead[AHEAD];
 #pragma unroll
-  for (int j = 0; j < 2; j++) from[j] = w + (size_t)min(tile * OUTPUTS + warp * 16 + g + 8 * j, n.outputs - 1) * n.inputs + first * CHUNK + 16 * t;
-  uint4 ahead[AHEAD][2];
-  auto fetch = [&](uint4 (&to)[2], int chunk) {
-#pragma unroll
-    for (int j = 0; j < 2; j++) to[j] = read_once(from[j] + min(chunk, count - 1) * CHUNK);
-  };
-#pragma unroll
-  for (int u = 0; u < AHEAD; u++) fetch(ahead[u], u);
+  for (int u = 0; u < AHEAD; u++) own.template fetch<read_once>(ahead[u], min(u, reads - 1));
+  own.start();
   __syncthreads();
   wait_for_predecessor();
   auto stage = [&](int chunk) { // by one thread
@@ -102,32 +102,30 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
     for (int chunk = 0; chunk < min(n.stages, count); chunk++) stage(chunk);
   float acc[TILES][4] = {};
   int at = 0, turn = 0;
-  for (int chunk = 0; chunk < count; chunk += AHEAD) {
+  for (int read = 0; read < reads; read += AHEAD) {
 #pragma unroll
     for (int u = 0; u < AHEAD; u++) {
-      if (u > 0 && chunk + u >= count) break;
-      uint32_t a[4][4];
+      if (u > 0 && read + u >= reads) break;
+      own.prepare(ahead[u], read + u);
 #pragma unroll
-      for (int q = 0; q < 4; q++)
+      for (int part = 0; part < PARTS; part++) {
+        uint32_t a[4][4];
+        own.widen(a, ahead[u], part);
+        if (part == PARTS - 1) own.template fetch<read_once>(ahead[u], min(read + u + AHEAD, reads - 1));
+        uint32_t is_there = 0;
+        while (!is_there)
+          asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
+        const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
+        products_start();
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-          const uint32_t word = q == 0 ? ahead[u][j].x : q == 1 ? ahead[u][j].y : q == 2 ? ahead[u][j].z : ahead[u][j].w;
-          a[q][j] = first_pair(word);
-          a[q][j + 2] = second_pair(word);
-        }
-      fetch(ahead[u], chunk + u + AHEAD);
-      uint32_t is_there = 0;
-      while (!is_there)
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
-      const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
-      products_start();
-#pragma unroll
-      for (int q = 0; q < 4; q++) multiply_weights(acc, a[q], b + 2 * q);
-      products_commit();
-      products_end<0>(acc);
-      __syncthreads();
-      if (threadIdx.x == 0 && chunk + u + n.stages < count) stage(chunk + u + n.stages);
-      if (++at == n.stages) at = 0, turn ^= 1;
+        for (int q = 0; q < 4; q++) multiply_weights(acc, a[q], b + 2 * q);
+        products_commit();
+        products_end<0>(acc);
+        __syncthreads();
+        const int later = (read + u) * PARTS + part + n.stages;
+        if (threadIdx.x == 0 && later < count) stage(later);
+        if (++at == n.stages) at = 0, turn ^= 1;
+      }
     }
   }
   wait_for_cluster(); // no block reads its activations any more
@@ -145,7 +143,6 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
   constexpr int LANES = OUTPUTS / 4; // per token
   const int own_lane = threadIdx.x % LANES, column = tile * OUTPUTS + 4 * own_lane;
   if (column >= n.outputs) return;
-  const Pack<float, 4> scale = load<4>(w_scales + column);
   for (int place = threadIdx.x / LANES; place < shares.own; place += blockDim.x / LANES) {
     const int token = place * shares.splits + shares.split;
     if (token >= n.rows) break;
@@ -156,7 +153,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
       for (int k = 0; k < 4; k++) sum.at[k] += part.at[k];
     }
 #pragma unroll
-    for (int k = 0; k < 4; k++) sum.at[k] *= scale.at[k];
+    for (int k = 0; k < 4; k++) sum.at[k] = w.scaled(sum.at[k], column + k);
     store(y + (size_t)token * n.stride + column, sum);
   }
 }
@@ -201,20 +198,15 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
 
 // y: [rows, stride]: products with the matrix, [outputs, inputs], then with A, [rank, inputs]. blockIdx.x: rank in the cluster; blockIdx.y: sixteen columns of
 // A each, then a block's outputs.
-#define INSTANTIATE(TILES, tokens)                                                                                             \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS_OF<TILES>, TILES > 8 ? 1 : 4)                                    \
-      decode_fp8_##tokens(const __grid_constant__ CUtensorMap map, const bf16 *x, const uint8_t *w, const float *w_scales,     \
-                          const bf16 *a, float *y, int rows, int inputs, int outputs, int rank, int stride, int stages) {      \
+#define DECODE(Weights, name, TILES, tokens)                                                                                   \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS_OF<TILES>, TILES > 8 ? 1 : 4)                                        \
+      decode_##name##_##tokens(const __grid_constant__ CUtensorMap map, const bf16 *x, const __grid_constant__ Weights w,      \
+                               const bf16 *a, float *y, int rows, int inputs, int outputs, int rank, int stride, int stages) { \
     extern __shared__ __align__(1024) uint8_t memory[];                                                                        \
     const Sizes sizes = {rows, inputs, outputs, rank, stride, stages};                                                         \
     const int adapters = (rank + 15) / 16, tile = blockIdx.y;                                                                  \
     if (tile < adapters) numbers_of_adapters<TILES>(x, a, y, tile, sizes, memory);                                             \
-    else outputs_of_base<TILES>(map, w, w_scales, y, tile - adapters, sizes, memory);                                          \
+    else outputs_of_base<TILES>(map, w, y, tile - adapters, sizes, memory);                                                    \
   }
-INSTANTIATE(1, 8)
-INSTANTIATE(2, 16)
-INSTANTIATE(4, 32)
-INSTANTIATE(8, 64)
-INSTANTIATE(16, 128)
-INSTANTIATE(32, 256)
+#include "quantized_instances.cuh"
 #endif
