@@ -293,7 +293,7 @@ impl Step<'_> {
         drop(groups);
         Ok(Timed {
             gradients,
-            completions: sampled.completions,
+            completions: { eprintln!("DEBUG rollout {rollout_seconds:.3} s, begun {begun}, {:?} {:?}", sampled.counts, sampled.gpu_fallbacks); sampled.completions },
             rollout_seconds,
             begun,
         })
