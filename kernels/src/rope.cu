@@ -146,6 +146,10 @@ __device__ __forceinline__ size_t newest(const uint32_t *table, int row) {
   return (size_t)table[4 * row] + table[4 * row + 3] - 1;
 }
 
+// Whether a row only pads the step: it repeats the one before. Beside other rows attention sums in another order, so its keys and values may differ, and which
+// of the two were written last would depend on time.
+__device__ __forceinline__ bool pads(const uint32_t *table, int row) { return row > 0 && newest(table, row) == newest(table, row - 1); }
+
 // Whether a head is a query, key or value.
 __device__ __forceinline__ int part_of(int head, const Rows &rows) { return head < rows.query ? 0 : head < rows.query + rows.key_value ? 1 : 2; }
 
@@ -171,7 +175,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   const float inverse = weight ? rsqrtf(warp_sum(square) / rows.dimension + epsilon) : 1.0f;
   const size_t angles = (size_t)rows.positions[row] * rows.turned;
   y += ((size_t)row * heads + head) * rows.dimension;
-  T *cached = part > 0 ? cache + (newest(table, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
+  T *cached = part > 0 && !pads(table, row) ? cache + (newest(table, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) {
     const int i = p * 32 + lane;
@@ -199,11 +203,13 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
   const int row[2] = {two.low, two.high};
   // Independent of earlier kernels.
   size_t places[2];
+  bool is_kept[2];
   Pack<float, 4> cosines[2][PIECES], sines[2][PIECES];
   Pack<bf16, 4> weights[2 * PIECES];
 #pragma unroll
   for (int n = 0; n < 2; n++) {
     places[n] = newest(table, row[n]);
+    is_kept[n] = part > 0 && !pads(table, row[n]);
     const size_t angles = (size_t)rows.positions[row[n]] * HALF + 4 * t;
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -230,7 +236,7 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
       for (int k = 0; k < 4; k++) square += n ? tiles[p].high[k] * tiles[p].high[k] : tiles[p].low[k] * tiles[p].low[k];
     const float inverse = weight ? rsqrtf(lanes_sum<2, 1>(square) / D + epsilon) : 1.0f;
     bf16 *to = y + ((size_t)row[n] * heads + head) * D + 4 * t;
-    bf16 *cached = part > 0 ? cache + (places[n] * 2 * rows.key_value + head - rows.query) * D + 4 * t : nullptr;
+    bf16 *cached = is_kept[n] ? cache + (places[n] * 2 * rows.key_value + head - rows.query) * D + 4 * t : nullptr;
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
       Pack<bf16, 4> low_result, high_result;

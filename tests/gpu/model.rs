@@ -464,6 +464,38 @@ fn rollout_and_training_agree() {
     }
 }
 
+/// Rows pad a pass once some have ended, and repeat its last one beside other rows than it has itself.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_rollout_whose_rows_end_one_by_one_repeats_itself() {
+    let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":512,"hidden_size":512,
+        "intermediate_size":768,"num_hidden_layers":4,"num_attention_heads":8,"num_key_value_heads":2,
+        "head_dim":64,"max_position_embeddings":512}"#;
+    let config = ModelConfig::parse(json, "config.json").unwrap();
+    let engine = Engine::gpu(0).unwrap();
+    let model = model(&config, LORA, &engine);
+    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
+    let requests: Vec<Request> = (0..16_u32)
+        .map(|n| {
+            let prompt = (0..100).map(|i| (i * 7 + n) % 511).collect();
+            let lengths = (0..8).map(|i| 8 + (5 * i + 3 * n as usize) % 57).collect();
+            Request {
+                lengths,
+                ..Request::new(prompt, n, 4, 8)
+            }
+        })
+        .collect();
+    let (sampling, memory) = (Sampling::plain(1.0, 64, 11), RolloutMemory::default());
+    let sampled = || {
+        let on = Adapters::On;
+        generate(&model, on, &requests, &sampling, &memory, &threads).unwrap()
+    };
+    let expected = sampled().completions;
+    for _ in 0..8 {
+        assert!(sampled().completions == expected);
+    }
+}
+
 /// Rows go through the experts that are recorded, whatever their router would select: in f32 the gradient is the CPU's, also
 /// where the records are no router's and some completions have none. With those of the sampler, drafts and all, training
 /// says in f32 what sampling said, and in bf16 it is nearer to it than without.

@@ -85,9 +85,6 @@ impl Bench<'_> {
             tokens as f64 / batch as f64
         );
         let bits = |timed: &Timed| timed.gradients.flat().to_vec1::<f32>();
-        if std::env::var_os("OVERLAP_DEBUG").is_some() {
-            step.debug()?;
-        }
         let expected = bits(&step.gradient(false)?)?;
         let mut without = None;
         for is_overlapped in [false, true] {
@@ -153,69 +150,6 @@ impl Bench<'_> {
 }
 
 impl Step<'_> {
-    fn debug(&self) -> Result<()> {
-        let Bench { engine, model, threads, .. } = *self.bench;
-        let compare = |name: &str, a: &Timed, b: &Timed| -> Result<()> {
-            let (mut tokens, mut probs, mut all) = (0, 0, 0);
-            let mut first = None;
-            for (request, (a, b)) in a.completions.iter().zip(&b.completions).enumerate() {
-                for (sample, (a, b)) in a.iter().zip(b).enumerate() {
-                    all += 1;
-                    if a.token_ids != b.token_ids {
-                        tokens += 1;
-                        let place = a.token_ids.iter().zip(&b.token_ids).position(|(a, b)| a != b);
-                        first = first.min(Some((place, request, sample))).or(Some((place, request, sample)));
-                    }
-                    if a.log_probs != b.log_probs {
-                        probs += 1;
-                    }
-                }
-            }
-            let (x, y) = (a.gradients.flat().to_vec1::<f32>()?, b.gradients.flat().to_vec1::<f32>()?);
-            let different = x.iter().zip(&y).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-            let (mut d, mut n) = (0f64, 0f64);
-            for (a, b) in x.iter().zip(&y) {
-                d += f64::from(a - b).powi(2);
-                n += f64::from(*a).powi(2);
-            }
-            eprintln!("DEBUG {name}: of {all} completions tokens of {tokens} differ (first {first:?}), log-probs of {probs}; gradient: {different} of {} differ, relative {:.3e}, norm {:.3e}", x.len(), (d / n).sqrt(), n.sqrt());
-            Ok(())
-        };
-        let a = self.gradient(false)?;
-        let b = self.gradient(false)?;
-        compare("repeated", &a, &b)?;
-        let of = |stream: Option<&SecondStream>, idle: bool, completions: &Vec<Vec<Completion>>| -> Result<Timed> {
-            let groups: Vec<PolicyGroup<'_>> = self.order.iter().map(|&r| self.group(r, &completions[r])).collect();
-            let groups = &groups;
-            let update = |model: &Decoder, sum: Gradients| {
-                let mut update = PolicyUpdate::begin(sum, self.totals, &self.settings);
-                update.extend(groups);
-                let done = update.compute(model, groups, threads);
-                (done.map(|()| update), ())
-            };
-            let sampling = sampling(self.longest);
-            let rollout = || {
-                if idle {
-                    Ok(completions.clone())
-                } else {
-                    generate_telling((model, Adapters::On), &self.requests, &sampling, &self.memory, threads, &|_, _, _| ()).map(|all| all.completions)
-                }
-            };
-            let beside = update_beside((engine, model), stream, update, rollout)?;
-            let (gradients, _) = beside.update?.finish(model, groups, threads)?;
-            engine.synchronize()?;
-            Ok(Timed { gradients, completions: beside.rollout?, rollout_seconds: 0.0, begun: 0 })
-        };
-        compare("second stream, nothing beside", &a, &of(self.stream.as_ref(), true, &a.completions)?)?;
-        compare("first stream from another thread", &a, &of(None, true, &a.completions)?)?;
-        compare("second stream beside a rollout", &a, &of(self.stream.as_ref(), false, &a.completions)?)?;
-        compare("second stream beside a rollout, again", &a, &of(self.stream.as_ref(), false, &a.completions)?)?;
-        compare("overlapped", &a, &self.gradient(true)?)?;
-        compare("overlapped again", &a, &self.gradient(true)?)?;
-        compare("without at the end", &a, &self.gradient(false)?)?;
-        Ok(())
-    }
-
     fn gradient(&self, is_overlapped: bool) -> Result<Timed> {
         let Bench {
             engine,
@@ -293,7 +227,7 @@ impl Step<'_> {
         drop(groups);
         Ok(Timed {
             gradients,
-            completions: { eprintln!("DEBUG rollout {rollout_seconds:.3} s, begun {begun}, {:?} {:?}", sampled.counts, sampled.gpu_fallbacks); sampled.completions },
+            completions: sampled.completions,
             rollout_seconds,
             begun,
         })

@@ -390,8 +390,8 @@ impl Steps {
         }))
     }
 
-    /// Uploads feeds, padded to `rows` by repeating the last, which rewrites its own slot but no
-    /// state.
+    /// Uploads feeds, padded to `rows` by repeating the last, which writes neither keys and values nor
+    /// a state.
     fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
         let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
         let params = (0..rows).flat_map(|index| feed(index).params.words());
