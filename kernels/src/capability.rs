@@ -8,7 +8,7 @@ const VARIABLE: &str = "GRPO_TUI_CAPABILITY";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capability {
     /// Of the kernels; 80 for 8.0.
-    number: u32,
+    pub(super) number: u32,
     /// Whether they are for another card.
     is_other: bool,
     /// Maximum shared memory of a block.

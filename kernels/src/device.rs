@@ -107,6 +107,15 @@ impl Engine {
         }
     }
 
+    /// Compute capability of the kernels, 80 for 8.0; `None` on the CPU.
+    pub fn capability(&self) -> Option<u32> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::capability(device).ok().map(|found| found.number),
+            _ => None,
+        }
+    }
+
     /// Bytes in use by all processes; `None` on the CPU.
     pub fn memory_in_use(&self) -> Option<u64> {
         self.memory().map(|(free, total)| total - free)
