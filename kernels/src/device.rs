@@ -111,7 +111,9 @@ impl Engine {
     pub fn capability(&self) -> Option<u32> {
         match &self.device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => cuda::capability(device).ok().map(|found| found.number),
+            Device::Cuda(device) => super::cuda::capability(device)
+                .ok()
+                .map(|found| found.number),
             _ => None,
         }
     }
