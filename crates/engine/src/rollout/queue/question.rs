@@ -28,7 +28,7 @@ pub(crate) struct QueuedQuestion {
     pub(crate) conversation: usize,
     /// Prompt limit if conversations continue in the cache.
     pub(crate) max_prompt_tokens: Option<usize>,
-    /// Tokens sampled so far, by conversation; not counted for agents.
+    /// Tokens sampled so far, by conversation; an agent's after each answer.
     pub(crate) tokens: Option<Arc<[AtomicUsize]>>,
 }
 
@@ -66,6 +66,13 @@ impl QueuedQuestion {
         let kept = self.kept.as_ref().filter(|_| !self.queue.has_failed());
         if let (Some(kept), Some(digest)) = (kept, digest) {
             _ = kept.append(digest, sample, completion);
+        }
+    }
+
+    /// Counts an answer's tokens.
+    pub(crate) fn count_tokens(&self, sample: usize, count: usize) {
+        if let Some(tokens) = &self.tokens {
+            tokens[self.conversation + sample].fetch_add(count, Ordering::Relaxed);
         }
     }
 
