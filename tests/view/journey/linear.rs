@@ -108,7 +108,10 @@ fn a_script_trains() {
             "Message: ",
             "Screen: Live",
             "Pane: result: finished",
-            "base",
+            "best checkpoint",
+            "eval set, n = ",
+            "valid ",
+            "exact match ",
         ],
     );
 }
