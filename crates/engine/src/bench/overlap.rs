@@ -99,8 +99,11 @@ impl Bench<'_> {
             }
             if is_overlapped {
                 // Weights have changed since: compare with a gradient of the same ones.
-                let expected = bits(&step.gradient(false)?)?;
-                let found = bits(&step.gradient(true)?)?;
+                let (after, beside) = (step.gradient(false)?, step.gradient(true)?);
+                if beside.completions != after.completions {
+                    bail!("completions differ between two rollouts of the same weights")
+                }
+                let (expected, found) = (bits(&after)?, bits(&beside)?);
                 let differ = |(a, b): &(&f32, &f32)| a.to_bits() != b.to_bits();
                 let different = expected.iter().zip(&found).filter(differ).count();
                 if different > 0 {
