@@ -25,6 +25,11 @@ impl Nf4State {
     pub fn correct(&self, entry: &mut TensorEntry) {
         entry.shape.clone_from(&self.shape);
     }
+
+    /// Whether blocks are those of a base in NF4 (`kernels::nf4`).
+    pub fn has_base_blocks(&self) -> bool {
+        (self.blocksize, self.nested_blocksize) == (64, Some(256))
+    }
 }
 
 impl ModelSource {
@@ -68,12 +73,11 @@ impl ModelSource {
             return Ok(false);
         }
         let states = self.nf4_states()?;
-        // The blocks of `kernels::nf4`.
-        let is_same =
-            |state: &Nf4State| (state.blocksize, state.nested_blocksize) == (64, Some(256));
         Ok(self.config()?.tensors().iter().all(|tensor| {
             !is_quantized(&tensor.name, &tensor.shape)
-                || states.get(&tensor.name).is_some_and(is_same)
+                || states
+                    .get(&tensor.name)
+                    .is_some_and(Nf4State::has_base_blocks)
         }))
     }
 }

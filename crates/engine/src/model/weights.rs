@@ -197,8 +197,7 @@ impl Weights {
         let Some(precision) = self.precision().filter(|_| is_quantized(name, shape)) else {
             return Ok(tensor);
         };
-        let stored = self.nf4(name, precision)?;
-        if stored.is_some_and(|codes| codes.stored().is_some()) {
+        if self.nf4_files(name, precision).is_some() {
             return Ok(tensor);
         }
         quantized::rounded(&tensor, precision)
@@ -214,12 +213,11 @@ impl Weights {
         (dtype, device): (DType, &Device),
     ) -> Result<QuantizedMatrix, ModelError> {
         self.check_shape(name, shape)?;
-        let codes = self.nf4(name, precision)?;
+        let files = self.nf4_files(name, precision);
+        let codes = files.map(|files| files.nf4(name)).transpose()?.flatten();
         let quantized = match codes.as_ref().and_then(Nf4Codes::stored) {
             Some(stored) => {
-                if let Origin::Files(files) = &self.owner(name).origin {
-                    files.count(name);
-                }
+                files.inspect(|files| files.count(name));
                 QuantizedMatrix::from_stored(&stored, (shape[0], shape[1]), device)
             }
             None => {
@@ -233,11 +231,14 @@ impl Weights {
         })
     }
 
-    /// The files' own form of a matrix, for a base in NF4.
-    fn nf4(&self, name: &str, precision: Precision) -> Result<Option<Nf4Codes<'_>>, ModelError> {
+    /// The files that store a matrix as a base in NF4 has it.
+    fn nf4_files(&self, name: &str, precision: Precision) -> Option<&Files> {
         match &self.owner(name).origin {
-            Origin::Files(files) if precision == Precision::Nf4 => files.nf4(name),
-            _ => Ok(None),
+            Origin::Files(files) => {
+                let is_base = precision == Precision::Nf4 && files.is_nf4_base(name);
+                is_base.then_some(files)
+            }
+            _ => None,
         }
     }
 

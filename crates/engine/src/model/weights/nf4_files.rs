@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::hub::{NF4_STATE, Nf4State};
-use crate::kernels::nf4::{BLOCK, GROUP, NUMBERS, weight};
+use crate::kernels::nf4::{NUMBERS, weight};
 use crate::kernels::quantized::StoredNf4;
 
 /// bitsandbytes has at most 4,096.
@@ -123,11 +123,9 @@ impl<'a> Nf4Codes<'a> {
         bytes
     }
 
-    /// As a base in NF4 has it; `None` if that would round it again.
+    /// With double quantization.
     pub(super) fn stored(&self) -> Option<StoredNf4<'_>> {
-        let nested = self.nested.as_ref()?;
-        let is_same = (self.block, nested.group) == (BLOCK, GROUP) && self.numbers == NUMBERS;
-        is_same.then_some(StoredNf4 {
+        self.nested.as_ref().map(|nested| StoredNf4 {
             codes: self.codes,
             scale_codes: nested.codes,
             group_scales: &nested.group_scales,
@@ -147,7 +145,7 @@ impl NestedScales<'_> {
     }
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     let numbers = bytes.as_chunks::<4>().0.iter();
     numbers.map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
@@ -222,6 +220,29 @@ mod tests {
         assert!(again("weight") == bits(&weights, UP));
         let in_fp8 = weights.clone().in_precision(BasePrecision::Fp8);
         assert!(bits(&in_fp8, UP) != bits(&weights, UP));
+    }
+
+    #[test]
+    fn groups_of_another_size_are_read_and_rounded_again() {
+        let work = tempfile::tempdir().unwrap();
+        let read = |group: usize, group_scales: &[f32]| {
+            let mut tensors = golden();
+            let scales = Tensor::new(group_scales, &Device::Cpu).unwrap();
+            tensors.insert(format!("{UP}.nested_absmax"), scales);
+            let name = format!("{UP}{}", crate::hub::NF4_STATE);
+            let state = String::from_utf8(tensors[&name].to_vec1().unwrap()).unwrap();
+            let key = |group| format!("\"nested_blocksize\": {group},");
+            let state = state.replace(&key(256), &key(group));
+            tensors.insert(name, Tensor::new(state.as_bytes(), &Device::Cpu).unwrap());
+            let weights = open(work.path(), &tensors);
+            let in_nf4 = weights.clone().in_precision(BasePrecision::Nf4);
+            [bits(&weights, UP), bits(&in_nf4, UP)]
+        };
+        let [numbers, in_nf4] = read(256, &[0.02; 2]);
+        assert!(in_nf4 == numbers);
+        // All blocks are one group, with the scale that two had.
+        let [same, rounded_again] = read(320, &[0.02]);
+        assert!(same == numbers && rounded_again != numbers);
     }
 
     #[test]
