@@ -198,7 +198,7 @@ impl BlockScales {
         };
         let (mut first_blocks, mut groups, mut tables) = (Vec::new(), 0, 0);
         for part in parts {
-            let before = (groups * nf4::GROUP | tables << TABLES_BIT) as u32;
+            let before = ((groups * nf4::GROUP) | (tables << TABLES_BIT)) as u32;
             groups += part.groups.dim(0)?;
             tables += part.tables.dim(0)?;
             check_scales(groups, tables)?;
