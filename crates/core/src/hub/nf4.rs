@@ -44,16 +44,13 @@ impl ModelSource {
                 let Some(matrix) = entry.name.strip_suffix(NF4_STATE).map(str::to_owned) else {
                     continue;
                 };
-                let (path, name, mut text) = (self.label(&file), entry.name.clone(), Vec::new());
+                let (name, mut text) = (entry.name.clone(), Vec::new());
                 self.bytes_of(&(file.clone(), entry))?
                     .take(MAX_STATE_BYTES)
                     .read_to_end(&mut text)
-                    .map_err(|source| HubError::Read {
-                        path: path.clone(),
-                        source,
-                    })?;
+                    .map_err(|source| self.refused(&file, source))?;
                 let state = serde_json::from_slice(&text).map_err(|error| HubError::Weights {
-                    path,
+                    path: self.label(&file),
                     problem: format!(
                         "`{name}`: {error}; fetch the checkpoint again, or take it in bf16"
                     ),
