@@ -163,6 +163,7 @@ mod tests {
     use crate::hub::ModelSource;
     use crate::kernels::quantized::{Precision, rounded};
     use crate::model::Weights;
+    use crate::model::weights::tests::{bits as bits_of, read};
 
     const UP: &str = "model.layers.0.mlp.up_proj.weight";
     const GATE: &str = "model.layers.0.mlp.gate_proj.weight";
@@ -191,15 +192,6 @@ mod tests {
         bits_of(&tensor.unwrap())
     }
 
-    fn bits_of(tensor: &Tensor) -> Vec<u16> {
-        let numbers = tensor.flatten_all().unwrap().to_vec1::<half::bf16>();
-        numbers
-            .unwrap()
-            .into_iter()
-            .map(half::bf16::to_bits)
-            .collect()
-    }
-
     #[test]
     fn numbers_are_those_of_bitsandbytes_bit_by_bit() {
         let work = tempfile::tempdir().unwrap();
@@ -225,7 +217,7 @@ mod tests {
     #[test]
     fn groups_of_another_size_are_read_and_rounded_again() {
         let work = tempfile::tempdir().unwrap();
-        let read = |group: usize, group_scales: &[f32]| {
+        let numbers_of = |group: usize, group_scales: &[f32]| {
             let mut tensors = golden();
             let scales = Tensor::new(group_scales, &Device::Cpu).unwrap();
             tensors.insert(format!("{UP}.nested_absmax"), scales);
@@ -238,10 +230,10 @@ mod tests {
             let in_nf4 = weights.clone().in_precision(BasePrecision::Nf4);
             [bits(&weights, UP), bits(&in_nf4, UP)]
         };
-        let [numbers, in_nf4] = read(256, &[0.02; 2]);
+        let [numbers, in_nf4] = numbers_of(256, &[0.02; 2]);
         assert!(in_nf4 == numbers);
         // All blocks are one group, with the scale that two had.
-        let [same, rounded_again] = read(320, &[0.02]);
+        let [same, rounded_again] = numbers_of(320, &[0.02]);
         assert!(same == numbers && rounded_again != numbers);
     }
 
@@ -274,8 +266,7 @@ mod tests {
                 None => tensors.remove(&name),
             };
             let weights = open(work.path(), &tensors);
-            let error = weights.get(UP, &[40, 512], DType::F32, &Device::Cpu);
-            let message = error.unwrap_err().to_string();
+            let message = read(&weights, UP, &[40, 512]).unwrap_err();
             let parts = [
                 format!("/model.safetensors: `{UP}`: "),
                 format!("{expected}; fetch the checkpoint"),
