@@ -3,6 +3,7 @@
 
 mod agent_processes;
 mod agents;
+mod bitsandbytes;
 mod conversations;
 mod distillation;
 mod endpoint_teacher;

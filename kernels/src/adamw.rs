@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::cpu_slice::{in_place, read};
+use super::cpu_slice::{in_place, numbers};
 use super::real::vectorised;
 
 /// Hyperparameters and bias corrections of one AdamW update.
@@ -164,8 +164,8 @@ fn update(parameters: &Tensor, [first, second]: [&Tensor; 2], step: AdamWStep) -
         correct_second,
         keep,
     } = step.factors();
-    let (epsilon, second_read) = (step.epsilon as f32, read(second)?);
-    let second = second_read.numbers::<f32>()?;
+    let epsilon = step.epsilon as f32;
+    numbers!(f32: second = second);
     let update = in_place("adamw", |parameters: &mut [f32], first: &[f32]| {
         vectorised(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {

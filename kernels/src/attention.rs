@@ -4,7 +4,7 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
 use super::matmul::no_adapter_columns;
@@ -176,25 +176,32 @@ fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
 /// Position of a head's queries, keys and values of one segment in a packed row-major matrix.
 struct HeadViews {
     query: View,
+    /// Of the segment, and of its prefix.
+    keys_values: [KeyValueViews; 2],
+}
+
+#[derive(Clone, Copy)]
+struct KeyValueViews {
     key: View,
     value: View,
-    prefix_key: View,
-    prefix_value: View,
+    /// Their columns in [length, prefix + length] of scores.
+    scores: View,
 }
 
 fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
     let (width, size) = (heads.row_width(), heads.dimension);
     let key_column = heads.query_width() + head / (heads.query / heads.key_value) * size;
     let value_column = key_column + heads.key_width();
-    let (prefix_start, prefix_length) = segment.prefix;
-    let own = |column| View::rows(segment.start * width + column, segment.length, size, width);
-    let prefix = |column| View::rows(prefix_start * width + column, prefix_length, size, width);
+    let (own, prefix) = ((segment.start, segment.length), segment.prefix);
+    let rows = |(start, length), column| View::rows(start * width + column, length, size, width);
+    let keys_values = |rows_of: (usize, usize), first_score| KeyValueViews {
+        key: rows(rows_of, key_column),
+        value: rows(rows_of, value_column),
+        scores: View::rows(first_score, own.1, rows_of.1, prefix.1 + own.1),
+    };
     HeadViews {
-        query: own(head * size),
-        key: own(key_column),
-        value: own(value_column),
-        prefix_key: prefix(key_column),
-        prefix_value: prefix(value_column),
+        query: rows(own, head * size),
+        keys_values: [keys_values(own, prefix.1), keys_values(prefix, 0)],
     }
 }
 
@@ -203,9 +210,9 @@ pub(super) fn sinks<T: Real>(attention: Attention<'_>) -> Result<Vec<T>> {
     let Some(sinks) = attention.sinks else {
         return Ok(vec![T::neg_infinity(); attention.heads.query]);
     };
-    let numbers = read(sinks)?.numbers::<T>()?.to_vec();
+    numbers!(T: numbers = sinks);
     if numbers.len() == attention.heads.query {
-        Ok(numbers)
+        Ok(numbers.to_vec())
     } else {
         bail!("{:?} for {:?}", sinks.shape(), attention.heads)
     }
@@ -220,30 +227,25 @@ fn probabilities<T: Real>(
     views: &HeadViews,
     scores: &mut [T],
 ) {
-    let (length, prefix) = (segment.length, segment.prefix.1);
-    let width = prefix + length;
+    let prefix = segment.prefix.1;
+    let width = prefix + segment.length;
     let scale = T::constant(1.0 / attention.divisor);
-    multiply(
-        (scores, View::rows(0, length, prefix, width)),
-        (numbers, views.query),
-        (numbers, views.prefix_key.transposed()),
-        scale,
-        false,
-    );
-    multiply(
-        (scores, View::rows(prefix, length, length, width)),
-        (numbers, views.query),
-        (numbers, views.key.transposed()),
-        scale,
-        false,
-    );
+    for part in views.keys_values {
+        multiply(
+            (scores, part.scores),
+            (numbers, views.query),
+            (numbers, part.key.transposed()),
+            scale,
+            false,
+        );
+    }
     vectorised(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
             let (before, seen) = seen.split_at_mut(attention.first_key(prefix + i + 1));
             softmax(seen, sink);
-            before.fill(T::constant(0.0));
-            hidden.fill(T::constant(0.0));
+            before.fill(T::zero());
+            hidden.fill(T::zero());
         }
     });
 }
@@ -262,7 +264,7 @@ pub(super) fn softmax<T: Real>(row: &mut [T], sink: T) {
     for &x in row.iter() {
         total += x;
     }
-    let inverse = T::constant(1.0) / total;
+    let inverse = T::one() / total;
     for x in row.iter_mut() {
         *x *= inverse;
     }
@@ -275,15 +277,13 @@ fn forward<T: Real>(
 ) -> Result<Tensor> {
     let heads = attention.heads;
     let (rows, _) = packed.dims2()?;
-    let packed_read = read(packed)?;
-    let numbers = packed_read.numbers::<T>()?;
+    numbers!(T: numbers = packed);
     let out_width = heads.query_width();
-    let mut output = vec![T::constant(0.0); rows * out_width];
+    let mut output = vec![T::zero(); rows * out_width];
     let (sinks, mut scores) = (sinks::<T>(attention)?, Vec::new());
     for &segment in segments {
-        let (length, prefix) = (segment.length, segment.prefix.1);
-        let width = prefix + length;
-        scores.resize(length * width, T::constant(0.0));
+        let length = segment.length;
+        scores.resize(length * (segment.prefix.1 + length), T::zero());
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);
@@ -293,20 +293,12 @@ fn forward<T: Real>(
                 heads.dimension,
                 out_width,
             );
-            multiply(
-                (&mut output, target),
-                (&scores, View::rows(prefix, length, length, width)),
-                (numbers, views.value),
-                T::constant(1.0),
-                false,
-            );
-            if prefix > 0 {
-                let shared = View::rows(0, length, prefix, width);
+            for part in views.keys_values {
                 multiply(
                     (&mut output, target),
-                    (&scores, shared),
-                    (numbers, views.prefix_value),
-                    T::constant(1.0),
+                    (&scores, part.scores),
+                    (numbers, part.value),
+                    T::one(),
                     true,
                 );
             }
@@ -323,21 +315,18 @@ fn backward<T: Real>(
     segments: &[Segment],
 ) -> Result<(Tensor, Tensor)> {
     let heads = attention.heads;
-    let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); numbers.len()];
+    numbers!(T: gradients = gradient, numbers = packed);
+    let mut output = vec![T::zero(); numbers.len()];
     let (mut scores, mut changes) = (Vec::new(), Vec::new());
     let sinks = sinks::<T>(attention)?;
-    let mut sink_gradients = vec![T::constant(0.0); heads.query];
+    let mut sink_gradients = vec![T::zero(); heads.query];
     let scale = T::constant(1.0 / attention.divisor);
-    let one = T::constant(1.0);
+    let one = T::one();
     for &segment in segments {
         let (length, prefix) = (segment.length, segment.prefix.1);
         let width = prefix + length;
-        scores.resize(length * width, T::constant(0.0));
-        changes.resize(length * width, T::constant(0.0));
-        let shared = View::rows(0, length, prefix, width);
-        let own = View::rows(prefix, length, length, width);
+        scores.resize(length * width, T::zero());
+        changes.resize(length * width, T::zero());
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);
@@ -348,66 +337,42 @@ fn backward<T: Real>(
                 heads.dimension,
                 out_width,
             );
-            // values: dV += P^T dO
-            multiply(
-                (&mut output, views.value),
-                (&scores, own.transposed()),
-                (gradients, incoming),
-                one,
-                true,
-            );
-            multiply(
-                (&mut output, views.prefix_value),
-                (&scores, shared.transposed()),
-                (gradients, incoming),
-                one,
-                true,
-            );
-            // probabilities: dP = dO V^T, then through the softmax
-            multiply(
-                (&mut changes, shared),
-                (gradients, incoming),
-                (numbers, views.prefix_value.transposed()),
-                one,
-                false,
-            );
-            multiply(
-                (&mut changes, own),
-                (gradients, incoming),
-                (numbers, views.value.transposed()),
-                one,
-                false,
-            );
+            for part in views.keys_values {
+                // values: dV += P^T dO
+                multiply(
+                    (&mut output, part.value),
+                    (&scores, part.scores.transposed()),
+                    (gradients, incoming),
+                    one,
+                    true,
+                );
+                // probabilities: dP = dO V^T, then through the softmax
+                multiply(
+                    (&mut changes, part.scores),
+                    (gradients, incoming),
+                    (numbers, part.value.transposed()),
+                    one,
+                    false,
+                );
+            }
             sink_gradients[head] -= softmax_backward(&scores, &mut changes, width, prefix);
-            // queries and keys: dQ = dS K, dK += dS^T Q
-            multiply(
-                (&mut output, views.query),
-                (&changes, own),
-                (numbers, views.key),
-                scale,
-                true,
-            );
-            multiply(
-                (&mut output, views.query),
-                (&changes, shared),
-                (numbers, views.prefix_key),
-                scale,
-                true,
-            );
-            multiply(
-                (&mut output, views.key),
-                (&changes, own.transposed()),
-                (numbers, views.query),
-                scale,
-                true,
-            );
-            multiply(
-                (&mut output, views.prefix_key),
-                (&changes, shared.transposed()),
-                (numbers, views.query),
-                scale,
-                true,
-            );
+            for part in views.keys_values {
+                // queries and keys: dQ = dS K, dK += dS^T Q
+                multiply(
+                    (&mut output, views.query),
+                    (&changes, part.scores),
+                    (numbers, part.key),
+                    scale,
+                    true,
+                );
+                multiply(
+                    (&mut output, part.key),
+                    (&changes, part.scores.transposed()),
+                    (numbers, views.query),
+                    scale,
+                    true,
+                );
+            }
         }
     }
     let sink_gradients = Tensor::from_vec(sink_gradients, heads.query, packed.device())?;
@@ -421,8 +386,8 @@ fn backward<T: Real>(
 /// where masked. Returns the negative gradient of the sink: the sum over rows of its probability
 /// times `sum(dP * P)`.
 fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) -> T {
-    let one = T::constant(1.0);
-    let mut sum = T::constant(0.0);
+    let one = T::one();
+    let mut sum = T::zero();
     vectorised(|| {
         for (i, (p, d)) in scores
             .chunks_exact(width)
@@ -435,7 +400,7 @@ fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, pref
             for (d, &p) in d[..seen].iter_mut().zip(p) {
                 *d = p * (*d - shared);
             }
-            d[seen..].fill(T::constant(0.0));
+            d[seen..].fill(T::zero());
         }
     });
     sum

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::heads::Heads;
 use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
@@ -54,10 +54,10 @@ pub fn gated_attention_backward(
 fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     let rows = packed.dims2()?.0;
     let (query, size, width) = (heads.query_width(), heads.dimension, heads.row_width());
-    let packed_read = read(packed)?;
+    numbers!(T: numbers = packed);
     let mut own = Vec::with_capacity(rows * width);
     let mut gates = Vec::with_capacity(rows * query);
-    for row in packed_read.numbers::<T>()?.chunks_exact(width + query) {
+    for row in numbers.chunks_exact(width + query) {
         for pair in row[..2 * query].chunks_exact(2 * size) {
             own.extend_from_slice(&pair[..size]);
             gates.extend_from_slice(&pair[size..]);
@@ -74,13 +74,9 @@ fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
 fn join<T: Real>(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
     let (count, width) = rows.dims2()?;
     let (query, size) = (heads.query_width(), heads.dimension);
-    let (rows_read, gate_read) = (read(rows)?, read(gate)?);
+    numbers!(T: numbers = rows, gates = gate);
     let mut packed = Vec::with_capacity(count * (width + query));
-    let both = rows_read
-        .numbers::<T>()?
-        .chunks_exact(width)
-        .zip(gate_read.numbers::<T>()?.chunks_exact(query));
-    for (row, gates) in both {
+    for (row, gates) in numbers.chunks_exact(width).zip(gates.chunks_exact(query)) {
         for (own, gate) in row[..query]
             .chunks_exact(size)
             .zip(gates.chunks_exact(size))
@@ -94,9 +90,8 @@ fn join<T: Real>(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
 }
 
 fn forward<T: Real>(attended: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    let (attended_read, gate_read) = (read(attended)?, read(gate)?);
-    let mut output = attended_read.numbers::<T>()?.to_vec();
-    let gates = gate_read.numbers::<T>()?;
+    numbers!(T: numbers = attended, gates = gate);
+    let mut output = numbers.to_vec();
     vectorised(|| {
         output
             .iter_mut()
@@ -111,15 +106,13 @@ fn backward<T: Real>(
     attended: &Tensor,
     gate: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let (gradient_read, attended_read, gate_read) = (read(gradient)?, read(attended)?, read(gate)?);
-    let (attended_numbers, gates) = (attended_read.numbers::<T>()?, gate_read.numbers::<T>()?);
-    let mut attended_gradient = gradient_read.numbers::<T>()?.to_vec();
-    let mut gate_gradient = vec![T::constant(0.0); gates.len()];
+    numbers!(T: gradients = gradient, numbers = attended, gates = gate);
+    let mut attended_gradient = gradients.to_vec();
+    let mut gate_gradient = vec![T::zero(); gates.len()];
     vectorised(|| {
         for i in 0..gates.len() {
             let s = sigmoid(gates[i]);
-            gate_gradient[i] =
-                attended_gradient[i] * attended_numbers[i] * s * (T::constant(1.0) - s);
+            gate_gradient[i] = attended_gradient[i] * numbers[i] * s * (T::one() - s);
             attended_gradient[i] *= s;
         }
     });

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::attention::{Segment, Segments};
-use super::cpu_slice::{by_number_type, in_place, read};
+use super::cpu_slice::{by_number_type, in_place, numbers};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{sigmoid, vectorised};
 
@@ -53,8 +53,7 @@ pub fn convolution_step(
 /// [width, kernel] -> [kernel, width], oldest token first.
 fn by_token<T: Real>(weight: &Tensor) -> Result<(Vec<T>, usize, usize)> {
     let (width, kernel) = weight.dims2()?;
-    let weight_read = read(weight)?;
-    let numbers = weight_read.numbers::<T>()?;
+    numbers!(T: numbers = weight);
     Ok((
         (0..kernel * width)
             .map(|i| numbers[i % width * kernel + i / width])
@@ -81,7 +80,7 @@ fn sums_at<T: Real>(
     sums: &mut [T],
 ) {
     let width = sums.len();
-    sums.fill(T::constant(0.0));
+    sums.fill(T::zero());
     for (lag, w) in weights.chunks_exact(width).rev().enumerate() {
         if let Some(row) = segment.row_before(token, lag) {
             add_products(sums, w, &numbers[row * row_width..row * row_width + width]);
@@ -92,9 +91,8 @@ fn sums_at<T: Real>(
 fn forward<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Result<Tensor> {
     let (rows, row_width) = packed.dims2()?;
     let (weights, width, _) = by_token::<T>(weight)?;
-    let packed_read = read(packed)?;
-    let numbers = packed_read.numbers::<T>()?;
-    let mut output = vec![T::constant(0.0); rows * width];
+    numbers!(T: numbers = packed);
+    let mut output = vec![T::zero(); rows * width];
     vectorised(|| {
         for &segment in segments {
             for token in 0..segment.length {
@@ -116,11 +114,10 @@ fn backward<T: Real>(
 ) -> Result<(Tensor, Tensor)> {
     let (rows, row_width) = packed.dims2()?;
     let (weights, width, kernel) = by_token::<T>(weight)?;
-    let (packed_read, gradient_read) = (read(packed)?, read(gradient)?);
-    let (numbers, gradients) = (packed_read.numbers::<T>()?, gradient_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); rows * width];
-    let mut weight_sums = vec![T::constant(0.0); kernel * width];
-    let mut sums = vec![T::constant(0.0); width];
+    numbers!(T: numbers = packed, gradients = gradient);
+    let mut output = vec![T::zero(); rows * width];
+    let mut weight_sums = vec![T::zero(); kernel * width];
+    let mut sums = vec![T::zero(); width];
     vectorised(|| {
         for &segment in segments {
             for token in 0..segment.length {
@@ -131,7 +128,7 @@ fn backward<T: Real>(
                     .zip(&gradients[row * width..(row + 1) * width])
                 {
                     let s = sigmoid(*x);
-                    *x = g * s * (T::constant(1.0) + *x * (T::constant(1.0) - s));
+                    *x = g * s * (T::one() + *x * (T::one() - s));
                 }
                 for lag in 0..kernel {
                     let Some(row) = segment.row_before(token, lag) else {
@@ -164,10 +161,9 @@ fn backward<T: Real>(
 
 fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Result<Tensor> {
     let ((_, row_width), (width, kernel)) = (packed.dims2()?, weight.dims2()?);
-    let packed_read = read(packed)?;
-    let numbers = packed_read.numbers::<T>()?;
+    numbers!(T: numbers = packed);
     let size = (kernel - 1) * width;
-    let mut output = vec![T::constant(0.0); segments.len() * size];
+    let mut output = vec![T::zero(); segments.len() * size];
     for (index, segment) in segments.iter().enumerate() {
         for lag in 0..kernel - 1 {
             if let Some(row) = segment.row_before(segment.length - 1, lag) {
@@ -188,7 +184,7 @@ fn step<T: Real>(
 ) -> Result<Tensor> {
     let (weights, width, kernel) = by_token::<T>(weight)?;
     let (size, row_width) = ((kernel - 1) * width, packed.dims2()?.1);
-    let mut output = vec![T::constant(0.0); rows.len() * width];
+    let mut output = vec![T::zero(); rows.len() * width];
     let step = in_place("convolution step", |states: &mut [T], packed: &[T]| {
         let packed = &packed[..rows.len() * row_width];
         vectorised(|| {
@@ -224,7 +220,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Segments;
-    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, int, module};
+    use crate::cuda::{
+        Argument, Grid, Module, arguments, at, device, empty, int, module, sum_parts,
+    };
 
     static MODULE: Module = module!("convolution");
 
@@ -309,13 +307,8 @@ mod gpu {
             grid(parts, width),
             &arguments,
         )?;
-        let weight_gradient = empty((width, taps), DType::F32, device)?;
-        let arguments = arguments!(at &partial, &weight_gradient; int parts, width * taps);
-        let blocks = Grid::rows((width * taps).div_ceil(32), 256);
-        MODULE
-            .kernel("convolution_weight_sums")
-            .launch(device, blocks, &arguments)?;
-        Ok((output, Some(weight_gradient)))
+        let weight_gradient = sum_parts(&MODULE, "convolution_weight_sums", &partial)?;
+        Ok((output, Some(weight_gradient.reshape((width, taps))?)))
     }
 
     pub(super) fn states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {

@@ -43,6 +43,17 @@ impl<Guard: Deref<Target = Storage>> Reading<Guard> {
     }
 }
 
+/// Binds the numbers of CPU tensors, row-major: `numbers!(T: x = tensor, ..);`.
+macro_rules! numbers {
+    ($number:ty: $($name:ident = $tensor:expr),+) => {
+        $(
+            let reading = $crate::cpu_slice::read($tensor)?;
+            let $name = reading.numbers::<$number>()?;
+        )+
+    };
+}
+pub(super) use numbers;
+
 /// An operation for `Tensor::inplace_op2`.
 pub(super) struct InPlace<T, F> {
     name: &'static str,

@@ -238,6 +238,21 @@ impl Module {
     }
 }
 
+/// `partial`: [parts, columns] -> sums of the parts in order, `[columns]`, f32, by kernel `name` of
+/// such arguments, 32 columns a block.
+pub(super) fn sum_parts(
+    module: &'static Module,
+    name: &'static str,
+    partial: &Tensor,
+) -> Result<Tensor> {
+    let ((parts, columns), device) = (partial.dims2()?, device(partial)?);
+    let sums = empty(columns, DType::F32, device)?;
+    let arguments = arguments!(at partial, &sums; int parts, columns);
+    let grid = Grid::rows(columns.div_ceil(32), 256);
+    module.kernel(name).launch(device, grid, &arguments)?;
+    Ok(sums)
+}
+
 /// A kernel with its launch options.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {

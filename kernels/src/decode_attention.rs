@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::{sinks, softmax};
-use super::cpu_slice::{by_number_type, in_place, read};
+use super::cpu_slice::{by_number_type, in_place, numbers};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
 use super::real::{add_scaled, dot, vectorised};
@@ -133,11 +133,8 @@ fn attend<T: Real>(
     rows: &[DecodeRow],
 ) -> Result<Tensor> {
     let (heads, sinks) = (attention.heads, sinks::<T>(attention)?);
-    let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
-    let numbers = packed_read.numbers::<T>()?;
-    let prefixes = prefix_read.numbers::<T>()?;
-    let cached = cache_read.numbers::<T>()?;
-    let mut output = vec![T::constant(0.0); rows.len() * heads.query_width()];
+    numbers!(T: numbers = packed, prefixes = prefix, cached = cache);
+    let mut output = vec![T::zero(); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
     for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
@@ -226,7 +223,7 @@ impl GroupHead<'_> {
         let line = self.line();
         let prefix = self.group[0].prefix.1;
         let scale = T::constant(1.0 / self.attention.divisor);
-        scores.resize(lines * line, T::constant(0.0));
+        scores.resize(lines * line, T::zero());
         let target = View::rows(0, lines, prefix, line);
         multiply(
             (scores, target),
@@ -247,7 +244,7 @@ impl GroupHead<'_> {
                             dot(query, self.cached(cached, row, token, 0)) * scale;
                     }
                     let (before, seen) = scores.split_at_mut(first);
-                    before.fill(T::constant(0.0));
+                    before.fill(T::zero());
                     softmax(
                         seen,
                         sinks[self.key_head * self.sharing() + line_index % self.sharing()],
@@ -263,12 +260,12 @@ impl GroupHead<'_> {
         let size = self.heads.dimension;
         let line = self.line();
         let prefix = self.group[0].prefix.1;
-        mixed.resize(lines * size, T::constant(0.0));
+        mixed.resize(lines * size, T::zero());
         multiply(
             (mixed, View::rows(0, lines, size, size)),
             (scores, View::rows(0, lines, prefix, line)),
             (prefixes, self.prompt(1)),
-            T::constant(1.0),
+            T::one(),
             false,
         );
         vectorised(|| {

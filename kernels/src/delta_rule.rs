@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::{Segment, Segments};
-use super::cpu_slice::{by_number_type, in_place, read};
+use super::cpu_slice::{by_number_type, in_place, numbers};
 use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{dot, sigmoid, vectorised};
 use backward::backward;
@@ -164,9 +164,8 @@ impl<T: Real> Prepared<T> {
             decay,
             bias,
         } = rule;
-        let (packed_read, decay_read, bias_read) = (read(packed)?, read(decay)?, read(bias)?);
-        let (numbers, stride) = (packed_read.numbers::<T>()?, packed.dims2()?.1);
-        let (decays, biases) = (decay_read.numbers::<T>()?, bias_read.numbers::<T>()?);
+        numbers!(T: numbers = packed, decays = decay, biases = bias);
+        let stride = packed.dims2()?.1;
         let mut rows = convolved.to_vec();
         let scale = T::constant(1.0 / (heads.key_dimension as f64).sqrt());
         vectorised(|| {
@@ -175,12 +174,8 @@ impl<T: Real> Prepared<T> {
                     .chunks_exact_mut(heads.key_dimension)
                     .enumerate()
                 {
-                    let factor = inverse_length(head)
-                        * if index < heads.key {
-                            scale
-                        } else {
-                            T::constant(1.0)
-                        };
+                    let factor =
+                        inverse_length(head) * if index < heads.key { scale } else { T::one() };
                     head.iter_mut().for_each(|x| *x *= factor);
                 }
             }
@@ -188,7 +183,7 @@ impl<T: Real> Prepared<T> {
         let gate = |row: &[T], head: usize| {
             let strength = sigmoid(row[column + head]);
             let x = row[column + heads.value + head] + biases[head];
-            let zero = T::constant(0.0);
+            let zero = T::zero();
             let step = (if x > zero { x } else { zero })
                 + num_traits::Float::ln_1p((-num_traits::Float::abs(x)).exponential());
             Gate {
@@ -220,7 +215,7 @@ impl<T: Real> Prepared<T> {
 /// Inverse length of an unnormalised vector.
 #[inline(always)]
 fn inverse_length<T: Real>(vector: &[T]) -> T {
-    T::constant(1.0) / (dot(vector, vector) + T::constant(EPSILON)).sqrt()
+    T::one() / (dot(vector, vector) + T::constant(EPSILON)).sqrt()
 }
 
 /// `S' = a S`, and `update = b (v - S'^T k)`.
@@ -232,7 +227,7 @@ fn decay_state<T: Real>(
     update: &mut [T],
 ) {
     let decay = gate.log_decay.exponential();
-    update.fill(T::constant(0.0));
+    update.fill(T::zero());
     for (line, &k) in state.chunks_exact_mut(value.len()).zip(key) {
         for (s, u) in line.iter_mut().zip(update.iter_mut()) {
             *s *= decay;
@@ -265,7 +260,7 @@ fn advance<T: Real>(
 ) {
     decay_state(state, token, gate, update);
     let [query, key, _] = token;
-    output.fill(T::constant(0.0));
+    output.fill(T::zero());
     for ((line, &k), &q) in state.chunks_exact_mut(update.len()).zip(key).zip(query) {
         for ((s, &u), o) in line.iter_mut().zip(update.iter()).zip(output.iter_mut()) {
             *s += k * u;
@@ -289,19 +284,20 @@ fn forward<T: Real>(
 ) -> Result<(Tensor, Tensor)> {
     let heads = rule.heads;
     let (rows, _) = convolved.dims2()?;
-    let prepared = Prepared::<T>::new(read(convolved)?.numbers()?, rule)?;
+    numbers!(T: numbers = convolved);
+    let prepared = Prepared::<T>::new(numbers, rule)?;
     let (size, width) = (heads.state_size(), heads.value_width());
-    let mut output = vec![T::constant(0.0); rows * width];
+    let mut output = vec![T::zero(); rows * width];
     let mut states = vec![
-        T::constant(0.0);
+        T::zero();
         if keeps_states {
             segments.len() * heads.state_width()
         } else {
             0
         }
     ];
-    let mut state = vec![T::constant(0.0); size];
-    let mut update = vec![T::constant(0.0); heads.value_dimension];
+    let mut state = vec![T::zero(); size];
+    let mut update = vec![T::zero(); heads.value_dimension];
     for head in 0..heads.value {
         // States after prompts, by first row.
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
@@ -344,7 +340,7 @@ fn start_from<T: Real>(
     prompts: &BTreeMap<usize, Vec<T>>,
 ) -> Result<()> {
     match prompts.get(&segment.prefix.0) {
-        _ if segment.prefix.1 == 0 => state.fill(T::constant(0.0)),
+        _ if segment.prefix.1 == 0 => state.fill(T::zero()),
         Some(prompt) => state.copy_from_slice(prompt),
         None => bail!("a completion before its prompt, in row {}", segment.start),
     }
@@ -359,8 +355,8 @@ fn step<T: Real>(
 ) -> Result<Tensor> {
     let heads = rule.heads;
     let (size, width) = (heads.state_size(), heads.value_width());
-    let mut output = vec![T::constant(0.0); rows.len() * width];
-    let mut update = vec![T::constant(0.0); heads.value_dimension];
+    let mut output = vec![T::zero(); rows.len() * width];
+    let mut update = vec![T::zero(); heads.value_dimension];
     let step = in_place("delta rule step", |states: &mut [T], convolved: &[T]| {
         let prepared = Prepared::<T>::new(convolved, rule)?;
         vectorised(|| {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::real::add_scaled;
 
 /// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the
@@ -33,15 +33,11 @@ pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Ten
 
 fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
     let (_, width) = gradient.dims2()?;
-    let gradient_read = read(gradient)?;
-    let mut output = vec![T::constant(0.0); vocabulary * width];
-    for (row, &id) in gradient_read
-        .numbers::<T>()?
-        .chunks_exact(width)
-        .zip(token_ids)
-    {
+    numbers!(T: gradients = gradient);
+    let mut output = vec![T::zero(); vocabulary * width];
+    for (row, &id) in gradients.chunks_exact(width).zip(token_ids) {
         let at = id as usize * width;
-        add_scaled(&mut output[at..at + width], T::constant(1.0), row);
+        add_scaled(&mut output[at..at + width], T::one(), row);
     }
     Tensor::from_vec(output, (vocabulary, width), gradient.device())
 }

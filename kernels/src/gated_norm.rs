@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::matmul::no_adapter_columns;
 use super::real::{sigmoid, vectorised};
 use super::rms_norm::{Norm, inverse_rms, norm_row, norm_row_backward};
@@ -40,12 +40,9 @@ fn forward<T: Real>(
     norm: Norm<'_>,
 ) -> Result<Tensor> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
-    let (x_read, packed_read, weight_read) = (read(x)?, read(packed)?, read(norm.weight)?);
-    let numbers = x_read.numbers::<T>()?;
-    let gates = packed_read.numbers::<T>()?;
-    let weights = weight_read.numbers::<T>()?;
+    numbers!(T: numbers = x, gates = packed, weights = norm.weight);
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
-    let mut output = vec![T::constant(0.0); numbers.len()];
+    let mut output = vec![T::zero(); numbers.len()];
     vectorised(|| {
         let rows = numbers
             .chunks_exact(width)
@@ -70,19 +67,14 @@ fn backward<T: Real>(
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
-    let gradient_read = read(gradient)?;
-    let x_read = read(x)?;
-    let packed_read = read(packed)?;
-    let weight_read = read(norm.weight)?;
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
-    let (gates, weights) = (packed_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    numbers!(T: gradients = gradient, numbers = x, gates = packed, weights = norm.weight);
     let offset = T::constant(norm.offset);
     let epsilon = T::constant(norm.epsilon);
-    let one = T::constant(1.0);
-    let mut x_gradient = vec![T::constant(0.0); numbers.len()];
+    let one = T::one();
+    let mut x_gradient = vec![T::zero(); numbers.len()];
     let mut gate_gradient = x_gradient.clone();
-    let mut weight_gradient = vec![T::constant(0.0); size];
-    let mut inner = vec![T::constant(0.0); size];
+    let mut weight_gradient = vec![T::zero(); size];
+    let mut inner = vec![T::zero(); size];
     vectorised(|| {
         for (index, row) in numbers.chunks_exact(size).enumerate() {
             let at = index * size;
@@ -119,7 +111,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Norm;
-    use crate::cuda::{Argument, Grid, Module, address, arguments, device, empty, int, module};
+    use crate::cuda::{
+        Argument, Grid, Module, address, arguments, device, empty, int, module, sum_parts,
+    };
 
     static MODULE: Module = module!("gated_norm");
 
@@ -193,13 +187,7 @@ mod gpu {
             Grid::rows(blocks, 32 * WARPS),
             &arguments,
         )?;
-        let sums = empty(size, DType::F32, device)?;
-        let arguments = arguments!(at &partial, &sums; int blocks * WARPS, size);
-        MODULE.kernel("gated_norm_weight_sums").launch(
-            device,
-            Grid::rows(size.div_ceil(32), 256),
-            &arguments,
-        )?;
+        let sums = sum_parts(&MODULE, "gated_norm_weight_sums", &partial)?;
         Ok((dx, of_gates, sums))
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn multiply<T: Real>(
             b.as_ptr().add(b_view.offset),
             b_view.column_stride as isize,
             b_view.row_stride as isize,
-            T::constant(1.0),
+            T::one(),
             scale,
             false,
             false,

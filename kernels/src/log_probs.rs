@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::real::vectorised;
 
 /// Log-prob of a row's target token, and entropy of its distribution.
@@ -144,13 +144,10 @@ fn forward<T: Real>(
     temperature: f64,
 ) -> Result<Vec<TokenLogProb>> {
     let (_, vocabulary) = logits.dims2()?;
-    let logits_read = read(logits)?;
+    numbers!(T: numbers = logits);
     let inverse = T::constant(1.0 / temperature);
-    let mut scaled = vec![T::constant(0.0); vocabulary];
-    let rows = logits_read
-        .numbers::<T>()?
-        .chunks_exact(vocabulary)
-        .zip(targets);
+    let mut scaled = vec![T::zero(); vocabulary];
+    let rows = numbers.chunks_exact(vocabulary).zip(targets);
     Ok(vectorised(|| {
         rows.map(|(row, &target)| {
             let largest = scale_row(row, inverse, &mut scaled);
@@ -197,11 +194,10 @@ fn backward<T: Real>(
     temperature: f64,
 ) -> Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
-    let logits_read = read(logits)?;
+    numbers!(T: numbers = logits);
     let inverse = T::constant(1.0 / temperature);
-    let mut output = vec![T::constant(0.0); rows * vocabulary];
-    let places = logits_read
-        .numbers::<T>()?
+    let mut output = vec![T::zero(); rows * vocabulary];
+    let places = numbers
         .chunks_exact(vocabulary)
         .zip(output.chunks_exact_mut(vocabulary))
         .zip(targets)

@@ -3,7 +3,7 @@
 #include "quantized_widen.cuh"
 #include "vectors.cuh"
 
-constexpr int BLOCK = 64, GROUP = Nf4::SCALES;
+constexpr int BLOCK = Nf4::BLOCK, GROUP = Nf4::GROUP;
 
 // Largest magnitude of each block, one warp each.
 template <typename T> __device__ void maxima(const T *weight, float *found, int blocks) {
@@ -14,7 +14,7 @@ template <typename T> __device__ void maxima(const T *weight, float *found, int 
   if (lane == 0) found[block] = largest;
 }
 
-// Sums of each 256 maxima, one thread each, then their mean by one thread: in f64 and in order, as nf4.rs.
+// Sums of each GROUP maxima, one thread each, then their mean by one thread: in f64 and in order, as nf4.rs.
 extern "C" __global__ void sum_groups(const float *maxima, double *sums, int blocks) {
   const int group = blockIdx.x * blockDim.x + threadIdx.x;
   double sum = 0.0;
@@ -34,7 +34,8 @@ __device__ __forceinline__ size_t place(int block, int row_blocks, int rows) {
   return ((size_t)(own / 2) * rows + row) * 2 + own % 2;
 }
 
-// One block of 256 threads per group.
+// One block of threads per group, each of which reads one number.
+static_assert(GROUP == Nf4::SCALES);
 extern "C" __global__ void quantize_scales(const float *maxima, const float *offset, const float *tables, uint8_t *codes, float2 *groups, int blocks, int row_blocks, int rows) {
   __shared__ float numbers[Nf4::SCALES];
   numbers[threadIdx.x] = tables[Nf4::NUMBERS + threadIdx.x];

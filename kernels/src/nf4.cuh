@@ -16,12 +16,12 @@ template <int COUNT> __device__ __forceinline__ uint32_t nearest(const float *nu
 // The members are those of `Fp8` (fp8.cuh).
 struct Nf4 {
   static constexpr int CHUNKS = 2;
-  static constexpr int NUMBERS = 16, SCALES = 256;
+  static constexpr int NUMBERS = 16, SCALES = 256, BLOCK = 64, GROUP = 256, TABLES_BIT = 24; // nf4.rs, quantized.rs
   const uint8_t *codes;         // [outputs, reads, 64], a read for each 128 inner indices: sixteen bytes each for lanes t, four words of 32 inner indices; the codes
                                 // of the first sixteen are in the lower halves of a word's bytes
   const uint8_t *scale_codes;   // [reads, outputs, 2]
-  const float2 *groups;         // scale and offset of 256 blocks
-  const uint32_t *first_blocks; // [outputs]: number of a row's first block among those of the groups, and that of its tables above bit 24
+  const float2 *groups;         // scale and offset of GROUP blocks
+  const uint32_t *first_blocks; // [outputs]: number of a row's first block among those of the groups, and that of its tables from TABLES_BIT
   const float *tables;          // [parts, NUMBERS + SCALES]: of codes, the same for all, and of scale codes
 
   struct Shared {
@@ -37,8 +37,8 @@ struct Nf4 {
     uint32_t first_block;
     __device__ __forceinline__ Row(const Nf4 &w, int row) {
       const uint32_t first = w.first_blocks[row];
-      scales = w.tables + (first >> 24) * (NUMBERS + SCALES) + NUMBERS;
-      first_block = first & 0xffffff;
+      scales = w.tables + (first >> TABLES_BIT) * (NUMBERS + SCALES) + NUMBERS;
+      first_block = first & ((1u << TABLES_BIT) - 1);
     }
   };
   static __device__ __forceinline__ float scale(float number, float2 group) { return __fadd_rn(__fmul_rn(number, group.x), group.y); }
@@ -71,11 +71,11 @@ struct Nf4 {
       const Row row(w, own_row);
       own_scales = row.scales;
       block = row.first_block + own_block;
-      group_number = block / 256;
+      group_number = block / GROUP;
       group = w.groups[group_number];
     }
     __device__ __forceinline__ void prepare(const Read &read, int index) {
-      const uint32_t number = (block + 2 * index) / 256;
+      const uint32_t number = (block + 2 * index) / GROUP;
       if (number != group_number) {
         group_number = number;
         group = w.groups[number];
@@ -113,7 +113,7 @@ struct Nf4 {
     const int reads = (columns + 127) / 128;
     const uint2 words = *reinterpret_cast<const uint2 *>(codes + ((size_t)row * reads + block / 2) * 64 + 16 * t + 8 * (block % 2));
     const Row own(*this, row);
-    const float factor = scale(own.scales[scale_codes[((size_t)(block / 2) * rows + row) * 2 + block % 2]], groups[(own.first_block + block) / 256]);
+    const float factor = scale(own.scales[scale_codes[((size_t)(block / 2) * rows + row) * 2 + block % 2]], groups[(own.first_block + block) / GROUP]);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const uint32_t offsets = places(i < 4 ? words.x : words.y, i / 2 % 2);

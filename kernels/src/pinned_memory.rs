@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor, WithDType, bail};
 use num_traits::ToBytes;
 
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 
 /// A reusable host buffer; page-locked for copies from a GPU.
 #[derive(Debug)]
@@ -131,11 +131,8 @@ pub fn copy_to_device(bytes: &[u8], tensor: &Tensor) -> Result<()> {
 }
 
 fn copy_numbers<T: WithDType + ToBytes>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
-    let reading = read(tensor)?;
-    for (place, number) in bytes
-        .chunks_exact_mut(size_of::<T>())
-        .zip(reading.numbers::<T>()?)
-    {
+    numbers!(T: numbers = tensor);
+    for (place, number) in bytes.chunks_exact_mut(size_of::<T>()).zip(numbers) {
         place.copy_from_slice(number.to_le_bytes().as_ref());
     }
     Ok(())

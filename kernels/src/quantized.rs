@@ -218,17 +218,12 @@ impl BlockScales {
         };
         let (mut first_blocks, mut groups, mut tables) = (Vec::new(), 0, 0);
         for part in parts {
-            let own = part.first_blocks.to_vec1::<u32>()?;
-            let before = ((groups * nf4::GROUP) as u32) | tables << TABLES_BIT;
-            first_blocks.extend(own.into_iter().map(|first| first + before));
+            let before = ((groups * nf4::GROUP) | (tables << TABLES_BIT)) as u32;
             groups += part.groups.dim(0)?;
-            tables += part.tables.dim(0)? as u32;
-        }
-        if groups * nf4::GROUP >= 1 << TABLES_BIT || tables >= 1 << (32 - TABLES_BIT) {
-            bail!(
-                "{} matrices with {groups} groups of scales are too many",
-                parts.len()
-            )
+            tables += part.tables.dim(0)?;
+            check_scales(groups, tables)?;
+            let own = part.first_blocks.to_vec1::<u32>()?;
+            first_blocks.extend(own.into_iter().map(|first| first + before));
         }
         let count = first_blocks.len();
         Ok(Self {
@@ -240,10 +235,58 @@ impl BlockScales {
     }
 }
 
+/// The numbers of a row's first block and of its tables share 32 bits.
+fn check_scales(groups: usize, tables: usize) -> Result<()> {
+    let (most_groups, most_tables) = ((1 << TABLES_BIT) / nf4::GROUP, 1 << (32 - TABLES_BIT));
+    if groups >= most_groups || tables >= most_tables {
+        bail!(
+            "{groups} groups of scales with {tables} tables are too many: at most {} with {}",
+            most_groups - 1,
+            most_tables - 1
+        )
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_of_nf4_have_the_same_sizes() {
+        let sizes = format!(
+            "NUMBERS = {}, SCALES = {}, BLOCK = {}, GROUP = {}, TABLES_BIT = {TABLES_BIT};",
+            nf4::NUMBERS.len(),
+            nf4::scale_numbers().len(),
+            nf4::BLOCK,
+            nf4::GROUP
+        );
+        assert!(include_str!("nf4.cuh").contains(&sizes), "{sizes}");
+    }
+
+    #[test]
+    fn more_scales_than_a_row_can_number_are_refused() {
+        let scales = |groups: usize, first: u32| BlockScales {
+            codes: Tensor::zeros((1, 1, 2), DType::U8, &Device::Cpu).unwrap(),
+            groups: Tensor::zeros((groups, 2), DType::F32, &Device::Cpu).unwrap(),
+            first_blocks: Tensor::from_slice(&[first], 1, &Device::Cpu).unwrap(),
+            tables: Tensor::zeros((1, 272), DType::F32, &Device::Cpu).unwrap(),
+        };
+        let (one, half) = (scales(1, 3), scales(1 << 15, 7));
+        let stacked = BlockScales::stacked(&[&one, &half]).unwrap();
+        let first_blocks = stacked.first_blocks.to_vec1::<u32>().unwrap();
+        assert_eq!(first_blocks, [3, (1 << TABLES_BIT) + 256 + 7]);
+        let many = vec![&one; 256];
+        for (parts, expected) in [
+            (&[&half, &half][..], "65536 groups of scales with 2 tables"),
+            (&many, "256 groups of scales with 256 tables"),
+        ] {
+            let message = BlockScales::stacked(parts).unwrap_err().to_string();
+            let expected = format!("{expected} are too many: at most 65535 with 255");
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
 
     #[test]
     fn weights_that_are_not_finite_are_refused() {

@@ -62,16 +62,16 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 
 #[inline(always)]
 pub(super) fn sigmoid<T: Real>(x: T) -> T {
-    T::constant(1.0) / (T::constant(1.0) + (-x).exponential())
+    T::one() / (T::one() + (-x).exponential())
 }
 
 /// Sum of `a[i] * b[i]` over 16 lanes: vectorisable, with a fixed order of additions.
 #[inline(always)]
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 16;
-    let mut lanes = [T::constant(0.0); LANES];
+    let mut lanes = [T::zero(); LANES];
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut tail = T::constant(0.0);
+    let mut tail = T::zero();
     // By index: iterator adaptors were not inlined, and took a third of the time.
     for at in 0..a_rest.len().min(b_rest.len()) {
         tail += a_rest[at] * b_rest[at];

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
@@ -118,65 +118,37 @@ pub(super) fn norm_row_backward<T: Real>(
 
 #[inline(always)]
 pub(super) fn inverse_rms<T: Real>(row: &[T], epsilon: T) -> T {
-    T::constant(1.0) / (dot(row, row) / T::constant(row.len() as f64) + epsilon).sqrt()
+    T::one() / (dot(row, row) / T::constant(row.len() as f64) + epsilon).sqrt()
 }
 
-fn forward<T: Real>(
-    x: &Tensor,
-    Norm {
-        weight,
-        offset,
-        epsilon,
-    }: Norm<'_>,
-) -> Result<Tensor> {
-    let width = weight.dims1()?;
-    let (x_read, weight_read) = (read(x)?, read(weight)?);
-    let (numbers, weights) = (x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); numbers.len()];
+fn forward<T: Real>(x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
+    let width = norm.weight.dims1()?;
+    let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
+    numbers!(T: numbers = x, weights = norm.weight);
+    let mut output = vec![T::zero(); numbers.len()];
     vectorised(|| {
         for (row, out) in numbers
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
         {
-            norm_row(
-                row,
-                weights,
-                (T::constant(offset), T::constant(epsilon)),
-                out,
-            );
+            norm_row(row, weights, constants, out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
 }
 
-fn backward<T: Real>(
-    gradient: &Tensor,
-    x: &Tensor,
-    Norm {
-        weight,
-        offset,
-        epsilon,
-    }: Norm<'_>,
-) -> Result<Tensor> {
-    let width = weight.dims1()?;
-    let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
-    let gradients = gradient_read.numbers::<T>()?;
-    let numbers = x_read.numbers::<T>()?;
-    let weights = weight_read.numbers::<T>()?;
-    let mut output = vec![T::constant(0.0); numbers.len()];
+fn backward<T: Real>(gradient: &Tensor, x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
+    let width = norm.weight.dims1()?;
+    let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
+    numbers!(T: gradients = gradient, numbers = x, weights = norm.weight);
+    let mut output = vec![T::zero(); numbers.len()];
     vectorised(|| {
         for ((g, row), out) in gradients
             .chunks_exact(width)
             .zip(numbers.chunks_exact(width))
             .zip(output.chunks_exact_mut(width))
         {
-            norm_row_backward(
-                g,
-                row,
-                weights,
-                (T::constant(offset), T::constant(epsilon)),
-                out,
-            );
+            norm_row_backward(g, row, weights, constants, out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
@@ -184,9 +156,8 @@ fn backward<T: Real>(
 
 fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
-    let (gradient_read, x_read) = (read(gradient)?, read(x)?);
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); width];
+    numbers!(T: gradients = gradient, numbers = x);
+    let mut output = vec![T::zero(); width];
     vectorised(|| {
         for (g, row) in gradients
             .chunks_exact(width)
@@ -208,6 +179,7 @@ mod gpu {
     use super::{Norm, OpenRows};
     use crate::cuda::{
         Argument, Grid, Module, arguments, at, capability, device, empty, int, module, rows_at,
+        sum_parts,
     };
 
     static MODULE: Module = module!("rms_norm");
@@ -247,20 +219,12 @@ mod gpu {
         Ok((rows, width))
     }
 
-    pub(super) fn forward(
-        x: &Tensor,
-        Norm {
-            weight,
-            offset,
-            epsilon,
-        }: Norm<'_>,
-        adapter_columns: usize,
-    ) -> Result<Tensor> {
-        let (rows, width) = check(x, &[], weight)?;
-        let (device, dtype) = (device(x)?, weight.dtype());
+    pub(super) fn forward(x: &Tensor, norm: Norm<'_>, adapter_columns: usize) -> Result<Tensor> {
+        let (rows, width) = check(x, &[], norm.weight)?;
+        let (device, dtype) = (device(x)?, norm.weight.dtype());
         let y = empty((rows, width + adapter_columns), dtype, device)?;
         let arguments = arguments!(
-            at x, weight, &y; int width + adapter_columns, width; float offset, epsilon
+            at x, norm.weight, &y; int width + adapter_columns, width; float norm.offset, norm.epsilon
         );
         let name = variant!(x.dtype(), dtype, "rms_norm");
         MODULE
@@ -272,32 +236,28 @@ mod gpu {
     pub(super) fn add_forward(
         x: &Tensor,
         addend: &OpenRows,
-        Norm {
-            weight,
-            offset,
-            epsilon,
-        }: Norm<'_>,
+        norm: Norm<'_>,
         adapter_columns: usize,
     ) -> Result<(Tensor, Tensor)> {
-        let (rows, width) = check(x, &[], weight)?;
+        let (rows, width) = check(x, &[], norm.weight)?;
         let added = addend.own()?;
-        let is_open = addend.adapters.is_some() || addend.rows.dtype() != weight.dtype();
+        let is_open = addend.adapters.is_some() || addend.rows.dtype() != norm.weight.dtype();
         if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
             bail!("a stream of {x:?} and {added:?}")
         }
-        let (device, dtype) = (device(x)?, weight.dtype());
+        let (device, dtype) = (device(x)?, norm.weight.dtype());
         let sum = empty((rows, width), x.dtype(), device)?;
         let y = empty((rows, width + adapter_columns), dtype, device)?;
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
-        arguments.extend(arguments!(at weight, &sum, &y));
+        arguments.extend(arguments!(at norm.weight, &sum, &y));
         // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
         let warps = width.div_ceil(8 * 64);
         let serves = (x.dtype(), dtype, adapter_columns) == (DType::F32, DType::BF16, 0)
             && width.is_multiple_of(64)
             && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)?.has_clusters() {
-            arguments.extend(arguments!(int rows, width; float offset, epsilon));
+            arguments.extend(arguments!(int rows, width; float norm.offset, norm.epsilon));
             let grid = Grid::blocks((8, rows.div_ceil(16), 1), 32 * warps);
             MODULE
                 .kernel("add_rms_norm_tensor_mixed")
@@ -305,7 +265,9 @@ mod gpu {
                 .launch(device, grid, &arguments)?;
             return Ok((sum, y));
         }
-        arguments.extend(arguments!(int width + adapter_columns, width; float offset, epsilon));
+        arguments.extend(
+            arguments!(int width + adapter_columns, width; float norm.offset, norm.epsilon),
+        );
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
@@ -316,24 +278,19 @@ mod gpu {
         Ok((sum, y))
     }
 
-    pub(super) fn open_forward(
-        rows: &OpenRows,
-        Norm {
-            weight,
-            offset,
-            epsilon,
-        }: Norm<'_>,
-    ) -> Result<Tensor> {
+    pub(super) fn open_forward(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
         let own = rows.own()?;
-        let (count, width) = check(&own, &[], weight)?;
+        let (count, width) = check(&own, &[], norm.weight)?;
         if own.dtype() != DType::F32 {
             bail!("rows in {:?}; while decoding they are f32", own.dtype())
         }
-        let (device, dtype) = (device(&own)?, weight.dtype());
+        let (device, dtype) = (device(&own)?, norm.weight.dtype());
         let sum = empty((count, width), DType::F32, device)?;
         let y = empty((count, width), dtype, device)?;
         let mut arguments = rows.arguments()?.to_vec();
-        arguments.extend(arguments!(at weight, &sum, &y; int width; float offset, epsilon));
+        arguments.extend(
+            arguments!(at norm.weight, &sum, &y; int width; float norm.offset, norm.epsilon),
+        );
         let name = variant!(DType::F32, dtype, "open_rms_norm");
         MODULE
             .kernel(name)
@@ -345,22 +302,18 @@ mod gpu {
     pub(super) fn backward(
         gradient: &Tensor,
         x: &Tensor,
-        Norm {
-            weight,
-            offset,
-            epsilon,
-        }: Norm<'_>,
+        norm: Norm<'_>,
         residual: Option<&Tensor>,
         adapter_columns: usize,
     ) -> Result<Tensor> {
-        let (rows, width) = check(x, &[gradient, residual.unwrap_or(gradient)], weight)?;
-        let (device, dtype) = (device(x)?, weight.dtype());
+        let (rows, width) = check(x, &[gradient, residual.unwrap_or(gradient)], norm.weight)?;
+        let (device, dtype) = (device(x)?, norm.weight.dtype());
         let dx = empty((rows, width + adapter_columns), dtype, device)?;
         let [residual, residual_stride] =
             residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
         let arguments = arguments!(
-            at gradient, x, weight; given residual, residual_stride; at &dx;
-            int width + adapter_columns, width; float offset, epsilon
+            at gradient, x, norm.weight; given residual, residual_stride; at &dx;
+            int width + adapter_columns, width; float norm.offset, norm.epsilon
         );
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
         MODULE
@@ -395,13 +348,6 @@ mod gpu {
         MODULE
             .kernel(variant!(x.dtype(), gradient.dtype(), "weight_parts"))
             .launch(device, grid, &arguments)?;
-        let sums = empty(width, DType::F32, device)?;
-        let arguments = arguments!(at &partial, &sums; int parts, width);
-        MODULE.kernel("weight_sums").launch(
-            device,
-            Grid::rows(width.div_ceil(32), 256),
-            &arguments,
-        )?;
-        Ok(sums)
+        sum_parts(&MODULE, "weight_sums", &partial)
     }
 }

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::decode_attention::{DecodeRows, append_keys_values};
 use super::heads::Heads;
 use super::matmul::no_adapter_columns;
@@ -153,27 +153,16 @@ pub fn query_key_rope_backward_all(
 
 fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
     let (rows, width) = packed.dims2()?;
-    let position_read = read(context.positions)?;
-    let positions = one_a_row(position_read.numbers()?, rows)?;
+    numbers!(u32: positions = context.positions);
+    check_positions(positions, rows)?;
     let Heads {
         query,
         key_value,
         dimension,
     } = context.heads;
-    let packed_read = read(packed)?;
-    let cosine_read = read(&context.table.cosines)?;
-    let sine_read = read(&context.table.sines)?;
-    let numbers = packed_read.numbers::<T>()?;
-    let cosines = cosine_read.numbers::<T>()?;
-    let sines = sine_read.numbers::<T>()?;
-    let norm_reads = context
-        .norms
-        .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
-        .transpose()?;
-    let norms = norm_reads
-        .as_ref()
-        .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
-        .transpose()?;
+    let table = context.table;
+    numbers!(T: numbers = packed, cosines = &table.cosines, sines = &table.sines);
+    let norms = norms::<T>(context)?;
     let half = context.table.half();
     let mut output = numbers.to_vec();
     vectorised(|| {
@@ -187,7 +176,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
-                if let Some((query_norm, key_norm)) = norms {
+                if let Some([query_norm, key_norm]) = &norms {
                     norm_row(
                         &row[columns],
                         if head < query { query_norm } else { key_norm },
@@ -198,7 +187,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                         out,
                     );
                 }
-                rotate(out, cosine, sine, T::constant(1.0));
+                rotate(out, cosine, sine, T::one());
             }
         }
         Ok::<_, candle_core::Error>(())
@@ -206,11 +195,20 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     Tensor::from_vec(output, (rows, width), packed.device())
 }
 
-fn one_a_row(positions: &[u32], rows: usize) -> Result<&[u32]> {
+fn check_positions(positions: &[u32], rows: usize) -> Result<()> {
     if positions.len() != rows {
         bail!("{} positions for {rows} rows", positions.len())
     }
-    Ok(positions)
+    Ok(())
+}
+
+/// Weights of query and key norm.
+fn norms<T: Real>(context: QueryKeyContext<'_>) -> Result<Option<[Vec<T>; 2]>> {
+    let Some((query, key)) = context.norms else {
+        return Ok(None);
+    };
+    numbers!(T: query = query, key = key);
+    Ok(Some([query.to_vec(), key.to_vec()]))
 }
 
 /// The `half` cosines or sines of a position.
@@ -244,32 +242,20 @@ fn backward<T: Real>(
     context: QueryKeyContext<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = packed.dims2()?;
-    let position_read = read(context.positions)?;
-    let positions = one_a_row(position_read.numbers()?, rows)?;
+    numbers!(u32: positions = context.positions);
+    check_positions(positions, rows)?;
     let Heads {
         query,
         key_value,
         dimension,
     } = context.heads;
-    let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
-    let (cosine_read, sine_read) = (read(&context.table.cosines)?, read(&context.table.sines)?);
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
-    let (cosines, sines) = (cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
-    let norm_reads = context
-        .norms
-        .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
-        .transpose()?;
-    let norms = norm_reads
-        .as_ref()
-        .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
-        .transpose()?;
+    let table = context.table;
+    numbers!(T: gradients = gradient, numbers = packed, cosines = &table.cosines, sines = &table.sines);
+    let norms = norms::<T>(context)?;
     let half = context.table.half();
     let mut output = gradients.to_vec();
-    let mut weight_gradients = [
-        vec![T::constant(0.0); dimension],
-        vec![T::constant(0.0); dimension],
-    ];
-    let mut turned = vec![T::constant(0.0); dimension];
+    let mut weight_gradients = [vec![T::zero(); dimension], vec![T::zero(); dimension]];
+    let mut turned = vec![T::zero(); dimension];
     vectorised(|| {
         let rows = gradients
             .chunks_exact(width)
@@ -283,7 +269,7 @@ fn backward<T: Real>(
                 turned.copy_from_slice(&g[columns.clone()]);
                 rotate(&mut turned, cosine, sine, T::constant(-1.0));
                 let out = &mut out[columns.clone()];
-                let Some((query_norm, key_norm)) = norms else {
+                let Some([query_norm, key_norm]) = &norms else {
                     out.copy_from_slice(&turned);
                     continue;
                 };
@@ -325,7 +311,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, OpenRows, QueryKeyContext};
-    use crate::cuda::{Argument, Grid, Module, arguments, at, device, empty, float, module};
+    use crate::cuda::{
+        Argument, Grid, Module, arguments, at, device, empty, float, module, sum_parts,
+    };
     use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
@@ -522,13 +510,7 @@ mod gpu {
         MODULE
             .typed("norm_parts", dtype)
             .launch(device, grid, &arguments)?;
-        let sums = empty(2 * dimension, DType::F32, device)?;
-        let arguments = arguments!(at &partial, &sums; int parts, 2 * dimension);
-        MODULE.kernel("norm_sums").launch(
-            device,
-            Grid::rows((2 * dimension).div_ceil(32), 256),
-            &arguments,
-        )?;
+        let sums = sum_parts(&MODULE, "norm_sums", &partial)?;
         Ok((
             packed_gradient,
             sums.narrow(0, 0, dimension)?,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::embedding::{gather_rows, scatter_rows};
 use super::real::vectorised;
 
@@ -279,8 +279,8 @@ fn forward<T: Real>(
         Selection::Replayed(experts) => experts.flatten_all()?.to_vec1::<u32>()?,
         _ => vec![NOT_RECORDED; rows * active],
     };
-    let logits_read = read(logits)?;
-    let mut probabilities = logits_read.numbers::<T>()?.to_vec();
+    numbers!(T: numbers = logits);
+    let mut probabilities = numbers.to_vec();
     let mut pairs: Vec<Vec<(u32, T)>> = vec![Vec::new(); count];
     let mut order: Vec<u32> = (0..count as u32).collect();
     let rows_selected = probabilities
@@ -302,7 +302,7 @@ fn forward<T: Real>(
         let divisor = if router.is_renormalised {
             sum
         } else {
-            T::constant(1.0)
+            T::one()
         };
         for &expert in &*selected {
             pairs[expert as usize].push((row as u32, own[expert as usize] / divisor));
@@ -332,9 +332,8 @@ fn forward<T: Real>(
 }
 
 fn entropy<T: Real>(probabilities: &Tensor) -> Result<f64> {
-    let read = read(probabilities)?;
-    let terms = read
-        .numbers::<T>()?
+    numbers!(T: numbers = probabilities);
+    let terms = numbers
         .iter()
         .map(|probability| probability.double())
         .filter(|&p| p > 0.0);
@@ -357,11 +356,9 @@ fn softmax<T: Real>(row: &mut [T]) {
 /// renormalisation also for unselected experts, by probability.
 fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -> Result<Tensor> {
     let (rows, count) = routing.probabilities.dims2()?;
-    let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);
-    let probabilities_read = read(&routing.probabilities)?;
-    let (products, weights) = (products_read.numbers::<T>()?, weights_read.numbers::<T>()?);
-    let mut gradient = vec![T::constant(0.0); rows * count];
-    let mut sums = vec![T::constant(0.0); rows];
+    numbers!(T: products = products, weights = &routing.weights, probabilities = &routing.probabilities);
+    let mut gradient = vec![T::zero(); rows * count];
+    let mut sums = vec![T::zero(); rows];
     let pairs = routing.ranges.iter().enumerate();
     let pairs = || {
         pairs
@@ -381,7 +378,7 @@ fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -
     } else {
         let rows = gradient
             .chunks_exact_mut(count)
-            .zip(probabilities_read.numbers::<T>()?.chunks_exact(count));
+            .zip(probabilities.chunks_exact(count));
         for ((own, probabilities), &sum) in rows.zip(&sums) {
             own.iter_mut()
                 .zip(probabilities)

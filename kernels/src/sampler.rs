@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
@@ -132,22 +132,13 @@ fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<
     if rows != params.len() {
         bail!("{} draws for {rows} rows", params.len())
     }
-    let logits_read = read(logits)?;
-    let mut scaled = vec![T::constant(0.0); vocabulary];
-    let mut weights = vec![T::constant(0.0); vocabulary];
+    numbers!(T: numbers = logits);
+    let mut scaled = vec![T::zero(); vocabulary];
+    let mut weights = vec![T::zero(); vocabulary];
     let mut blocks = vec![0.0_f64; vocabulary.div_ceil(BLOCK)];
     let mut sampled = Vec::with_capacity(rows);
-    for (
-        row,
-        &SampleParams {
-            uniform,
-            temperature,
-        },
-    ) in logits_read
-        .numbers::<T>()?
-        .chunks_exact(vocabulary)
-        .zip(params)
-    {
+    for (row, params) in numbers.chunks_exact(vocabulary).zip(params) {
+        let (uniform, temperature) = (params.uniform, params.temperature);
         let greedy = temperature == 0.0 || uniform < 0.0;
         let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
         let largest = vectorised(|| {
@@ -185,11 +176,10 @@ fn sample_rows_masked<T: Real>(
     masks: &[u32],
 ) -> Result<Vec<SampledToken>> {
     let (_, vocabulary) = logits.dims2()?;
-    let logits_read = read(logits)?;
+    numbers!(T: numbers = logits);
     let mut allowed: Vec<(usize, T)> = Vec::with_capacity(vocabulary);
     let mut sampled = Vec::with_capacity(params.len());
-    let rows = logits_read
-        .numbers::<T>()?
+    let rows = numbers
         .chunks_exact(vocabulary)
         .zip(params)
         .zip(masks.chunks_exact(mask_words(vocabulary)));

@@ -39,7 +39,7 @@ impl InplaceOp1 for Cap {
 
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the absolute error is that of numbers near 1.
 fn cap<T: Real>(logits: &mut [T], cap: f64) {
-    let (one, two, cap) = (T::constant(1.0), T::constant(2.0), T::constant(cap));
+    let (one, two, cap) = (T::one(), T::constant(2.0), T::constant(cap));
     vectorised(|| {
         for logit in logits {
             *logit = cap * (one - two / ((two * *logit / cap).exponential() + one));
@@ -48,7 +48,7 @@ fn cap<T: Real>(logits: &mut [T], cap: f64) {
 }
 
 fn uncap<T: Real>(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
-    let (one, cap) = (T::constant(1.0), T::constant(cap));
+    let (one, cap) = (T::one(), T::constant(cap));
     let uncap = in_place("soft cap backward", |gradient: &mut [T], capped: &[T]| {
         if gradient.len() != capped.len() {
             bail!(

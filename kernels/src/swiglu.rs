@@ -6,7 +6,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::Real;
-use super::cpu_slice::{by_number_type, read};
+use super::cpu_slice::{by_number_type, numbers};
 use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::{sigmoid, vectorised};
@@ -78,16 +78,15 @@ fn bounded<T: Real>(pair: &[T], limit: T) -> (T, T) {
 
 fn clamped<T: Real>(gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
-    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::constant(1.0));
-    let gate_up_read = read(gate_up)?;
+    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::one());
+    numbers!(T: numbers = gate_up);
     let mut output = Vec::with_capacity(rows * double / 2);
     vectorised(|| {
-        output.extend(gate_up_read.numbers::<T>()?.chunks_exact(2).map(|pair| {
+        output.extend(numbers.chunks_exact(2).map(|pair| {
             let (gate, up) = bounded(pair, limit);
             gate * sigmoid(slope * gate) * (up + one)
         }));
-        Ok::<_, candle_core::Error>(())
-    })?;
+    });
     Tensor::from_vec(output, (rows, double / 2), gate_up.device())
 }
 
@@ -97,10 +96,9 @@ fn clamped_backward<T: Real>(
     slope: f64,
     limit: f64,
 ) -> Result<Tensor> {
-    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::constant(1.0));
-    let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); numbers.len()];
+    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::one());
+    numbers!(T: gradients = gradient, numbers = gate_up);
+    let mut output = vec![T::zero(); numbers.len()];
     vectorised(|| {
         for ((pair, out), &d) in numbers
             .chunks_exact(2)
@@ -129,7 +127,7 @@ fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
     let square = cubic * x * x;
     (
         twice * (x + square * x),
-        Some(twice * (T::constant(1.0) + T::constant(3.0) * square)),
+        Some(twice * (T::one() + T::constant(3.0) * square)),
     )
 }
 
@@ -137,9 +135,8 @@ fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
 fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
-    let gate_up_read = read(gate_up)?;
-    let numbers = gate_up_read.numbers::<T>()?;
-    let mut output = vec![T::constant(0.0); rows * width];
+    numbers!(T: numbers = gate_up);
+    let mut output = vec![T::zero(); rows * width];
     vectorised(|| {
         for (row, out) in numbers
             .chunks_exact(double)
@@ -161,9 +158,8 @@ fn backward<T: Real>(
 ) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
-    let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
-    let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
-    let mut output = vec![T::constant(0.0); rows * double];
+    numbers!(T: gradients = gradient, numbers = gate_up);
+    let mut output = vec![T::zero(); rows * double];
     vectorised(|| {
         for ((d, row), out) in gradients
             .chunks_exact(width)
@@ -175,9 +171,8 @@ fn backward<T: Real>(
             for i in 0..width {
                 let (z, slope) = argument(gate[i]);
                 let (g, u, s) = (gate[i], up[i], sigmoid(z));
-                let bend = g * (T::constant(1.0) - s);
-                gate_out[i] =
-                    d[i] * u * s * (T::constant(1.0) + slope.map_or(bend, |slope| bend * slope));
+                let bend = g * (T::one() - s);
+                gate_out[i] = d[i] * u * s * (T::one() + slope.map_or(bend, |slope| bend * slope));
                 up_out[i] = d[i] * g * s;
             }
         }

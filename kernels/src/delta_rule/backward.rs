@@ -13,15 +13,12 @@ pub(super) fn backward<T: Real>(
 ) -> Result<DeltaGradients> {
     let heads = rule.heads;
     let (rows, width) = convolved.dims2()?;
-    let gradient_read = read(gradient)?;
-    let convolved_read = read(convolved)?;
-    let decay_read = read(rule.decay)?;
-    let (numbers, decays) = (convolved_read.numbers::<T>()?, decay_read.numbers::<T>()?);
+    numbers!(T: gradients = gradient, numbers = convolved, decays = rule.decay);
     let prepared = Prepared::<T>::new(numbers, rule)?;
-    let zeros = |count: usize| vec![T::constant(0.0); count];
+    let zeros = |count: usize| vec![T::zero(); count];
     let mut work = Work {
         prepared: &prepared,
-        gradient: gradient_read.numbers()?,
+        gradient: gradients,
         rows: zeros(rows * width),
         corrections: zeros(rows * heads.value),
         log_decays: zeros(rows * heads.value),
@@ -57,7 +54,7 @@ pub(super) fn backward<T: Real>(
         let (row, head) = (index / heads.value, index % heads.value);
         let at = row * 2 * heads.value + head;
         let by_step = -decays[head].exponential() * gate.slope * log_decays[index];
-        gates[at] = corrections[index] * (T::constant(1.0) - gate.strength);
+        gates[at] = corrections[index] * (T::one() - gate.strength);
         gates[at + heads.value] = by_step;
         bias[head] += by_step;
         decay[head] += log_decays[index] * gate.log_decay;
@@ -86,12 +83,7 @@ fn unnormalise<T: Real>(gradients: &mut [T], numbers: &[T], heads: DeltaHeads) {
         {
             let inverse = inverse_length(vector);
             let along = dot(gradient, vector) * inverse * inverse;
-            let factor = inverse
-                * if index < heads.key {
-                    scale
-                } else {
-                    T::constant(1.0)
-                };
+            let factor = inverse * if index < heads.key { scale } else { T::one() };
             for (g, &x) in gradient.iter_mut().zip(vector) {
                 *g = factor * (*g - x * along);
             }
@@ -117,7 +109,7 @@ impl<T: Real> Work<'_, T> {
     /// States at a segment's chunk starts; advances `state` from the segment's start to its end.
     fn chunk_starts(&self, state: &mut [T], segment: Segment, head: usize) -> Vec<T> {
         let mut starts = Vec::with_capacity(segment.length.div_ceil(CHUNK) * state.len());
-        let mut update = vec![T::constant(0.0); self.prepared.heads.value_dimension];
+        let mut update = vec![T::zero(); self.prepared.heads.value_dimension];
         vectorised(|| {
             for token in 0..segment.length {
                 if token.is_multiple_of(CHUNK) {
@@ -137,9 +129,9 @@ impl<T: Real> Work<'_, T> {
     fn segment(&mut self, segment: Segment, head: usize, starts: &[T], last: &mut [T]) {
         let (size, values) = (last.len(), self.prepared.heads.value_dimension);
         let longest = CHUNK.min(segment.length);
-        let mut decayed = vec![T::constant(0.0); longest * size];
-        let mut updates = vec![T::constant(0.0); longest * values];
-        let mut state = vec![T::constant(0.0); size];
+        let mut decayed = vec![T::zero(); longest * size];
+        let mut updates = vec![T::zero(); longest * values];
+        let mut state = vec![T::zero(); size];
         vectorised(|| {
             for (chunk, start) in starts.chunks_exact(size).enumerate().rev() {
                 let first = segment.start + chunk * CHUNK;
@@ -171,7 +163,7 @@ impl<T: Real> Work<'_, T> {
     #[inline(always)]
     fn token(&mut self, row: usize, head: usize, decayed: &[T], update: &[T], state: &mut [T]) {
         let heads = self.prepared.heads;
-        let (values, zero) = (heads.value_dimension, T::constant(0.0));
+        let (values, zero) = (heads.value_dimension, T::zero());
         let [query, key, _] = self.prepared.token(row, head);
         let gate = self.prepared.gate(row, head);
         let output = &self.gradient[row * heads.value_width() + head * values..][..values];

@@ -7,7 +7,9 @@ use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
 use crate::capability::Capability;
-use crate::cuda::{Argument, Grid, Module, arguments, at, capability, device, empty, int, module};
+use crate::cuda::{
+    Argument, Grid, Module, arguments, at, capability, device, empty, int, module, sum_parts,
+};
 
 static STEP: Module = module!("delta_rule");
 static CHUNKS: Module = module!("delta_rule_chunks");
@@ -366,12 +368,7 @@ pub(super) fn backward(
         segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows,
     ])?;
     prepared.by_chunk("delta_rule_finish_gates", heads.value, 32, &arguments)?;
-    let sums = empty(2 * heads.value, DType::F32, device)?;
-    let arguments = arguments!(at &of_rows, &sums; int rows, 2 * heads.value);
-    let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
-    GRADIENTS
-        .kernel("delta_rule_gate_sums")
-        .launch(device, grid, &arguments)?;
+    let sums = sum_parts(&GRADIENTS, "delta_rule_gate_sums", &of_rows)?;
     Ok(DeltaGradients {
         convolved: convolved_gradient,
         gates: packed,

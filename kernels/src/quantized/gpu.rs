@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use candle_core::cuda_backend::cudarc::driver::sys;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{BlockScales, Precision, QuantizedMatrix, Scales, StoredNf4};
+use super::{BlockScales, Precision, QuantizedMatrix, Scales, StoredNf4, check_scales};
 use crate::cuda::{
     Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, int, module,
     rows_at,
@@ -60,7 +60,7 @@ fn quantize_fp8(weight: &Tensor) -> Result<QuantizedMatrix> {
 
 fn quantize_nf4(weight: &Tensor) -> Result<QuantizedMatrix> {
     let ((outputs, inputs), gpu) = (weight.dims2()?, device(weight)?);
-    let (matrix, scales) = empty_nf4((outputs, inputs), &nf4::scale_numbers(), weight.device())?;
+    let (codes, scales) = empty_nf4((outputs, inputs), &nf4::scale_numbers(), weight.device())?;
     let (row_blocks, blocks) = (inputs / nf4::BLOCK, outputs * inputs / nf4::BLOCK);
     let groups = blocks.div_ceil(nf4::GROUP);
     let maxima = empty(blocks, DType::F32, gpu)?;
@@ -86,10 +86,14 @@ fn quantize_nf4(weight: &Tensor) -> Result<QuantizedMatrix> {
     );
     NF4.kernel("quantize_scales")
         .launch(gpu, Grid::rows(groups, nf4::GROUP), &arguments)?;
-    let arguments = arguments!(at weight, &maxima, &scales.tables, &matrix.codes; int inputs);
+    let arguments = arguments!(at weight, &maxima, &scales.tables, &codes; int inputs);
     NF4.typed("quantize", weight.dtype())
         .launch(gpu, Grid::rows(outputs, 256), &arguments)?;
-    Ok(matrix)
+    Ok(QuantizedMatrix {
+        codes,
+        inputs,
+        scales: Scales::Nf4(scales),
+    })
 }
 
 pub(super) fn from_stored(
@@ -98,20 +102,20 @@ pub(super) fn from_stored(
     device: &Device,
 ) -> Result<QuantizedMatrix> {
     check_shape(outputs, inputs)?;
-    let (mut matrix, mut scales) = empty_nf4((outputs, inputs), stored.scale_numbers, device)?;
+    let (codes, mut scales) = empty_nf4((outputs, inputs), stored.scale_numbers, device)?;
     let (row_blocks, blocks) = (inputs / nf4::BLOCK, outputs * inputs / nf4::BLOCK);
-    let gpu = self::device(&matrix.codes)?;
-    let codes = Tensor::from_slice(stored.codes, stored.codes.len(), device)?;
+    let gpu = self::device(&codes)?;
+    let from = Tensor::from_slice(stored.codes, stored.codes.len(), device)?;
     NF4.kernel("arrange_codes").launch(
         gpu,
         Grid::rows(outputs, 256),
-        &arguments!(at &codes, &matrix.codes; int inputs),
+        &arguments!(at &from, &codes; int inputs),
     )?;
-    let codes = Tensor::from_slice(stored.scale_codes, blocks, device)?;
+    let from = Tensor::from_slice(stored.scale_codes, blocks, device)?;
     NF4.kernel("arrange_scales").launch(
         gpu,
         Grid::elements(blocks),
-        &arguments!(at &codes, &scales.codes; int blocks, row_blocks, outputs),
+        &arguments!(at &from, &scales.codes; int blocks, row_blocks, outputs),
     )?;
     let mut groups: Vec<f32> = stored
         .group_scales
@@ -121,33 +125,33 @@ pub(super) fn from_stored(
     let count = scales.groups.dim(0)?;
     groups.resize(2 * count, 0.0);
     scales.groups = Tensor::from_vec(groups, (count, 2), device)?;
-    matrix.scales = Scales::Nf4(scales);
-    Ok(matrix)
+    Ok(QuantizedMatrix {
+        codes,
+        inputs,
+        scales: Scales::Nf4(scales),
+    })
 }
 
-/// Codes are to be written.
+/// Codes and scales to write, with the numbers of both.
 fn empty_nf4(
     (outputs, inputs): (usize, usize),
     scale_numbers: &[f32; 256],
     device: &Device,
-) -> Result<(QuantizedMatrix, BlockScales)> {
-    let (reads, row_blocks) = (inputs.div_ceil(128), inputs / nf4::BLOCK);
+) -> Result<(Tensor, BlockScales)> {
+    let (reads, row_blocks) = (inputs.div_ceil(2 * nf4::BLOCK), inputs / nf4::BLOCK);
     let first_blocks = (0..outputs).map(|row| (row * row_blocks) as u32).collect();
-    let tables = [nf4::NUMBERS.as_slice(), scale_numbers].concat();
+    let tables = Tensor::new([nf4::NUMBERS.as_slice(), scale_numbers].concat(), device)?;
     // A read's second block may be after a row's last, in a group after the last.
     let groups = (outputs * row_blocks) / nf4::GROUP + 1;
+    check_scales(groups, 1)?;
     let scales = BlockScales {
         codes: Tensor::zeros((reads, outputs, 2), DType::U8, device)?,
         groups: Tensor::zeros((groups, 2), DType::F32, device)?,
         first_blocks: Tensor::from_vec(first_blocks, outputs, device)?,
-        tables: Tensor::from_vec(tables, (1, 272), device)?,
+        tables: tables.unsqueeze(0)?,
     };
-    let matrix = QuantizedMatrix {
-        codes: Tensor::zeros((outputs, reads * 64), DType::U8, device)?,
-        inputs,
-        scales: Scales::Nf4(scales.clone()),
-    };
-    Ok((matrix, scales))
+    let codes = Tensor::zeros((outputs, reads * nf4::BLOCK), DType::U8, device)?;
+    Ok((codes, scales))
 }
 
 /// As kernels take it by value: `Fp8` or `Nf4`.
@@ -285,11 +289,7 @@ fn run(matrix: &QuantizedMatrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor
     let (gpu, room) = (device(x)?, room(rows));
     let block = block_outputs(room);
     let tiles = outputs.div_ceil(block);
-    let reads = match &matrix.scales {
-        Scales::Fp8(_) => inputs / CHUNK,
-        Scales::Nf4(_) => inputs.div_ceil(2 * CHUNK),
-    };
-    let splits = splits(room, tiles, reads);
+    let splits = splits(room, tiles, matrix.codes.dim(1)? / CHUNK);
     let (beside, rank) = match a {
         Some(a) => (at(a)?, a.dims2()?.0),
         None => (Argument::Address(0), 0),

@@ -350,10 +350,7 @@ impl Reader<'_> {
             Architecture::Gemma4 => &["attn_logit_softcapping"],
             _ => &["attn_logit_softcapping", "final_logit_softcapping"],
         };
-        if let Some(key) = soft_caps
-            .iter()
-            .find(|key| self.keys.get(**key).is_some_and(|value| !value.is_null()))
-        {
+        if let Some(key) = soft_caps.iter().find(|key| self.given(key).is_some()) {
             let feature = format!("`{key}` = {}", self.keys[*key]);
             return Err(
                 self.unsupported(&feature, "use a model without soft caps, such as Gemma 3")
@@ -399,11 +396,7 @@ impl Reader<'_> {
     }
 
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, HubError> {
-        let given = self
-            .keys
-            .get("head_dim")
-            .is_some_and(|value| !value.is_null());
-        if !given && !hidden_size.is_multiple_of(heads) {
+        if self.given("head_dim").is_none() && !hidden_size.is_multiple_of(heads) {
             return Err(self.problem(format!(
                 "`head_dim` is missing and `hidden_size` = {hidden_size} is not a multiple of `num_attention_heads` = {heads}"
             )));
@@ -447,11 +440,40 @@ impl Reader<'_> {
     }
 
     fn count_or(&self, key: &str, default: usize) -> Result<usize, HubError> {
-        if self.keys.get(key).is_none_or(Value::is_null) {
-            Ok(default)
-        } else {
-            self.count(key)
+        self.given(key).map_or(Ok(default), |_| self.count(key))
+    }
+
+    /// A key's value other than null.
+    fn given(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    /// What each layer's type in `layer_types` means; `None` in older files.
+    fn by_layer_type<T: Copy>(&self, known: [(&str, T); 2]) -> Result<Option<Vec<T>>, HubError> {
+        let Some(types) = self.given("layer_types") else {
+            return Ok(None);
+        };
+        let meaning = |layer_type: &Value| {
+            let found = known
+                .iter()
+                .find(|(name, _)| layer_type.as_str() == Some(name));
+            found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+                self.unsupported(
+                    &format!("the layer type {layer_type}"),
+                    &format!("only `{}` and `{}` are supported", known[0].0, known[1].0),
+                )
+            })
+        };
+        let types = types.as_array().map_or(&[][..], Vec::as_slice).iter();
+        let found = types.map(meaning).collect::<Result<Vec<_>, _>>()?;
+        let layers = self.count("num_hidden_layers")?;
+        if found.len() == layers {
+            return Ok(Some(found));
         }
+        Err(self.problem(format!(
+            "`layer_types` has {} entries for {layers} layers",
+            found.len()
+        )))
     }
 
     fn positive(&self, key: &str, value: Option<&Value>, default: f64) -> Result<f64, HubError> {

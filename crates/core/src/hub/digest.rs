@@ -49,10 +49,7 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
         hasher.update(&bytes);
     }
     for file in source.weight_files()? {
-        let refused = |error| HubError::Read {
-            path: source.label(&file),
-            source: error,
-        };
+        let refused = |error| source.refused(&file, error);
         if let Some(bytes) = source.embedded_bytes(&file) {
             hasher.update(format!("{file}\n{}\n", bytes.len()));
             hasher.update(bytes);
@@ -111,6 +108,7 @@ fn hash_range(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use super::super::weights::tests::weight_file;
     use super::*;
 
     /// A folder with `data` as the only tensor `name`.
@@ -121,12 +119,7 @@ mod tests {
             r#"{{"{name}":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#,
             data.len()
         );
-        let bytes = [
-            &(header.len() as u64).to_le_bytes()[..],
-            header.as_bytes(),
-            data,
-        ]
-        .concat();
+        let bytes = weight_file(&header, data);
         std::fs::write(work.path().join("model.safetensors"), bytes).unwrap();
         work
     }

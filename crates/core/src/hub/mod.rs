@@ -154,11 +154,7 @@ pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
         path.display(),
         about.len()
     ));
-    let key: String = key
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let key = crate::format::hex(&key[..8]);
     let cache = cache::user_cache(|variable| std::env::var_os(variable))?;
     Some(
         cache

@@ -25,6 +25,11 @@ impl Nf4State {
     pub fn correct(&self, entry: &mut TensorEntry) {
         entry.shape.clone_from(&self.shape);
     }
+
+    /// Whether blocks are those of a base in NF4 (`kernels::nf4`).
+    pub fn has_base_blocks(&self) -> bool {
+        (self.blocksize, self.nested_blocksize) == (64, Some(256))
+    }
 }
 
 impl ModelSource {
@@ -39,16 +44,13 @@ impl ModelSource {
                 let Some(matrix) = entry.name.strip_suffix(NF4_STATE).map(str::to_owned) else {
                     continue;
                 };
-                let (path, name, mut text) = (self.label(&file), entry.name.clone(), Vec::new());
+                let (name, mut text) = (entry.name.clone(), Vec::new());
                 self.bytes_of(&(file.clone(), entry))?
                     .take(MAX_STATE_BYTES)
                     .read_to_end(&mut text)
-                    .map_err(|source| HubError::Read {
-                        path: path.clone(),
-                        source,
-                    })?;
+                    .map_err(|source| self.refused(&file, source))?;
                 let state = serde_json::from_slice(&text).map_err(|error| HubError::Weights {
-                    path,
+                    path: self.label(&file),
                     problem: format!(
                         "`{name}`: {error}; fetch the checkpoint again, or take it in bf16"
                     ),
@@ -68,12 +70,11 @@ impl ModelSource {
             return Ok(false);
         }
         let states = self.nf4_states()?;
-        // The blocks of `kernels::nf4`.
-        let is_same =
-            |state: &Nf4State| (state.blocksize, state.nested_blocksize) == (64, Some(256));
         Ok(self.config()?.tensors().iter().all(|tensor| {
             !is_quantized(&tensor.name, &tensor.shape)
-                || states.get(&tensor.name).is_some_and(is_same)
+                || states
+                    .get(&tensor.name)
+                    .is_some_and(Nf4State::has_base_blocks)
         }))
     }
 }

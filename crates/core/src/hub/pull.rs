@@ -51,6 +51,13 @@ impl PullError {
             hint: "",
         }
     }
+
+    fn disk(path: &Path) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Disk {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -165,10 +172,7 @@ pub fn pull(
     for file in listing.first() {
         let path = fetch(file, &mut |_| ())?;
         if file.name == "config.json" {
-            let text = files::read_text(&path).map_err(|source| PullError::Disk {
-                path: path.clone(),
-                source,
-            })?;
+            let text = files::read_text(&path).map_err(PullError::disk(&path))?;
             ModelConfig::parse(&text, &format!("{name}/config.json"))?;
         }
         done.push((file.name.clone(), path));
@@ -219,22 +223,17 @@ fn publish(
             continue;
         }
         let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&target, &link)
-            .map_err(|source| PullError::Disk { path: link, source })?;
+        std::os::unix::fs::symlink(&target, &link).map_err(PullError::disk(&link))?;
     }
     let refs = repository.join("refs");
     make_folder(&refs)?;
     let path = refs.join(revision);
-    files::replace_file(&path, commit.as_bytes(), Access::Umask)
-        .map_err(|source| PullError::Disk { path, source })?;
+    files::replace_file(&path, commit.as_bytes(), Access::Umask).map_err(PullError::disk(&path))?;
     Ok(snapshot)
 }
 
 fn make_folder(path: &Path) -> Result<(), PullError> {
-    std::fs::create_dir_all(path).map_err(|source| PullError::Disk {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(PullError::disk(path))
 }
 
 #[cfg(test)]

@@ -1,73 +1,16 @@
 //! Shapes of well-known models, for measuring and planning without their files.
 
-use super::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling};
+use super::ModelConfig;
 
-/// Name and `config.json` numbers of a model.
-struct Shape {
-    name: &'static str,
-    hidden: usize,
-    intermediate: usize,
-    layers: usize,
-    heads: usize,
-    key_value_heads: usize,
-    is_tied: bool,
-}
-
-const SHAPES: [Shape; 6] = [
-    Shape {
-        name: "qwen3-0.6b",
-        hidden: 1024,
-        intermediate: 3072,
-        layers: 28,
-        heads: 16,
-        key_value_heads: 8,
-        is_tied: true,
-    },
-    Shape {
-        name: "qwen3-1.7b",
-        hidden: 2048,
-        intermediate: 6144,
-        layers: 28,
-        heads: 16,
-        key_value_heads: 8,
-        is_tied: true,
-    },
-    Shape {
-        name: "qwen3-4b",
-        hidden: 2560,
-        intermediate: 9728,
-        layers: 36,
-        heads: 32,
-        key_value_heads: 8,
-        is_tied: true,
-    },
-    Shape {
-        name: "qwen3-8b",
-        hidden: 4096,
-        intermediate: 12_288,
-        layers: 36,
-        heads: 32,
-        key_value_heads: 8,
-        is_tied: false,
-    },
-    Shape {
-        name: "qwen3-14b",
-        hidden: 5120,
-        intermediate: 17_408,
-        layers: 40,
-        heads: 40,
-        key_value_heads: 8,
-        is_tied: false,
-    },
-    Shape {
-        name: "qwen3-32b",
-        hidden: 5120,
-        intermediate: 25_600,
-        layers: 64,
-        heads: 64,
-        key_value_heads: 8,
-        is_tied: false,
-    },
+/// Qwen3: name, width of the stream and of the feed-forward block, layers, query heads, and whether
+/// the head is the embedding.
+const QWEN3: [(&str, [usize; 4], bool); 6] = [
+    ("qwen3-0.6b", [1024, 3072, 28, 16], true),
+    ("qwen3-1.7b", [2048, 6144, 28, 16], true),
+    ("qwen3-4b", [2560, 9728, 36, 32], true),
+    ("qwen3-8b", [4096, 12_288, 36, 32], false),
+    ("qwen3-14b", [5120, 17_408, 40, 40], false),
+    ("qwen3-32b", [5120, 25_600, 64, 64], false),
 ];
 
 /// Other families: name, `model_type`, and keys of the text part.
@@ -150,35 +93,23 @@ const OTHERS: [(&str, &str, &str); 15] = [
 ];
 
 pub fn shape_names() -> Vec<&'static str> {
-    SHAPES
-        .iter()
-        .map(|shape| shape.name)
-        .chain(OTHERS.iter().map(|(name, ..)| *name))
-        .collect()
+    let qwen3 = QWEN3.iter().map(|(name, ..)| *name);
+    qwen3.chain(OTHERS.iter().map(|(name, ..)| *name)).collect()
 }
 
 /// Configuration of a known shape, such as `qwen3-8b`.
 pub fn named_shape(name: &str) -> Option<ModelConfig> {
+    let parse = |model_type: &str, keys: &str| {
+        let config = format!(r#"{{"model_type":"{model_type}",{keys}}}"#);
+        ModelConfig::parse(&config, name).ok()
+    };
     if let Some((_, model_type, keys)) = OTHERS.iter().find(|(known, ..)| *known == name) {
-        return ModelConfig::parse(&format!(r#"{{"model_type":"{model_type}",{keys}}}"#), name)
-            .ok();
+        return parse(model_type, keys);
     }
-    let shape = SHAPES.iter().find(|shape| shape.name == name)?;
-    Some(ModelConfig {
-        architecture: Architecture::Qwen3,
-        vocab_size: 151_936,
-        hidden_size: shape.hidden,
-        intermediate_size: shape.intermediate,
-        num_hidden_layers: shape.layers,
-        num_attention_heads: shape.heads,
-        num_key_value_heads: shape.key_value_heads,
-        head_dim: 128,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        rope_scaling: RopeScaling::Unscaled,
-        attention_bias: AttentionBias::Absent,
-        tie_word_embeddings: shape.is_tied,
-        max_position_embeddings: 40_960,
-        options: DecoderOptions::QWEN3,
-    })
+    let (_, [hidden, inner, layers, heads], is_tied) =
+        QWEN3.iter().find(|(known, ..)| *known == name)?;
+    let keys = format!(
+        r#""vocab_size":151936,"hidden_size":{hidden},"intermediate_size":{inner},"num_hidden_layers":{layers},"num_attention_heads":{heads},"num_key_value_heads":8,"head_dim":128,"rope_theta":1e6,"tie_word_embeddings":{is_tied},"max_position_embeddings":40960"#
+    );
+    parse("qwen3", &keys)
 }

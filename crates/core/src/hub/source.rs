@@ -83,23 +83,23 @@ impl ModelSource {
 
     /// A file's name in messages.
     pub fn label(&self, file: &str) -> String {
-        if let Some(folder) = self.replaced_in(file) {
-            return folder.join(file).display().to_string();
-        }
-        match &self.files {
-            Files::Folder(folder) => folder.join(file).display().to_string(),
-            Files::Embedded(_) => format!("{} (embedded)/{file}", self.name),
-        }
+        self.path(file).map_or_else(
+            || format!("{} (embedded)/{file}", self.name),
+            |path| path.display().to_string(),
+        )
     }
 
     pub fn exists(&self, file: &str) -> bool {
-        if let Some(folder) = self.replaced_in(file) {
-            return folder.join(file).is_file();
-        }
-        match &self.files {
-            Files::Folder(folder) => folder.join(file).is_file(),
-            Files::Embedded(files) => files.iter().any(|(name, _)| *name == file),
-        }
+        self.path(file).map_or_else(
+            || self.embedded_bytes(file).is_some(),
+            |path| path.is_file(),
+        )
+    }
+
+    /// `None` for a file in the binary.
+    fn path(&self, file: &str) -> Option<PathBuf> {
+        let folder = self.replaced_in(file).or_else(|| self.folder())?;
+        Some(folder.join(file))
     }
 
     /// Reads a file.
@@ -107,28 +107,18 @@ impl ModelSource {
     /// # Errors
     /// [`HubError::MissingFile`] or [`HubError::Read`].
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
-        if let Some(folder) = self.replaced_in(file) {
-            return files::read_at_most(&folder.join(file), files::MAX_WHOLE_FILE_BYTES)
-                .map(Cow::Owned)
-                .map_err(|source| self.refused(file, source));
-        }
-        match &self.files {
-            Files::Folder(folder) => {
-                let most = if file.ends_with(".safetensors") {
-                    MAX_WEIGHTS_BYTES
-                } else {
-                    files::MAX_WHOLE_FILE_BYTES
-                };
-                files::read_at_most(&folder.join(file), most)
-                    .map(Cow::Owned)
-                    .map_err(|source| self.refused(file, source))
-            }
-            Files::Embedded(files) => files
-                .iter()
-                .find(|(name, _)| *name == file)
-                .map(|(_, bytes)| Cow::Borrowed(*bytes))
-                .ok_or_else(|| self.refused(file, std::io::ErrorKind::NotFound.into())),
-        }
+        let Some(path) = self.path(file) else {
+            let bytes = self.embedded_bytes(file).map(Cow::Borrowed);
+            return bytes.ok_or_else(|| self.missing(file));
+        };
+        let most = if file.ends_with(".safetensors") {
+            MAX_WEIGHTS_BYTES
+        } else {
+            files::MAX_WHOLE_FILE_BYTES
+        };
+        files::read_at_most(&path, most)
+            .map(Cow::Owned)
+            .map_err(|source| self.refused(file, source))
     }
 
     /// Configuration and tokenizer files for a copy of the model. For a vision model the
@@ -237,23 +227,22 @@ impl ModelSource {
     }
 
     pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
-        match &self.files {
-            Files::Folder(_) => {
-                let opened = self.open_file(file)?;
-                let size = opened
-                    .metadata()
-                    .map_err(|source| self.refused(file, source))?
-                    .len();
-                Ok((Box::new(opened), size))
-            }
-            Files::Embedded(files) => match files.iter().find(|(name, _)| *name == file) {
-                Some((_, bytes)) => Ok((Box::new(*bytes), bytes.len() as u64)),
-                None => Err(self.refused(file, std::io::ErrorKind::NotFound.into())),
-            },
+        if self.folder().is_none() {
+            let bytes = self.embedded_bytes(file);
+            let bytes = bytes.ok_or_else(|| self.missing(file))?;
+            return Ok((Box::new(bytes), bytes.len() as u64));
         }
+        let opened = self.open_file(file)?;
+        let metadata = opened.metadata();
+        let metadata = metadata.map_err(|source| self.refused(file, source))?;
+        Ok((Box::new(opened), metadata.len()))
     }
 
-    fn refused(&self, file: &str, source: std::io::Error) -> HubError {
+    fn missing(&self, file: &str) -> HubError {
+        self.refused(file, std::io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn refused(&self, file: &str, source: std::io::Error) -> HubError {
         let path = self.label(file);
         if source.kind() != std::io::ErrorKind::NotFound {
             return HubError::Read { path, source };

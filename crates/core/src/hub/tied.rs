@@ -63,10 +63,7 @@ impl ModelSource {
         let mut opened = self.open_file(file)?;
         opened
             .seek(SeekFrom::Start(offset))
-            .map_err(|source| HubError::Read {
-                path: self.label(file),
-                source,
-            })?;
+            .map_err(|source| self.refused(file, source))?;
         Ok(Box::new(opened.take(size)))
     }
 }
@@ -83,6 +80,7 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::weights::tests::weight_file;
     use super::*;
 
     /// A safetensors file of bytes, [2, 2] each.
@@ -97,12 +95,7 @@ mod tests {
         }
         let header = serde_json::Value::from(header).to_string();
         let bytes = tensors.iter().flat_map(|(_, bytes)| bytes).copied();
-        [
-            &(header.len() as u64).to_le_bytes(),
-            header.as_bytes(),
-            &bytes.collect::<Vec<_>>(),
-        ]
-        .concat()
+        weight_file(&header, &bytes.collect::<Vec<_>>())
     }
 
     #[test]

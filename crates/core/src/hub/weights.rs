@@ -433,16 +433,16 @@ fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String>
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    pub(in crate::hub) fn weight_file(header: &str, data: &[u8]) -> Vec<u8> {
+        let length = (header.len() as u64).to_le_bytes();
+        [&length[..], header.as_bytes(), data].concat()
+    }
+
     fn file(header: &str, data_bytes: usize) -> Vec<u8> {
-        [
-            &(header.len() as u64).to_le_bytes()[..],
-            header.as_bytes(),
-            &vec![0; data_bytes],
-        ]
-        .concat()
+        weight_file(header, &vec![0; data_bytes])
     }
 
     fn header_of(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
@@ -520,45 +520,24 @@ mod tests {
         );
         check(&file("{not json", 0), &["not JSON"]);
         check(&file("[1]", 0), &["not an object"]);
-        check(
-            &file(
-                r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#,
-                4,
+        for (element_type, shape, offsets, expected) in [
+            ("Q4", "[2]", "[0,4]", &["`a`", "`Q4`"][..]),
+            ("F32", "[2]", "[0,4]", &["`a`", "[2]", "0 to 4"]),
+            (
+                "F32",
+                "[4611686018427387904,4]",
+                "[0,0]",
+                &["does not match"],
             ),
-            &["`a`", "`Q4`"],
-        );
-        check(
-            &file(
-                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
-                4,
-            ),
-            &["`a`", "[2]", "0 to 4"],
-        );
-        check(
-            &file(
-                r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
-                0,
-            ),
-            &["does not match"],
-        );
-        check(
-            &file(
-                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
-                8,
-            ),
-            &["`a` starts at"],
-        );
-        check(
-            &file(
-                r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#,
-                4,
-            ),
-            &["`shape` is -1"],
-        );
-        check(
-            &file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4),
-            &["two numbers"],
-        );
+            ("F32", "[1]", "[4,8]", &["`a` starts at"]),
+            ("F32", "[-1]", "[0,4]", &["`shape` is -1"]),
+            ("F32", "[1]", "[0]", &["two numbers"]),
+        ] {
+            let header = format!(
+                r#"{{"a":{{"dtype":"{element_type}","shape":{shape},"data_offsets":{offsets}}}}}"#
+            );
+            check(&file(&header, 8), expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finds a completion's prompt row: by id, or by the prompt as another program wrote it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -37,8 +38,8 @@ pub struct CompletionRows<'t> {
 struct Index {
     rows: Vec<Row>,
     by_id: HashMap<String, Vec<usize>>,
-    /// Indices by trimmed last message.
-    by_last: HashMap<String, Vec<usize>>,
+    /// Indices by hash of the trimmed last message.
+    by_last: HashMap<u64, Vec<usize>>,
 }
 
 /// The ids of rows that lines may be of; `None`: of any row, since a line has a prompt and no id.
@@ -187,12 +188,20 @@ impl Index {
             for row in row.all_turns(|_, _| None) {
                 let place = index.rows.len();
                 index.by_id.entry(row.id.clone()).or_default().push(place);
-                let last = last_message(&row).to_owned();
+                let last = index.by_last.hasher().hash_one(last_message(&row));
                 index.by_last.entry(last).or_default().push(place);
                 index.rows.push((set, Arc::new(row)));
             }
         }
         index
+    }
+
+    /// Rows with this last message.
+    fn with_last(&self, last: &str) -> Vec<usize> {
+        let places = self.by_last.get(&self.by_last.hasher().hash_one(last));
+        let has_last = |place: &usize| last_message(&self.rows[*place].1) == last;
+        let places = places.into_iter().flatten();
+        places.copied().filter(has_last).collect()
     }
 
     /// Rows with this last message; among them those that also match the messages before, if any.
@@ -206,7 +215,7 @@ impl Index {
         let Some(last) = asked.last() else {
             return Vec::new();
         };
-        let found = self.by_last.get(*last).cloned().unwrap_or_default();
+        let found = self.with_last(last);
         let is_whole = |place: &usize| {
             let messages = self.rows[*place].1.messages.iter();
             messages
@@ -221,17 +230,14 @@ impl Index {
     /// Rows whose last message is the text, or is one whole turn of the rendered text before the
     /// answer. Of several, those that account for most of the text.
     fn asked_by_text(&self, text: &str, system: &str) -> Vec<usize> {
-        if let Some(found) = self.by_last.get(text.trim()) {
+        let found = self.with_last(text.trim());
+        if !found.is_empty() {
             let alone = |place: &&usize| {
                 let mut turns = self.rows[**place].1.messages.iter();
                 turns.by_ref().filter(|turn| turn.role != "system").count() == 1
             };
             let single: Vec<usize> = found.iter().filter(alone).copied().collect();
-            return if single.is_empty() {
-                found.clone()
-            } else {
-                single
-            };
+            return if single.is_empty() { found } else { single };
         }
         let mut best = (0, Vec::new());
         for (place, (_, row)) in self.rows.iter().enumerate() {

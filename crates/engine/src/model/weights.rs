@@ -197,8 +197,7 @@ impl Weights {
         let Some(precision) = self.precision().filter(|_| is_quantized(name, shape)) else {
             return Ok(tensor);
         };
-        let stored = self.nf4(name, precision)?;
-        if stored.is_some_and(|codes| codes.stored().is_some()) {
+        if self.nf4_files(name, precision).is_some() {
             return Ok(tensor);
         }
         quantized::rounded(&tensor, precision)
@@ -214,12 +213,11 @@ impl Weights {
         (dtype, device): (DType, &Device),
     ) -> Result<QuantizedMatrix, ModelError> {
         self.check_shape(name, shape)?;
-        let codes = self.nf4(name, precision)?;
+        let files = self.nf4_files(name, precision);
+        let codes = files.map(|files| files.nf4(name)).transpose()?.flatten();
         let quantized = match codes.as_ref().and_then(Nf4Codes::stored) {
             Some(stored) => {
-                if let Origin::Files(files) = &self.owner(name).origin {
-                    files.count(name);
-                }
+                files.inspect(|files| files.count(name));
                 QuantizedMatrix::from_stored(&stored, (shape[0], shape[1]), device)
             }
             None => {
@@ -233,11 +231,14 @@ impl Weights {
         })
     }
 
-    /// The files' own form of a matrix, for a base in NF4.
-    fn nf4(&self, name: &str, precision: Precision) -> Result<Option<Nf4Codes<'_>>, ModelError> {
+    /// The files that store a matrix as a base in NF4 has it.
+    fn nf4_files(&self, name: &str, precision: Precision) -> Option<&Files> {
         match &self.owner(name).origin {
-            Origin::Files(files) if precision == Precision::Nf4 => files.nf4(name),
-            _ => Ok(None),
+            Origin::Files(files) => {
+                let is_base = precision == Precision::Nf4 && files.is_nf4_base(name);
+                is_base.then_some(files)
+            }
+            _ => None,
         }
     }
 
@@ -367,14 +368,24 @@ mod tests {
     use super::*;
     use crate::hub::find_model;
 
-    fn numbers(tensor: &Tensor) -> Vec<f32> {
+    pub(super) fn numbers(tensor: &Tensor) -> Vec<f32> {
+        let numbers = tensor.flatten_all().unwrap().to_dtype(DType::F32);
+        numbers.unwrap().to_vec1().unwrap()
+    }
+
+    /// A tensor's numbers, or the message of the error.
+    pub(super) fn read(weights: &Weights, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+        let tensor = weights.get(name, shape, DType::F32, &Device::Cpu);
         tensor
-            .flatten_all()
-            .unwrap()
-            .to_dtype(DType::F32)
-            .unwrap()
-            .to_vec1()
-            .unwrap()
+            .map(|tensor| numbers(&tensor))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Those of a tensor in bf16.
+    pub(super) fn bits(tensor: &Tensor) -> Vec<u16> {
+        let numbers = tensor.flatten_all().unwrap().to_vec1::<half::bf16>();
+        let bits = numbers.unwrap().into_iter().map(half::bf16::to_bits);
+        bits.collect()
     }
 
     fn write(folder: &std::path::Path, file: &str, tensors: Vec<(&str, Tensor)>) {
@@ -392,13 +403,7 @@ mod tests {
         let inside = Weights::open(&embedded).unwrap();
         let mapped = Weights::open(&folder).unwrap();
         for ModelTensor { name, shape, .. } in config.tensors() {
-            let get = |weights: &Weights| {
-                numbers(
-                    &weights
-                        .get(&name, &shape, DType::F32, &Device::Cpu)
-                        .unwrap(),
-                )
-            };
+            let get = |weights| read(weights, &name, &shape).unwrap();
             assert_eq!(get(&inside), get(&mapped), "{name}");
         }
     }
@@ -406,24 +411,14 @@ mod tests {
     #[test]
     fn shards_are_one_model_and_what_is_wrong_is_named() {
         let work = tempfile::tempdir().unwrap();
-        let ramp = |n: usize| Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
-        write(
-            work.path(),
-            "a.safetensors",
-            vec![(
-                "x",
-                ramp(6)
-                    .reshape((2, 3))
-                    .unwrap()
-                    .to_dtype(DType::BF16)
-                    .unwrap(),
-            )],
-        );
-        write(
-            work.path(),
-            "b.safetensors",
-            vec![("y", ramp(4)), ("z", ramp(2).to_dtype(DType::U32).unwrap())],
-        );
+        let ramp = |n: usize, dtype| {
+            let ramp = Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
+            ramp.to_dtype(dtype).unwrap()
+        };
+        let x = ramp(6, DType::BF16).reshape((2, 3)).unwrap();
+        write(work.path(), "a.safetensors", vec![("x", x)]);
+        let others = vec![("y", ramp(4, DType::F32)), ("z", ramp(2, DType::U32))];
+        write(work.path(), "b.safetensors", others);
         std::fs::write(
             work.path().join("model.safetensors.index.json"),
             r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"b.safetensors"}}"#,
@@ -431,26 +426,16 @@ mod tests {
         .unwrap();
         let source = ModelSource::at("two", work.path());
         let weights = Weights::open(&source).unwrap();
-        assert_eq!(
-            numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()),
-            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-        );
-        assert_eq!(
-            weights
-                .get("y", &[4], DType::BF16, &Device::Cpu)
-                .unwrap()
-                .dtype(),
-            DType::BF16
-        );
+        let x = read(&weights, "x", &[2, 3]).unwrap();
+        assert_eq!(x, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        let y = weights.get("y", &[4], DType::BF16, &Device::Cpu).unwrap();
+        assert_eq!(y.dtype(), DType::BF16);
         assert_eq!(
             (weights.dtype("x"), weights.dtype("absent")),
             (Some(DType::BF16), None)
         );
         let refused = |name: &str, shape: &[usize], expected: &str| {
-            let message = weights
-                .get(name, shape, DType::F32, &Device::Cpu)
-                .unwrap_err()
-                .to_string();
+            let message = read(&weights, name, shape).unwrap_err();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         };
         refused(
@@ -507,23 +492,12 @@ mod tests {
         .map(str::to_owned);
         let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base")
             .merging(adapters, 0.5, None, "both");
-        let get = |name: &str| {
-            numbers(
-                &weights
-                    .get(name, &[2, 3], DType::F32, &Device::Cpu)
-                    .unwrap(),
-            )
-        };
+        let get = |name| read(&weights, name, &[2, 3]).unwrap();
         // 1 + 0.0005 is 1 in bf16.
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
         assert_eq!(get(&names[1]), numbers(&plain));
         assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
-        let exact = numbers(
-            &weights
-                .unrounded()
-                .get(&names[0], &[2, 3], DType::F32, &Device::Cpu)
-                .unwrap(),
-        );
+        let exact = read(&weights.unrounded(), &names[0], &[2, 3]).unwrap();
         assert_eq!(exact, [1.0005, 2.0, 2.9995, 5.0, 5.0, 5.0]);
     }
 
@@ -538,11 +512,7 @@ mod tests {
         let base = names.map(|name| (name.to_owned(), number(0.5).to_dtype(DType::BF16).unwrap()));
         let own = Weights::from_tensors([(names[1].to_owned(), number(2.0))], "run@3");
         let weights = own.trained_from(Weights::from_tensors(base, "base"));
-        let get = |name: &str| {
-            weights
-                .get(name, &[1], DType::F32, &Device::Cpu)
-                .map(|tensor| numbers(&tensor))
-        };
+        let get = |name| read(&weights, name, &[1]);
         assert_eq!(
             (get(names[0]).unwrap(), get(names[1]).unwrap()),
             (vec![0.5], vec![2.0])
@@ -552,7 +522,7 @@ mod tests {
             (Some(DType::BF16), Some(DType::F32))
         );
         // It contains what it trains.
-        let message = get(names[2]).unwrap_err().to_string();
+        let message = get(names[2]).unwrap_err();
         assert!(
             message.starts_with("run@3: no tensor `model.norm.weight`"),
             "{message}"
@@ -576,13 +546,7 @@ mod tests {
             .into_iter()
             .zip([matrix.clone(), matrix.clone(), bad]);
         let weights = Weights::from_tensors(named, "base").in_precision(BasePrecision::Fp8);
-        let get = |weights: &Weights, name| {
-            numbers(
-                &weights
-                    .get(name, &[2, 2], DType::F32, &Device::Cpu)
-                    .unwrap(),
-            )
-        };
+        let get = |weights, name| read(weights, name, &[2, 2]).unwrap();
         // Eighths of 0.25, 0.5 and 2^-7.
         let rounded = [1.0, 0.3125, -0.6875, 0.009_765_625];
         assert_eq!(
@@ -603,10 +567,7 @@ mod tests {
             get(&merged, names[0]),
             [1.001, 0.3125, 1.3125, 0.009_765_625]
         );
-        let message = weights
-            .get(names[2], &[1, 2], DType::F32, &Device::Cpu)
-            .unwrap_err()
-            .to_string();
+        let message = read(&weights, names[2], &[1, 2]).unwrap_err();
         // A backtrace may follow.
         let expected = format!("base: `{}`: a weight is not a finite number", names[2]);
         assert!(message.starts_with(&expected), "{message}");
@@ -643,15 +604,8 @@ mod tests {
             Weights::open(&ModelSource::at("m", work.path())).unwrap()
         };
         let get = |weights: &Weights, part: &str, shape: [usize; 3]| {
-            let tensor = weights.get(
-                &format!("model.layers.0.mlp.experts.{part}"),
-                &shape,
-                DType::F32,
-                &Device::Cpu,
-            );
-            tensor
-                .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-                .map_err(|error| error.to_string())
+            let name = format!("model.layers.0.mlp.experts.{part}");
+            read(weights, &name, &shape)
         };
         let numbers = |starts: &[u16]| -> Vec<f32> {
             starts

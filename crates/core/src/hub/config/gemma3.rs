@@ -103,43 +103,22 @@ impl Reader<'_> {
 
     /// `layer_types`, or in older files the pattern's length: each last layer is global.
     pub(super) fn scopes(&self, default_pattern: usize) -> Result<Vec<Scope>, HubError> {
-        let layers = self.count("num_hidden_layers")?;
-        let Some(types) = self
-            .keys
-            .get("layer_types")
-            .filter(|value| !value.is_null())
-        else {
-            let pattern = self.count_or("sliding_window_pattern", default_pattern)?;
-            let scope = |layer: usize| {
-                if layer.is_multiple_of(pattern) {
-                    Scope::Everything
-                } else {
-                    Scope::Window
-                }
-            };
-            return Ok((1..=layers).map(scope).collect());
-        };
-        let scope = |value: &Value| match value.as_str() {
-            Some("full_attention") => Ok(Scope::Everything),
-            Some("sliding_attention") => Ok(Scope::Window),
-            _ => Err(self.unsupported(
-                &format!("the layer type {value}"),
-                "only `full_attention` and `sliding_attention` are supported",
-            )),
-        };
-        let scopes = types
-            .as_array()
-            .map_or(&[][..], Vec::as_slice)
-            .iter()
-            .map(scope);
-        let scopes = scopes.collect::<Result<Vec<_>, _>>()?;
-        if scopes.len() == layers {
+        let known = [
+            ("full_attention", Scope::Everything),
+            ("sliding_attention", Scope::Window),
+        ];
+        if let Some(scopes) = self.by_layer_type(known)? {
             return Ok(scopes);
         }
-        Err(self.problem(format!(
-            "`layer_types` has {} entries for {layers} layers",
-            scopes.len()
-        )))
+        let pattern = self.count_or("sliding_window_pattern", default_pattern)?;
+        let scope = |layer: usize| {
+            if layer.is_multiple_of(pattern) {
+                Scope::Everything
+            } else {
+                Scope::Window
+            }
+        };
+        Ok((1..=self.count("num_hidden_layers")?).map(scope).collect())
     }
 }
 

@@ -83,10 +83,7 @@ impl Reader<'_> {
         } else {
             None
         };
-        let cap = self
-            .keys
-            .get("final_logit_softcapping")
-            .filter(|value| !value.is_null());
+        let cap = self.given("final_logit_softcapping");
         Ok(DecoderOptions {
             has_head_norms: true,
             has_value_norms: true,
@@ -174,11 +171,7 @@ impl Reader<'_> {
 
     fn shared_layers(&self, scopes: &[Scope]) -> Result<Option<SharedLayers>, HubError> {
         let key = "num_kv_shared_layers";
-        if self
-            .keys
-            .get(key)
-            .is_none_or(|value| value.is_null() || *value == 0)
-        {
+        if self.given(key).is_none_or(|value| *value == 0) {
             return Ok(None);
         }
         let count = self.count(key)?;
@@ -217,11 +210,7 @@ impl Reader<'_> {
 
     fn layer_input(&self) -> Result<Option<usize>, HubError> {
         let (key, table) = ("hidden_size_per_layer_input", "vocab_size_per_layer_input");
-        if self
-            .keys
-            .get(key)
-            .is_none_or(|value| value.is_null() || *value == 0)
-        {
+        if self.given(key).is_none_or(|value| *value == 0) {
             return Ok(None);
         }
         let (vocabulary, own) = (self.count("vocab_size")?, self.count(table)?);
@@ -317,6 +306,7 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::tests::{check_refused, reread};
     use super::*;
     use crate::hub::KeysValues;
 
@@ -326,16 +316,7 @@ mod tests {
     /// Compares with transformers' `Gemma4TextConfig`.
     #[test]
     fn keys_are_read_and_written() {
-        let read = |changes: &str| {
-            let config =
-                ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
-            assert_eq!(
-                ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(),
-                config,
-                "{changes}"
-            );
-            config
-        };
+        let read = |changes: &str| reread(&format!("{{{PLAIN}{changes}}}"));
         let config = read("");
         assert_eq!(
             [4, 5, 11].map(|layer| config.heads(layer).dimension),
@@ -426,54 +407,21 @@ mod tests {
             (8, 3, 16)
         );
         assert_eq!(sparse.inner_size(11), 9216);
-        for (changes, expected) in [
-            (r#","enable_moe_block":true"#, "`num_experts` is missing"),
-            (
-                r#","enable_moe_block":true,"num_experts":4,"top_k_experts":5"#,
-                "`top_k_experts` = 5 is more than `num_experts` = 4",
-            ),
-            (
-                r#","per_layer_config":{"5":{"head_dim":48}}"#,
-                r#"`per_layer_config` = {"5":{"head_dim":48}} is not supported"#,
-            ),
-            (
-                r#","num_kv_shared_layers":12"#,
-                "`num_kv_shared_layers` = 12 of 12 layers: none of those before has the keys",
-            ),
-            (r#","num_kv_shared_layers":8"#, "layer 5 reads"),
-            (
-                r#","vocab_size_per_layer_input":7"#,
-                "`vocab_size_per_layer_input` = 7 beside `vocab_size` = 100",
-            ),
-            (
-                r#","final_logit_softcapping":-1"#,
-                "`final_logit_softcapping` = -1, expected a number above 0",
-            ),
-            (
-                r#","attn_logit_softcapping":50"#,
-                "`attn_logit_softcapping` = 50",
-            ),
-            (
-                r#","use_bidirectional_attention":"all""#,
-                "`use_bidirectional_attention` = \"all\"",
-            ),
-            (
-                r#","global_head_dim":7"#,
-                "4 key and value heads of 7 numbers",
-            ),
-            (
-                r#","rope_parameters":{"full_attention":{"rope_type":"yarn","factor":2,"rope_theta":1e6}}"#,
-                "in Gemma 4 only `default` and `proportional`",
-            ),
-            (
-                r#","rope_parameters":{"full_attention":{"rope_type":"proportional","partial_rotary_factor":2}}"#,
-                "`partial_rotary_factor` = 2",
-            ),
-        ] {
-            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x")
-                .unwrap_err()
-                .to_string();
-            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
-        }
+        check_refused(REFUSED, |keys| format!("{{{PLAIN},{keys}}}"));
     }
+
+    const REFUSED: &str = r#"
+"enable_moe_block":true -> `num_experts` is missing
+"enable_moe_block":true,"num_experts":4,"top_k_experts":5 -> `top_k_experts` = 5 is more than `num_experts` = 4
+"per_layer_config":{"5":{"head_dim":48}} -> `per_layer_config` = {"5":{"head_dim":48}} is not supported
+"num_kv_shared_layers":12 -> `num_kv_shared_layers` = 12 of 12 layers: none of those before has the keys
+"num_kv_shared_layers":8 -> layer 5 reads
+"vocab_size_per_layer_input":7 -> `vocab_size_per_layer_input` = 7 beside `vocab_size` = 100
+"final_logit_softcapping":-1 -> `final_logit_softcapping` = -1, expected a number above 0
+"attn_logit_softcapping":50 -> `attn_logit_softcapping` = 50
+"use_bidirectional_attention":"all" -> `use_bidirectional_attention` = "all"
+"global_head_dim":7 -> 4 key and value heads of 7 numbers
+"rope_parameters":{"full_attention":{"rope_type":"yarn","factor":2,"rope_theta":1e6}} -> in Gemma 4 only `default` and `proportional`
+"rope_parameters":{"full_attention":{"rope_type":"proportional","partial_rotary_factor":2}} -> `partial_rotary_factor` = 2
+"#;
 }

@@ -100,6 +100,7 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::tests::{check_refused, reread};
     use super::*;
     use crate::hub::RopeScaling;
 
@@ -109,16 +110,7 @@ mod tests {
     /// Compares with transformers' `GptOssConfig`.
     #[test]
     fn keys_are_read_and_written() {
-        let read = |changes: &str| {
-            let config =
-                ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
-            assert_eq!(
-                ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(),
-                config,
-                "{changes}"
-            );
-            config
-        };
+        let read = |changes: &str| reread(&format!("{{{PLAIN}{changes}}}"));
         let config = read("");
         let (experts, window) = (
             config.experts(2).unwrap(),
@@ -165,32 +157,14 @@ mod tests {
             (own.options.window, own.rope_scaling, own.rope_theta),
             (None, RopeScaling::Unscaled, 1e4)
         );
-        for (changes, expected) in [
-            (
-                r#","num_local_experts":2"#,
-                "`num_experts_per_tok` = 4 is more than `num_local_experts` = 2",
-            ),
-            (
-                r#","num_local_experts":5000"#,
-                "`num_local_experts` = 5000, the limit is 4096",
-            ),
-            (
-                r#","swiglu_limit":-1"#,
-                "`swiglu_limit` = -1, expected a number above 0",
-            ),
-            (
-                r#","sliding_window":null"#,
-                "`sliding_window` = null, expected a whole number above 0",
-            ),
-            (
-                r#","layer_types":["full_attention"]"#,
-                "`layer_types` has 1 entries for 3 layers",
-            ),
-        ] {
-            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x")
-                .unwrap_err()
-                .to_string();
-            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
-        }
+        check_refused(REFUSED, |keys| format!("{{{PLAIN},{keys}}}"));
     }
+
+    const REFUSED: &str = r#"
+"num_local_experts":2 -> `num_experts_per_tok` = 4 is more than `num_local_experts` = 2
+"num_local_experts":5000 -> `num_local_experts` = 5000, the limit is 4096
+"swiglu_limit":-1 -> `swiglu_limit` = -1, expected a number above 0
+"sliding_window":null -> `sliding_window` = null, expected a whole number above 0
+"layer_types":["full_attention"] -> `layer_types` has 1 entries for 3 layers
+"#;
 }

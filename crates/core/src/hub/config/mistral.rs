@@ -1,7 +1,5 @@
 //! Mistral's `config.json`, text-only or multimodal.
 
-use serde_json::Value;
-
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, Reader, RopeScaling};
 
@@ -14,7 +12,7 @@ pub(super) const DEFAULTS: [(&str, usize); 3] = [
 impl Reader<'_> {
     /// A window applies to every layer; one as long as the longest sequence has no effect.
     pub(super) fn mistral_options(&self) -> Result<DecoderOptions, HubError> {
-        if self.keys.get("sliding_window").is_none_or(Value::is_null) {
+        if self.given("sliding_window").is_none() {
             return Ok(DecoderOptions::PLAIN);
         }
         let tokens = self.count("sliding_window")?;

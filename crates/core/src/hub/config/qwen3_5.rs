@@ -86,38 +86,15 @@ impl Reader<'_> {
 
     /// `layer_types`, or in older files the interval: by layer, whether it is the gated delta rule.
     fn delta_layers(&self) -> Result<Vec<bool>, HubError> {
-        let layers = self.count("num_hidden_layers")?;
-        let Some(types) = self
-            .keys
-            .get("layer_types")
-            .filter(|value| !value.is_null())
-        else {
-            let interval = self.count_or("full_attention_interval", DEFAULT_INTERVAL)?;
-            return Ok((1..=layers)
-                .map(|layer| !layer.is_multiple_of(interval))
-                .collect());
-        };
-        let is_delta = |value: &Value| match value.as_str() {
-            Some("linear_attention") => Ok(true),
-            Some("full_attention") => Ok(false),
-            _ => Err(self.unsupported(
-                &format!("the layer type {value}"),
-                "only `full_attention` and `linear_attention` are supported",
-            )),
-        };
-        let found = types
-            .as_array()
-            .map_or(&[][..], Vec::as_slice)
-            .iter()
-            .map(is_delta);
-        let found = found.collect::<Result<Vec<_>, _>>()?;
-        if found.len() == layers {
-            return Ok(found);
+        let known = [("full_attention", false), ("linear_attention", true)];
+        if let Some(layers) = self.by_layer_type(known)? {
+            return Ok(layers);
         }
-        Err(self.problem(format!(
-            "`layer_types` has {} entries for {layers} layers",
-            found.len()
-        )))
+        let interval = self.count_or("full_attention_interval", DEFAULT_INTERVAL)?;
+        let is_delta = |layer: usize| !layer.is_multiple_of(interval);
+        Ok((1..=self.count("num_hidden_layers")?)
+            .map(is_delta)
+            .collect())
     }
 }
 

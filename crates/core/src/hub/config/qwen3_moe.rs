@@ -63,11 +63,7 @@ impl Reader<'_> {
 
     fn dense_layers(&self) -> Result<Vec<usize>, HubError> {
         let layers = self.count("num_hidden_layers")?;
-        let Some(value) = self
-            .keys
-            .get("mlp_only_layers")
-            .filter(|value| !value.is_null())
-        else {
+        let Some(value) = self.given("mlp_only_layers") else {
             return Ok(Vec::new());
         };
         let index = |value: &Value| {

@@ -196,10 +196,7 @@ impl Reader<'_> {
     /// The rotary parameters with their key: `rope_scaling` replaces all of `rope_parameters`, as
     /// in transformers 5.
     pub(super) fn rotary_parameters(&self) -> Option<(&'static str, &Value)> {
-        let given = |key: &'static str| {
-            let value = self.keys.get(key).filter(|value| !value.is_null());
-            value.map(|value| (key, value))
-        };
+        let given = |key: &'static str| Some((key, self.given(key)?));
         given("rope_scaling")
             .filter(|(_, value)| value.as_object().is_none_or(|keys| !keys.is_empty()))
             .or_else(|| given("rope_parameters"))

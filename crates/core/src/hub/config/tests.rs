@@ -21,36 +21,48 @@ fn with(changes: &str) -> String {
     Value::Object(keys).to_string()
 }
 
+/// Reads a file's text, which is the same configuration after writing.
+pub(super) fn reread(json: &str) -> ModelConfig {
+    let config = ModelConfig::parse(json, "config.json").unwrap();
+    let written = config.to_json("bfloat16", &[1]);
+    assert_eq!(ModelConfig::parse(&written, "x").unwrap(), config, "{json}");
+    config
+}
+
+/// Query heads, key and value heads, and their dimension.
+pub(super) fn heads(config: &ModelConfig) -> [usize; 3] {
+    let (query, key_value) = (config.num_attention_heads, config.num_key_value_heads);
+    [query, key_value, config.head_dim]
+}
+
+/// Each line of `table`: what `json` makes a file's text from, and a part of the error.
+pub(super) fn check_refused(table: &str, json: impl Fn(&str) -> String) {
+    for line in table.trim().lines() {
+        let (keys, expected) = line.split_once(" -> ").unwrap();
+        let refused = ModelConfig::parse(&json(keys), "dir/config.json");
+        let message = refused.unwrap_err().to_string();
+        assert!(
+            message.starts_with("dir/config.json: ") && message.contains(expected),
+            "{message:?} lacks {expected:?}"
+        );
+    }
+}
+
 #[test]
 fn every_key_is_read_and_defaults_are_those_of_the_format() {
     let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
     let plain = read("{}");
-    assert_eq!(
-        (
-            plain.vocab_size,
-            plain.hidden_size,
-            plain.intermediate_size,
-            plain.num_hidden_layers
-        ),
-        (100, 64, 96, 2)
-    );
-    assert_eq!(
-        (
-            plain.num_attention_heads,
-            plain.num_key_value_heads,
-            plain.head_dim
-        ),
-        (4, 2, 16)
-    );
-    assert_eq!(
-        (
-            plain.rms_norm_eps,
-            plain.rope_theta,
-            plain.tie_word_embeddings,
-            plain.max_position_embeddings
-        ),
-        (1e-6, 1e4, false, 32_768)
-    );
+    let sizes = [
+        plain.vocab_size,
+        plain.hidden_size,
+        plain.intermediate_size,
+        plain.num_hidden_layers,
+        plain.max_position_embeddings,
+    ];
+    assert_eq!(sizes, [100, 64, 96, 2, 32_768]);
+    assert_eq!(heads(&plain), [4, 2, 16]);
+    assert_eq!((plain.rms_norm_eps, plain.rope_theta), (1e-6, 1e4));
+    assert!(!plain.tie_word_embeddings);
     assert_eq!(read(r#"{"head_dim":32}"#).head_dim, 32);
     assert_eq!(
         read(r#"{"num_key_value_heads":null}"#).num_key_value_heads,
@@ -79,13 +91,7 @@ fn yarn_reads_what_its_paper_leaves_open() {
         let keys = format!(
             r#""rope_scaling":{{"rope_type":"yarn","factor":4,"original_max_position_embeddings":32768{more}}}"#
         );
-        let config = ModelConfig::parse(&with(&format!("{{{keys}}}")), "config.json").unwrap();
-        assert_eq!(
-            ModelConfig::parse(&config.to_json("float32", &[2]), "x").unwrap(),
-            config,
-            "{more}"
-        );
-        config.rope_scaling
+        reread(&with(&format!("{{{keys}}}"))).rope_scaling
     };
     let plain = RopeScaling::yarn(4.0, 32_768);
     assert_eq!(read(""), plain);
@@ -112,219 +118,89 @@ fn yarn_reads_what_its_paper_leaves_open() {
 fn what_is_written_reads_back_equal() {
     let scaling = r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
     for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
-        let config = ModelConfig::parse(
-            &with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)),
-            "x",
-        )
-        .unwrap();
-        assert_eq!(
-            ModelConfig::parse(&config.to_json("float32", &[3, 4]), "x").unwrap(),
-            config
-        );
+        reread(&with(&format!(
+            r#"{{"architectures":["{family}"],{scaling}}}"#
+        )));
     }
-    let config = ModelConfig::parse(
-        &with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#),
-        "x",
-    )
-    .unwrap();
-    assert_eq!(
-        ModelConfig::parse(&config.to_json("float32", &[3]), "x").unwrap(),
-        config
-    );
-    assert!(
-        config
-            .to_json("float32", &[3])
-            .contains("\"eos_token_id\": 3")
-    );
+    let keys = r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#;
+    let config = reread(&with(keys));
+    let eos = |ids: &[u32]| {
+        let written: Value = serde_json::from_str(&config.to_json("float32", ids)).unwrap();
+        written["eos_token_id"].clone()
+    };
+    assert_eq!([eos(&[3]), eos(&[3, 4])], [json!(3), json!([3, 4])]);
 }
 
 #[test]
 fn what_cannot_be_computed_is_said_in_words() {
-    let check = |changes: &str, expected: &str| {
-        let message = ModelConfig::parse(&with(changes), "dir/config.json")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.starts_with("dir/config.json: ") && message.contains(expected),
-            "{message:?} lacks {expected:?}"
-        );
+    check_refused(REFUSED, |keys| with(&format!("{{{keys}}}")));
+    let of = |family: &str, keys: &str| {
+        with(&format!(
+            r#"{{"architectures":["{family}ForCausalLM"],{keys}}}"#
+        ))
     };
-    check(r#"{"hidden_size":"absent"}"#, "`hidden_size` is missing");
-    check(
-        r#"{"hidden_size":0}"#,
-        "`hidden_size` = 0, expected a whole number above 0",
-    );
-    check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
-    check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
-    check(
-        r#"{"num_hidden_layers":1000000000}"#,
-        "`num_hidden_layers` = 1000000000, the limit is 1024",
-    );
-    check(
-        r#"{"head_dim":1099511627776}"#,
-        "`head_dim` = 1099511627776, the limit is 4096",
-    );
-    check(
-        r#"{"max_position_embeddings":1099511627776}"#,
-        "`max_position_embeddings` = 1099511627776, the limit is 16777216",
-    );
-    check(
-        r#"{"max_position_embeddings":16777216,"head_dim":128}"#,
-        "more than 268435456 angles; lower `max_position_embeddings`",
-    );
-    check(
-        r#"{"num_attention_heads":5}"#,
-        "is not a multiple of `num_attention_heads` = 5",
-    );
-    check(
-        r#"{"num_key_value_heads":3}"#,
-        "not a multiple of `num_key_value_heads` = 3",
-    );
-    check(r#"{"head_dim":7}"#, "even");
-    check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
-    check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
-    check(
-        r#"{"architectures":["GemmaForCausalLM"]}"#,
-        "the architecture `GemmaForCausalLM` is not supported",
-    );
-    check(
-        r#"{"architectures":["MixtralForCausalLM"]}"#,
-        "`MixtralForCausalLM`",
-    );
-    check(
-        r#"{"architectures":"absent","model_type":"gemma"}"#,
-        "`gemma`",
-    );
-    check(
-        r#"{"architectures":"absent","model_type":"absent"}"#,
-        "are missing",
-    );
-    check(
-        r#"{"rope_scaling":{"rope_type":"dynamic","factor":4.0}}"#,
-        "`rope_scaling` =",
-    );
-    check(
-        r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e6}}"#,
-        "`rope_parameters` =",
-    );
-    check(
-        r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#,
-        "`rope_parameters.factor` is missing",
-    );
-    check(
-        r#"{"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1}}"#,
-        "`beta_fast` above `beta_slow`",
-    );
-    check(
-        r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#,
-        "only `default`, `linear`, `llama3` and `yarn`",
-    );
-    check(
-        r#"{"rope_scaling":{"type":"linear","factor":0.5}}"#,
-        "`factor` must be at least 1",
-    );
-    check(
-        r#"{"final_logit_softcapping":30.0}"#,
-        "`final_logit_softcapping` = 30.0 is not supported",
-    );
-    check(
-        r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#,
-        "`rope_scaling.low_freq_factor` is missing",
-    );
-    let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
-    check(turned, "`high_freq_factor` above `low_freq_factor`");
-    check(r#"{"mlp_bias":true}"#, "`mlp_bias` = true");
-    check(r#"{"use_sliding_window":true}"#, "sliding attention window");
-    check(
-        r#"{"layer_types":["full_attention","sliding_attention"]}"#,
-        "sliding attention window",
-    );
-    check(
-        r#"{"quantization_config":{"quant_method":"awq"}}"#,
-        "a quantized checkpoint (awq) is not supported; use the",
-    );
-    check(
-        r#"{"hidden_act":"gelu"}"#,
-        "the activation `gelu` (`hidden_act`)",
-    );
-    let gemma = |changes: &str, expected: &str| {
-        check(
-            &changes.replacen('{', r#"{"architectures":["Gemma3ForCausalLM"],"#, 1),
-            expected,
-        );
-    };
-    gemma(
-        r#"{"layer_types":["sliding_attention","chunked_attention"]}"#,
-        "the layer type \"chunked_attention\"",
-    );
-    gemma(
-        r#"{"layer_types":["sliding_attention"]}"#,
-        "`layer_types` has 1 entries for 2 layers",
-    );
-    gemma(
-        r#"{"attn_logit_softcapping":50.0}"#,
-        "`attn_logit_softcapping` = 50.0",
-    );
-    gemma(
-        r#"{"use_bidirectional_attention":true}"#,
-        "`use_bidirectional_attention` = true",
-    );
-    gemma(r#"{"hidden_activation":"relu"}"#, "the activation `relu`");
-    gemma(r#"{"sliding_window":0}"#, "`sliding_window` = 0");
-    let local = r#"{"rope_parameters":{"sliding_attention":{"rope_type":"linear","factor":2.0}}}"#;
-    gemma(local, "scaled rotary positions of layers with a window");
-    let qwen = |changes: &str, expected: &str| {
-        check(
-            &changes.replacen('{', r#"{"architectures":["Qwen3_5ForCausalLM"],"#, 1),
-            expected,
-        );
-    };
-    qwen(
-        r#"{"layer_types":["linear_attention","sliding_attention"]}"#,
-        "the layer type \"sliding_attention\"",
-    );
-    qwen(
-        r#"{"layer_types":["linear_attention"]}"#,
-        "`layer_types` has 1 entries for 2 layers",
-    );
-    qwen(
-        r#"{"linear_num_value_heads":24}"#,
-        "is not a multiple of `linear_num_key_heads` = 16",
-    );
-    qwen(r#"{"linear_key_head_dim":0}"#, "`linear_key_head_dim` = 0");
-    qwen(
-        r#"{"linear_conv_kernel_dim":65}"#,
-        "`linear_conv_kernel_dim` = 65, the limit is 64",
-    );
-    qwen(
-        r#"{"partial_rotary_factor":0.001}"#,
-        "`partial_rotary_factor` = 0.001 of a head's width",
-    );
-    qwen(
-        r#"{"partial_rotary_factor":2}"#,
-        "rotary positions need an even width",
-    );
-    qwen(
-        r#"{"hidden_act":"gelu_pytorch_tanh"}"#,
-        "of the gated delta rule",
-    );
-    qwen(
-        r#"{"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64}}"#,
-        "YaRN on a part of a head",
-    );
-    check(
-        r#"{"architectures":["Qwen3NextForCausalLM"]}"#,
-        "the architecture `Qwen3NextForCausalLM`",
-    );
-    check(
-        r#"{"quantization_config":{"quant_method":"mxfp4"}}"#,
-        "MXFP4 outside gpt-oss",
-    );
-    check(
-        r#"{"architectures":"absent","model_type":"qwen4_exp"}"#,
-        "`qwen4_exp`",
-    );
+    check_refused(REFUSED_GEMMA3, |keys| of("Gemma3", keys));
+    check_refused(REFUSED_QWEN3_5, |keys| of("Qwen3_5", keys));
 }
+
+const REFUSED: &str = r#"
+"hidden_size":"absent" -> `hidden_size` is missing
+"hidden_size":0 -> `hidden_size` = 0, expected a whole number above 0
+"vocab_size":"many" -> `vocab_size` = "many"
+"num_hidden_layers":2.5 -> `num_hidden_layers` = 2.5
+"num_hidden_layers":1000000000 -> `num_hidden_layers` = 1000000000, the limit is 1024
+"head_dim":1099511627776 -> `head_dim` = 1099511627776, the limit is 4096
+"max_position_embeddings":1099511627776 -> `max_position_embeddings` = 1099511627776, the limit is 16777216
+"max_position_embeddings":16777216,"head_dim":128 -> more than 268435456 angles; lower `max_position_embeddings`
+"num_attention_heads":5 -> is not a multiple of `num_attention_heads` = 5
+"num_key_value_heads":3 -> not a multiple of `num_key_value_heads` = 3
+"head_dim":7 -> even
+"rms_norm_eps":-1 -> `rms_norm_eps` = -1
+"tie_word_embeddings":1 -> expected true or false
+"architectures":["GemmaForCausalLM"] -> the architecture `GemmaForCausalLM` is not supported
+"architectures":["MixtralForCausalLM"] -> `MixtralForCausalLM`
+"architectures":"absent","model_type":"gemma" -> `gemma`
+"architectures":"absent","model_type":"absent" -> are missing
+"rope_scaling":{"rope_type":"dynamic","factor":4.0} -> `rope_scaling` =
+"rope_parameters":{"rope_type":"longrope","rope_theta":1e6} -> `rope_parameters` =
+"rope_parameters":{"rope_type":"yarn","rope_theta":1e6} -> `rope_parameters.factor` is missing
+"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1} -> `beta_fast` above `beta_slow`
+"rope_scaling":{"type":"dynamic","factor":2.0} -> only `default`, `linear`, `llama3` and `yarn`
+"rope_scaling":{"type":"linear","factor":0.5} -> `factor` must be at least 1
+"final_logit_softcapping":30.0 -> `final_logit_softcapping` = 30.0 is not supported
+"rope_scaling":{"rope_type":"llama3","factor":8.0} -> `rope_scaling.low_freq_factor` is missing
+"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64} -> `high_freq_factor` above `low_freq_factor`
+"mlp_bias":true -> `mlp_bias` = true
+"use_sliding_window":true -> sliding attention window
+"layer_types":["full_attention","sliding_attention"] -> sliding attention window
+"quantization_config":{"quant_method":"awq"} -> a quantized checkpoint (awq) is not supported; use the
+"hidden_act":"gelu" -> the activation `gelu` (`hidden_act`)
+"architectures":["Qwen3NextForCausalLM"] -> the architecture `Qwen3NextForCausalLM`
+"quantization_config":{"quant_method":"mxfp4"} -> MXFP4 outside gpt-oss
+"architectures":"absent","model_type":"qwen4_exp" -> `qwen4_exp`
+"#;
+
+const REFUSED_GEMMA3: &str = r#"
+"layer_types":["sliding_attention","chunked_attention"] -> the layer type "chunked_attention"
+"layer_types":["sliding_attention"] -> `layer_types` has 1 entries for 2 layers
+"attn_logit_softcapping":50.0 -> `attn_logit_softcapping` = 50.0
+"use_bidirectional_attention":true -> `use_bidirectional_attention` = true
+"hidden_activation":"relu" -> the activation `relu`
+"sliding_window":0 -> `sliding_window` = 0
+"rope_parameters":{"sliding_attention":{"rope_type":"linear","factor":2.0}} -> scaled rotary positions of layers with a window
+"#;
+
+const REFUSED_QWEN3_5: &str = r#"
+"layer_types":["linear_attention","sliding_attention"] -> the layer type "sliding_attention"
+"layer_types":["linear_attention"] -> `layer_types` has 1 entries for 2 layers
+"linear_num_value_heads":24 -> is not a multiple of `linear_num_key_heads` = 16
+"linear_key_head_dim":0 -> `linear_key_head_dim` = 0
+"linear_conv_kernel_dim":65 -> `linear_conv_kernel_dim` = 65, the limit is 64
+"partial_rotary_factor":0.001 -> `partial_rotary_factor` = 0.001 of a head's width
+"partial_rotary_factor":2 -> rotary positions need an even width
+"hidden_act":"gelu_pytorch_tanh" -> of the gated delta rule
+"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64} -> YaRN on a part of a head
+"#;
 
 #[test]
 fn text_that_is_no_object_is_refused() {
@@ -400,61 +276,21 @@ fn the_table_of_families_is_that_of_the_code() {
         .unwrap();
         let options = &config.options;
         assert_eq!(config.architecture.names().0, row[1]);
-        assert_eq!(
-            options.has_head_norms,
-            row[3].contains("of heads"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.has_output_norms,
-            row[3].contains("after each block"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.norm_offset == 1.0,
-            row[3].contains("1 + weight"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.window.is_some(),
-            row[5].contains("sliding window"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.experts.is_some(),
-            row[6].contains("experts"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.gated_delta.is_some(),
-            row[5].contains("gated delta rule"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.has_attention_sinks,
-            row[5].contains("sinks"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.has_attention_gate,
-            row[5].contains("with a gate"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.rotary_dimension.is_some(),
-            row[4].contains("of each head"),
-            "{row:?}"
-        );
-        assert_eq!(
-            options.activation == Activation::GeluTanh,
-            row[6].contains("GELU"),
-            "{row:?}"
-        );
-        assert_eq!(
-            config.attention_bias != AttentionBias::Absent,
-            row[5].contains("biases"),
-            "{row:?}"
-        );
+        for (has, column, words) in [
+            (options.has_head_norms, 3, "of heads"),
+            (options.has_output_norms, 3, "after each block"),
+            (options.norm_offset == 1.0, 3, "1 + weight"),
+            (options.window.is_some(), 5, "sliding window"),
+            (options.experts.is_some(), 6, "experts"),
+            (options.gated_delta.is_some(), 5, "gated delta rule"),
+            (options.has_attention_sinks, 5, "sinks"),
+            (options.has_attention_gate, 5, "with a gate"),
+            (options.rotary_dimension.is_some(), 4, "of each head"),
+            (options.activation == Activation::GeluTanh, 6, "GELU"),
+            (config.attention_bias != AttentionBias::Absent, 5, "biases"),
+        ] {
+            assert_eq!(has, row[column].contains(words), "{row:?}: {words}");
+        }
     }
     let all = [
         Architecture::Qwen3,

@@ -29,10 +29,7 @@ pub(super) fn fetch(
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, PullError> {
     let path = blobs.join(file.checksum.hex());
-    if is_whole(&path, file, on_progress).map_err(|source| PullError::Disk {
-        path: path.clone(),
-        source,
-    })? {
+    if is_whole(&path, file, on_progress).map_err(PullError::disk(&path))? {
         return Ok(path);
     }
     let mut partial = PartialDownload::open(
@@ -146,17 +143,13 @@ struct PartialDownload {
 impl PartialDownload {
     /// Opens a previous partial download; drops bytes beyond the file's size.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
-        let disk = |source| PullError::Disk {
-            path: path.clone(),
-            source,
-        };
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
             .write(true)
             .truncate(false)
             .open(&path)
-            .map_err(disk)?;
+            .map_err(PullError::disk(&path))?;
         if file.try_lock().is_err() {
             return Err(PullError::Other(format!(
                 "{} is being fetched by another process; wait for it, or end it",
@@ -165,7 +158,8 @@ impl PartialDownload {
         }
         let fresh = Hasher::new(listed);
         let mut hasher = fresh.clone();
-        let length = read_back(&mut file, &mut hasher, listed.size_bytes).map_err(disk)?;
+        let length =
+            read_back(&mut file, &mut hasher, listed.size_bytes).map_err(PullError::disk(&path))?;
         Ok(Self {
             path,
             file,
@@ -181,13 +175,13 @@ impl PartialDownload {
         self.file
             .set_len(0)
             .and_then(|()| self.file.rewind())
-            .map_err(|source| self.disk(source))
+            .map_err(PullError::disk(&self.path))
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), PullError> {
         self.file
             .write_all(bytes)
-            .map_err(|source| self.disk(source))?;
+            .map_err(PullError::disk(&self.path))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -213,14 +207,7 @@ impl PartialDownload {
             .and_then(|()| std::fs::rename(&self.path, path));
         named
             .and_then(|()| files::sync_folder(path.parent().unwrap_or(path)))
-            .map_err(|source| self.disk(source))
-    }
-
-    fn disk(&self, source: std::io::Error) -> PullError {
-        PullError::Disk {
-            path: self.path.clone(),
-            source,
-        }
+            .map_err(PullError::disk(&self.path))
     }
 }
 

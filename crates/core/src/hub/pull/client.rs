@@ -33,10 +33,7 @@ impl Client {
         }
         let certificates = settings.certificates.as_deref();
         let config = agent_config(&origin, certificates)
-            .map_err(|source| PullError::Disk {
-                path: certificates.unwrap_or(Path::new("")).to_owned(),
-                source,
-            })?
+            .map_err(PullError::disk(certificates.unwrap_or(Path::new(""))))?
             .timeout_connect(Some(settings.stall.min(Duration::from_secs(15))))
             .timeout_recv_response(Some(settings.stall))
             .timeout_per_read(Some(settings.stall))

@@ -166,10 +166,7 @@ impl Listing {
             };
             return Ok(vec![adapter.ok_or_else(none)?]);
         };
-        let text = files::read_text(index).map_err(|source| PullError::Disk {
-            path: index.to_owned(),
-            source,
-        })?;
+        let text = files::read_text(index).map_err(PullError::disk(index))?;
         let shards = super::super::weights::shard_names(&text, INDEX)?;
         shards
             .iter()

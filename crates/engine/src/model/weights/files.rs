@@ -8,8 +8,9 @@ use memmap2::{Advice, Mmap};
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::mxfp4_files::Mxfp4Codes;
-use super::nf4_files::Nf4Codes;
+use super::nf4_files::{Nf4Codes, floats};
 use crate::hub::{ExpertEntries, HubError, ModelSource, Nf4State, Quantization, TensorEntry};
+use crate::kernels::nf4;
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
@@ -155,6 +156,13 @@ impl Files {
         if let Some((_, entry)) = self.entries.get(name) {
             self.counter.add(entry.size_bytes);
         }
+    }
+
+    /// Whether a base in NF4 has a matrix as it is stored: others are rounded.
+    pub(super) fn is_nf4_base(&self, name: &str) -> bool {
+        let has_blocks = self.nf4.get(name).is_some_and(Nf4State::has_base_blocks);
+        let numbers = |(.., bytes): (&str, &TensorEntry, &[u8])| floats(bytes) == nf4::NUMBERS;
+        has_blocks && self.find(&format!("{name}.quant_map")).is_ok_and(numbers)
     }
 
     /// A matrix in NF4; `None` in another form.

@@ -76,6 +76,7 @@ mod tests {
 
     use crate::config::BasePrecision;
     use crate::hub::{ModelConfig, ModelSource, ModelTensor, is_quantized};
+    use crate::model::weights::tests::{numbers, read};
     use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 
     type Named = (String, Tensor);
@@ -139,16 +140,6 @@ mod tests {
         Ok([codes, scales, matrix])
     }
 
-    fn numbers(tensor: &Tensor) -> Vec<f32> {
-        tensor
-            .flatten_all()
-            .unwrap()
-            .to_dtype(DType::F32)
-            .unwrap()
-            .to_vec1()
-            .unwrap()
-    }
-
     fn random(outputs: usize, inputs: usize) -> Tensor {
         let value = |i: usize| {
             ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i.is_multiple_of(5) { 1e-4 } else { 0.3 }
@@ -168,10 +159,8 @@ mod tests {
             let [codes, scales, _] = quantize(&random(300, 136), block).unwrap();
             let scales = scales.to_dtype(dtype).unwrap();
             let spread = spread(&scales.to_dtype(DType::F32).unwrap(), block, (300, 136)).unwrap();
-            let expected = (codes.to_dtype(DType::F32).unwrap() * spread)
-                .unwrap()
-                .to_dtype(DType::BF16)
-                .unwrap();
+            let expected = (codes.to_dtype(DType::F32).unwrap() * spread).unwrap();
+            let expected = expected.to_dtype(DType::BF16).unwrap();
             let tensors = [
                 (UP.to_owned(), codes),
                 (format!("{UP}{suffix}"), scales.reshape(shape).unwrap()),
@@ -190,45 +179,20 @@ mod tests {
         let (whole, output, block) = ([300, 136], [1, 136], [128, 128]);
         check(block_form(), "_scale_inv", block, &[3, 2], DType::BF16);
         check(block_form(), "_scale_inv", block, &[3, 2], DType::F32);
-        check(
-            json!({"quant_method": "fp8", "weight_block_size": [64, 96]}),
-            "_scale_inv",
-            [64, 96],
-            &[5, 2],
-            DType::F32,
-        );
+        let blocks = json!({"quant_method": "fp8", "weight_block_size": [64, 96]});
+        check(blocks, "_scale_inv", [64, 96], &[5, 2], DType::F32);
         for shape in [&[][..], &[1], &[1, 1]] {
-            check(
-                json!({"quant_method": "fp8", "weight_block_size": null}),
-                "_scale_inv",
-                whole,
-                shape,
-                DType::F32,
-            );
-            check(
-                json!({"quant_method": "fp8", "activation_scheme": "static"}),
-                "_scale",
-                whole,
-                shape,
-                DType::F32,
-            );
+            let inverse = json!({"quant_method": "fp8", "weight_block_size": null});
+            check(inverse, "_scale_inv", whole, shape, DType::F32);
+            let fixed = json!({"quant_method": "fp8", "activation_scheme": "static"});
+            check(fixed, "_scale", whole, shape, DType::F32);
             check(compressed("tensor"), "_scale", whole, shape, DType::BF16);
         }
-        check(
-            compressed("channel"),
-            "_scale",
-            output,
-            &[300, 1],
-            DType::F32,
-        );
+        let outputs = json!({"quant_method": "fbgemm_fp8"});
+        for quantization in [outputs, compressed("channel")] {
+            check(quantization, "_scale", output, &[300, 1], DType::F32);
+        }
         check(compressed("block"), "_scale", block, &[3, 2], DType::F32);
-        check(
-            json!({"quant_method": "fbgemm_fp8"}),
-            "_scale",
-            output,
-            &[300, 1],
-            DType::F32,
-        );
     }
 
     #[test]
@@ -239,10 +203,7 @@ mod tests {
             let mut tensors = vec![(UP.to_owned(), codes), (format!("{UP}_scale_inv"), scales)];
             change(&mut tensors);
             let weights = Weights::open(&write(work.path(), &quantization, &tensors)).unwrap();
-            let message = weights
-                .get(UP, tensors[0].1.dims(), DType::F32, &Device::Cpu)
-                .unwrap_err()
-                .to_string();
+            let message = read(&weights, UP, tensors[0].1.dims()).unwrap_err();
             let expected = format!(
                 "{}: `{UP}{expected}",
                 work.path().join("model.safetensors").display()
@@ -336,10 +297,7 @@ mod tests {
         std::fs::write(work.path().join("config.json"), config(&block_form())).unwrap();
         std::fs::write(work.path().join("model.safetensors"), bytes).unwrap();
         let weights = Weights::open(&ModelSource::at("m", work.path())).unwrap();
-        let message = weights
-            .get(UP, &[2, 2], DType::F32, &Device::Cpu)
-            .unwrap_err()
-            .to_string();
+        let message = read(&weights, UP, &[2, 2]).unwrap_err();
         let expected = "is stored as F8_E5M2; take the checkpoint in BF16, F16 or F32, or matrices in F8_E4M3 with scales";
         assert!(message.contains(expected), "{message}");
     }
@@ -382,13 +340,7 @@ mod tests {
             assert_eq!(forward(&coded), forward(&plain));
         }
         for ModelTensor { name, shape, .. } in config.tensors() {
-            let get = |weights: &Weights| {
-                numbers(
-                    &weights
-                        .get(&name, &shape, DType::F32, &Device::Cpu)
-                        .unwrap(),
-                )
-            };
+            let get = |weights| read(weights, &name, &shape).unwrap();
             assert_eq!(get(&coded), get(&plain), "{name}");
         }
     }

@@ -77,6 +77,7 @@ mod tests {
 
     use crate::hub::ModelSource;
     use crate::model::Weights;
+    use crate::model::weights::tests::{bits, read};
 
     const DOWN: &str = "model.layers.0.mlp.experts.down_proj";
 
@@ -102,12 +103,9 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let weights = open(work.path(), &golden());
         assert_eq!(weights.dtype(DOWN), Some(DType::BF16));
-        let bits = |name: &str| -> Vec<u16> {
-            let tensor = weights
-                .get(name, &[2, 96, 43], DType::BF16, &Device::Cpu)
-                .unwrap();
-            let numbers: Vec<half::bf16> = tensor.flatten_all().unwrap().to_vec1().unwrap();
-            numbers.into_iter().map(half::bf16::to_bits).collect()
+        let bits = |name| {
+            let tensor = weights.get(name, &[2, 96, 43], DType::BF16, &Device::Cpu);
+            bits(&tensor.unwrap())
         };
         assert!(bits(DOWN) == bits("expected"));
     }
@@ -150,10 +148,7 @@ mod tests {
             tensors.remove(name);
             tensors.extend(changed.map(|tensor| (name.clone(), tensor)));
             let weights = open(work.path(), &tensors);
-            let message = weights
-                .get(DOWN, &[2, 96, 43], DType::BF16, &Device::Cpu)
-                .unwrap_err()
-                .to_string();
+            let message = read(&weights, DOWN, &[2, 96, 43]).unwrap_err();
             let expected = format!(
                 "{}: {expected}",
                 work.path().join("model.safetensors").display()

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::hub::{NF4_STATE, Nf4State};
-use crate::kernels::nf4::{BLOCK, GROUP, NUMBERS, weight};
+use crate::kernels::nf4::{NUMBERS, weight};
 use crate::kernels::quantized::StoredNf4;
 
 /// bitsandbytes has at most 4,096.
@@ -123,11 +123,9 @@ impl<'a> Nf4Codes<'a> {
         bytes
     }
 
-    /// As a base in NF4 has it; `None` if that would round it again.
+    /// With double quantization.
     pub(super) fn stored(&self) -> Option<StoredNf4<'_>> {
-        let nested = self.nested.as_ref()?;
-        let is_same = (self.block, nested.group) == (BLOCK, GROUP) && self.numbers == NUMBERS;
-        is_same.then_some(StoredNf4 {
+        self.nested.as_ref().map(|nested| StoredNf4 {
             codes: self.codes,
             scale_codes: nested.codes,
             group_scales: &nested.group_scales,
@@ -147,7 +145,7 @@ impl NestedScales<'_> {
     }
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     let numbers = bytes.as_chunks::<4>().0.iter();
     numbers.map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
@@ -165,6 +163,7 @@ mod tests {
     use crate::hub::ModelSource;
     use crate::kernels::quantized::{Precision, rounded};
     use crate::model::Weights;
+    use crate::model::weights::tests::{bits as bits_of, read};
 
     const UP: &str = "model.layers.0.mlp.up_proj.weight";
     const GATE: &str = "model.layers.0.mlp.gate_proj.weight";
@@ -193,15 +192,6 @@ mod tests {
         bits_of(&tensor.unwrap())
     }
 
-    fn bits_of(tensor: &Tensor) -> Vec<u16> {
-        let numbers = tensor.flatten_all().unwrap().to_vec1::<half::bf16>();
-        numbers
-            .unwrap()
-            .into_iter()
-            .map(half::bf16::to_bits)
-            .collect()
-    }
-
     #[test]
     fn numbers_are_those_of_bitsandbytes_bit_by_bit() {
         let work = tempfile::tempdir().unwrap();
@@ -222,6 +212,29 @@ mod tests {
         assert!(again("weight") == bits(&weights, UP));
         let in_fp8 = weights.clone().in_precision(BasePrecision::Fp8);
         assert!(bits(&in_fp8, UP) != bits(&weights, UP));
+    }
+
+    #[test]
+    fn groups_of_another_size_are_read_and_rounded_again() {
+        let work = tempfile::tempdir().unwrap();
+        let numbers_of = |group: usize, group_scales: &[f32]| {
+            let mut tensors = golden();
+            let scales = Tensor::new(group_scales, &Device::Cpu).unwrap();
+            tensors.insert(format!("{UP}.nested_absmax"), scales);
+            let name = format!("{UP}{}", crate::hub::NF4_STATE);
+            let state = String::from_utf8(tensors[&name].to_vec1().unwrap()).unwrap();
+            let key = |group| format!("\"nested_blocksize\": {group},");
+            let state = state.replace(&key(256), &key(group));
+            tensors.insert(name, Tensor::new(state.as_bytes(), &Device::Cpu).unwrap());
+            let weights = open(work.path(), &tensors);
+            let in_nf4 = weights.clone().in_precision(BasePrecision::Nf4);
+            [bits(&weights, UP), bits(&in_nf4, UP)]
+        };
+        let [numbers, in_nf4] = numbers_of(256, &[0.02; 2]);
+        assert!(in_nf4 == numbers);
+        // All blocks are one group, with the scale that two had.
+        let [same, rounded_again] = numbers_of(320, &[0.02]);
+        assert!(same == numbers && rounded_again != numbers);
     }
 
     #[test]
@@ -253,8 +266,7 @@ mod tests {
                 None => tensors.remove(&name),
             };
             let weights = open(work.path(), &tensors);
-            let error = weights.get(UP, &[40, 512], DType::F32, &Device::Cpu);
-            let message = error.unwrap_err().to_string();
+            let message = read(&weights, UP, &[40, 512]).unwrap_err();
             let parts = [
                 format!("/model.safetensors: `{UP}`: "),
                 format!("{expected}; fetch the checkpoint"),
