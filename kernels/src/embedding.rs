@@ -1,10 +1,91 @@
 //! Gathers rows of a table, such as token embeddings, and scatters gradients back.
 
-use candle_core::{DType, Result, Tensor};
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, numbers};
+#[cfg(feature = "cuda")]
+use super::pinned_memory::HostTable;
 use super::real::add_scaled;
+use super::second_stream::SeenFrom;
+
+/// A matrix that is only read by [`Table::gather`].
+#[derive(Clone, Debug)]
+pub enum Table {
+    Tensor {
+        tensor: Tensor,
+        /// Why it is not in host memory, where it was meant to be.
+        refusal: Option<String>,
+    },
+    #[cfg(feature = "cuda")]
+    Host(Arc<HostTable>),
+}
+
+impl SeenFrom for Table {
+    fn seen_from(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Tensor { tensor, refusal } => Self::Tensor {
+                tensor: tensor.seen_from(device)?,
+                refusal: refusal.clone(),
+            },
+            #[cfg(feature = "cuda")]
+            Self::Host(table) => Self::Host(Arc::clone(table)),
+        })
+    }
+}
+
+impl From<Tensor> for Table {
+    fn from(tensor: Tensor) -> Self {
+        let refusal = None;
+        Self::Tensor { tensor, refusal }
+    }
+}
+
+impl Table {
+    /// Moves a contiguous matrix of a GPU to host memory, from which kernels read rows over the
+    /// bus; freed with the last clone. It stays on the GPU if no such memory can be locked, and on
+    /// the CPU.
+    pub fn in_host_memory(tensor: Tensor) -> Self {
+        on_gpu!(tensor => match HostTable::new(&tensor) {
+            Ok(table) => Self::Host(Arc::new(table)),
+            Err(error) => {
+                let refusal = Some(error.to_string());
+                Self::Tensor { tensor, refusal }
+            }
+        });
+        tensor.into()
+    }
+
+    /// As [`gather_rows`].
+    pub fn gather(&self, rows: &Tensor, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Tensor { tensor, .. } => gather_rows(tensor, rows, dtype),
+            #[cfg(feature = "cuda")]
+            Self::Host(table) => gpu::gather_from_host(table, rows, dtype),
+        }
+    }
+
+    /// Bytes of host memory that a GPU reads.
+    pub fn host_bytes(&self) -> usize {
+        match self {
+            Self::Tensor { .. } => 0,
+            #[cfg(feature = "cuda")]
+            Self::Host(table) => table.bytes(),
+        }
+    }
+
+    /// Why it is not in host memory, where it was meant to be.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Tensor { refusal, .. } => refusal.as_deref(),
+            #[cfg(feature = "cuda")]
+            Self::Host(_) => None,
+        }
+    }
+}
 
 /// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the
 /// table's, or f32 for bf16. There indices are unchecked, and the table may have strided rows.
@@ -65,13 +146,34 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::cuda::{Grid, Module, arguments, device, empty, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, arguments, device, empty, int, module, rows_at};
+    use crate::pinned_memory::HostTable;
 
     static MODULE: Module = module!("embedding");
 
     pub(super) fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
-        let ((_, width), count) = (table.dims2()?, rows.dims1()?);
-        let kernel = match (table.dtype(), dtype) {
+        let (_, width) = table.dims2()?;
+        gather(rows_at(table)?, (width, table.dtype()), rows, dtype)
+    }
+
+    pub(super) fn gather_from_host(
+        table: &HostTable,
+        rows: &Tensor,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let at = [Argument::Address(table.address()), int(table.width)];
+        gather(at, (table.width, table.dtype), rows, dtype)
+    }
+
+    /// `table`: address and row stride, then width and dtype.
+    fn gather(
+        [table_at, stride]: [Argument; 2],
+        (width, stored): (usize, DType),
+        rows: &Tensor,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let count = rows.dims1()?;
+        let kernel = match (stored, dtype) {
             (from, to) if from == to => MODULE.typed("gather_rows", dtype),
             (DType::BF16, DType::F32) => MODULE.kernel("gather_rows_bf16_into_f32"),
             (from, to) => bail!("rows of {from:?} cannot be gathered in {to:?}"),
@@ -79,12 +181,11 @@ mod gpu {
         if rows.dtype() != DType::U32 {
             bail!("rows are numbered in u32, not {:?}", rows.dtype())
         }
-        let device = device(table)?;
+        let device = device(rows)?;
         let output = empty((count, width), dtype, device)?;
         let threads = (width * dtype.size_in_bytes() / 16)
             .next_multiple_of(32)
             .clamp(32, 256);
-        let [table_at, stride] = rows_at(table)?;
         let arguments = arguments!(given table_at, stride; at rows, &output; int width);
         kernel.launch(device, Grid::rows(count, threads), &arguments)?;
         Ok(output)

@@ -47,6 +47,51 @@ impl HostBuffer {
     }
 }
 
+/// A matrix in page-locked host memory, which kernels read over the bus.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub struct HostTable {
+    memory: gpu::Pinned,
+    pub(crate) width: usize,
+    pub(crate) dtype: candle_core::DType,
+}
+
+#[cfg(feature = "cuda")]
+impl HostTable {
+    /// Copies a contiguous matrix of a GPU.
+    ///
+    /// # Errors
+    /// If no memory can be locked.
+    pub(crate) fn new(matrix: &Tensor) -> Result<Self> {
+        let ((rows, width), dtype) = (matrix.dims2()?, matrix.dtype());
+        let bytes = rows * width * dtype.size_in_bytes();
+        let mut memory = gpu::Pinned::new(bytes, matrix.device().as_cuda_device()?)?;
+        copy_to_host(matrix, memory.bytes_mut())?;
+        Ok(Self {
+            memory,
+            width,
+            dtype,
+        })
+    }
+
+    /// For kernels of every GPU: with unified addressing it is the host's.
+    pub(crate) fn address(&self) -> u64 {
+        self.memory.bytes().as_ptr() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.memory.bytes().len()
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Drop for HostTable {
+    fn drop(&mut self) {
+        // Kernels that read it may be under way. Errors cannot be handled here.
+        let _ = self.memory.synchronize();
+    }
+}
+
 #[cfg(debug_assertions)]
 thread_local! {
     /// Sizes of all copies to the host by this thread, for tests.
@@ -169,7 +214,7 @@ mod gpu {
             // reads at its usual speed.
             unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), 0) }
                 .result()
-                .map_err(|error| failed("page-locked memory", error))?;
+                .map_err(|error| failed("page-locking", error))?;
             let Some(start) = NonNull::new(start.cast::<u8>()) else {
                 bail!("page-locked memory is nowhere")
             };
@@ -190,6 +235,13 @@ mod gpu {
         pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
             // SAFETY: as above, and nobody else holds it.
             unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+        }
+
+        /// Waits for all work of the GPU, whatever its stream.
+        pub(super) fn synchronize(&self) -> Result<()> {
+            self.context
+                .synchronize()
+                .map_err(|error| failed("earlier work", error))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
-use grpo_tui::kernels::embedding::{embedding_backward, gather_rows, scatter_rows};
+use grpo_tui::kernels::embedding::{Table, embedding_backward, gather_rows, scatter_rows};
 use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{
     TokenWeight, token_log_probs, token_log_probs_backward, token_log_probs_backward_as,
@@ -496,6 +496,10 @@ fn embeddings_agree() {
                 assert_eq!(rows.dtype(), gathered);
                 let expected = gather_rows(&table_cpu, &ids_cpu, table_cpu.dtype()).unwrap();
                 assert_close("gathered rows", &rows, &expected, 0.0);
+                let rows = Table::in_host_memory(table.clone());
+                assert!(rows.host_bytes() > 0, "{:?}", rows.refusal());
+                let rows = rows.gather(&ids_cpu.to_device(&gpu()).unwrap(), gathered);
+                assert_close("rows from host memory", &rows.unwrap(), &expected, 0.0);
                 let part = |table: &Tensor| table.narrow(1, width / 3, width - width / 3).unwrap();
                 let rows =
                     gather_rows(&part(&table), &ids_cpu.to_device(&gpu()).unwrap(), gathered)

@@ -115,6 +115,15 @@ pub fn is_quantized(name: &str, shape: &[usize]) -> bool {
 }
 
 impl ModelConfig {
+    /// Whether a forward reads a token's row of the tensor, never all of it.
+    pub fn is_only_gathered(&self, role: Role) -> bool {
+        match role {
+            Role::Embedding => !self.tie_word_embeddings,
+            Role::LayerEmbedding => true,
+            _ => false,
+        }
+    }
+
     /// The first matrix that a GPU cannot have in fp8 or NF4, in a sentence.
     pub fn quantized_problem(&self) -> Option<String> {
         let has_form = |shape: &[usize]| shape[0].is_multiple_of(4) && shape[1].is_multiple_of(64);

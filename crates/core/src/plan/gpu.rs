@@ -1,10 +1,16 @@
 //! GPU memory by part, and the shape of a step that fits.
 
+mod caches;
 mod cards;
 mod refusal;
 
 use serde::{Deserialize, Serialize};
 
+pub use caches::{
+    GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, gpu_completion_places, gpu_decode_rows,
+    gpu_kept_cache_bytes, gpu_prefill_rows, gpu_prompt_rows, gpu_rollout_places,
+};
+use caches::{prefill_row_bytes, step_row_bytes};
 pub use cards::{Card, cards};
 use refusal::refusal;
 
@@ -19,22 +25,6 @@ pub const CONTEXT_BYTES: u64 = 512 << 20;
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 /// The rest covers fragmentation of the memory pool.
 const USABLE: f64 = 0.9;
-/// The KV cache of completions may take as much as the weights, within these bounds.
-const CACHE_BYTES: std::ops::RangeInclusive<usize> = 8 << 30..=24 << 30;
-/// But no more than a third of a GPU, and a sixth of one below 64 GB.
-const CACHE_PARTS: [u64; 2] = [3, 6];
-const SMALL_GPU_BYTES: u64 = 64_000_000_000;
-/// A rollout's caches may take more: this share of what weights and their training leave of the GPU.
-const CACHE_SHARE: f64 = 0.75;
-/// Completions that are decoded together at most: a larger batch is not faster.
-pub const GPU_DECODE_ROWS: usize = 512;
-/// Prompt rows that are prefilled together, on a small GPU and on others; a longer prompt is alone.
-const GPU_PREFILL_ROWS: [usize; 2] = [4096, 16_384];
-/// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
-/// On a small GPU and on others.
-const GPU_KEPT_CACHE_BYTES: [usize; 2] = [1 << 30, 4 << 30];
-/// Rows of a decode step with drafted tokens.
-pub const GPU_DRAFTED_ROWS: usize = 256;
 
 /// An allowance, not measured: a GPU's share of what NCCL allocates to communicate.
 const NCCL_BYTES: usize = 1 << 30;
@@ -45,69 +35,24 @@ const STATE_BYTES: usize = 4;
 /// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
-/// The number of completion tokens whose keys and values a rollout keeps on a GPU. It follows from the model and the GPU, so
-/// that a rollout's batches do not depend on what else uses the GPU. `trained`: numbers that an optimizer moves.
-pub fn gpu_rollout_places(
-    model: &ModelConfig,
-    number_bytes: usize,
-    trained: usize,
-    usable_bytes: u64,
-    gpu_bytes: u64,
-) -> usize {
-    let shape = ModelShape::from_config(model);
-    // Gradients, f32 weights and two moments.
-    let left = usable_bytes.saturating_sub((shape.parameters * number_bytes + 16 * trained) as u64);
-    let least = cache_bytes(&shape, number_bytes, gpu_bytes);
-    let prompts = least / 2;
-    let caches = ((left as f64 * CACHE_SHARE) as usize).saturating_sub(prompts);
-    caches.max(least) / (shape.key_values_per_token * number_bytes).max(1)
+/// Weights as the layers read them.
+struct WeightBytes {
+    gpu: usize,
+    /// Tables that stay in host memory.
+    host: usize,
 }
 
-/// The number of completion tokens whose keys and values a server keeps on a GPU.
-pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let shape = ModelShape::from_config(model);
-    cache_bytes(&shape, number_bytes, gpu_bytes)
-        / (shape.key_values_per_token * number_bytes).max(1)
-}
-
-/// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
-pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let shape = ModelShape::from_config(model);
-    (cache_bytes(&shape, number_bytes, gpu_bytes) / (shape.state * STATE_BYTES).max(1))
-        .clamp(1, GPU_DECODE_ROWS)
-}
-
-/// `gpu_bytes`: 0 if unknown.
-fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let most = match gpu_bytes {
-        0 => usize::MAX,
-        _ => (gpu_bytes / CACHE_PARTS[usize::from(gpu_bytes < SMALL_GPU_BYTES)]) as usize,
-    };
-    (shape.parameters * number_bytes)
-        .clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
-        .min(most)
-}
-
-/// The number of prompt tokens whose keys and values a GPU keeps while it decodes.
-pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let shape = ModelShape::from_config(model);
-    let row_bytes = shape.key_values_per_token * number_bytes;
-    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1))
-        .max(gpu_prefill_rows(gpu_bytes))
-}
-
-/// Prompt rows that are prefilled together. `gpu_bytes`: 0 if unknown.
-pub fn gpu_prefill_rows(gpu_bytes: u64) -> usize {
-    GPU_PREFILL_ROWS[usize::from(!is_small(gpu_bytes))]
-}
-
-/// The largest KV caches that stay for the next rollout. `gpu_bytes`: 0 if unknown.
-pub fn gpu_kept_cache_bytes(gpu_bytes: u64) -> usize {
-    GPU_KEPT_CACHE_BYTES[usize::from(!is_small(gpu_bytes))]
-}
-
-fn is_small(gpu_bytes: u64) -> bool {
-    (1..SMALL_GPU_BYTES).contains(&gpu_bytes)
+impl WeightBytes {
+    fn new(shape: &ModelShape, base: BasePrecision, number_bytes: usize) -> Self {
+        let host = if base.is_quantized() {
+            number_bytes * shape.gathered
+        } else {
+            0
+        };
+        let others = number_bytes * (shape.parameters - shape.layer_matrices);
+        let gpu = others - host + base.matrix_bytes(shape.layer_matrices, number_bytes);
+        Self { gpu, host }
+    }
 }
 
 /// Micro-batch size and recomputation of a step's gradient; affects only the last bits of a sum.
@@ -313,6 +258,12 @@ pub fn gpu_memory(
     }
 }
 
+/// Of one rank, and of several, which have a copy each.
+const EMBEDDINGS: [&str; 2] = [
+    "embeddings (host memory)",
+    "embeddings (host memory, all ranks)",
+];
+
 type Part = (&'static str, Phase, usize);
 
 fn parts(
@@ -344,11 +295,7 @@ fn parts(
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
-    let saved = (number * shape.layer_matrices).saturating_sub(
-        config
-            .base_precision
-            .matrix_bytes(shape.layer_matrices, number),
-    );
+    let weights = WeightBytes::new(&shape, config.base_precision, number);
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
@@ -382,7 +329,16 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         (
             "weights",
             Phase::Always,
-            (if is_full { copy } else { number } * parameters).saturating_sub(saved),
+            if is_full {
+                copy * parameters
+            } else {
+                weights.gpu
+            },
+        ),
+        (
+            EMBEDDINGS[usize::from(config.ranks > 1)],
+            Phase::Host,
+            weights.host * config.ranks,
         ),
         (
             "NCCL (allowance)",
@@ -393,11 +349,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         (
             "a matrix in bf16 (quantized base)",
             Phase::Always,
-            if saved > 0 {
-                number * widest_matrix(model)
-            } else {
-                0
-            },
+            widened_bytes(model, config.base_precision, number),
         ),
         (
             "adapters as used",
@@ -422,13 +374,16 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     ]
 }
 
-/// Numbers of the largest packed matrix of a layer, gate and up: prefill and training widen one at a time.
-fn widest_matrix(model: &ModelConfig) -> usize {
+/// The largest packed matrix of a layer, gate and up: prefill and training widen one of a quantized base at a time.
+fn widened_bytes(model: &ModelConfig, base: BasePrecision, number: usize) -> usize {
+    if !base.is_quantized() {
+        return 0;
+    }
     let inner = (0..model.num_hidden_layers)
         .map(|layer| model.inner_size(layer))
         .max()
         .unwrap_or(0);
-    2 * inner * model.hidden_size
+    number * 2 * inner * model.hidden_size
 }
 
 /// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
@@ -477,8 +432,7 @@ fn rollout(
     );
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
-    let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes, gpu.total_bytes)
-        .max(completion);
+    let places = gpu_rollout_places(model, config.base_precision, trained, gpu).max(completion);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
@@ -505,7 +459,7 @@ fn rollout(
         let step_rows = rows
             .max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS))
             .max(read);
-        let step = step_rows * (4 * shape.vocabulary + 2 * layer);
+        let step = step_rows * step_row_bytes(&shape, layer);
         let token = shape.key_values_per_token * number;
         let caches = [
             prompt_rows * token,
@@ -529,7 +483,7 @@ fn rollout(
             (
                 "prefill activations, one layer",
                 Phase::Prefill,
-                prefilled * (layer + 2 * shape.hidden * number),
+                prefilled * prefill_row_bytes(&shape, layer, number),
             ),
             (
                 "KV cache, completions",

@@ -12,6 +12,8 @@ use crate::hub::ModelConfig;
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Always,
+    /// The whole run, in host memory beside a GPU.
+    Host,
     Rollout,
     Prefill,
     Decode,
@@ -25,7 +27,7 @@ impl Phase {
     /// For people; empty for the whole run.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Always => "",
+            Self::Always | Self::Host => "",
             Self::Rollout => "decode",
             Self::Prefill => "prefill",
             Self::Decode => "decode, after prefill",

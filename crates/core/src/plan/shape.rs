@@ -7,6 +7,8 @@ use crate::hub::{KeysValues, Kind, Mixer, ModelConfig, ModelSource, Role, Tensor
 pub struct ModelShape {
     pub parameters: usize,
     pub layer_matrices: usize,
+    /// Tables of which a token reads a row, and nothing reads the whole.
+    pub gathered: usize,
     /// The part of [`Self::layer_matrices`] that a token uses: without its idle experts.
     pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
@@ -44,9 +46,12 @@ impl ModelShape {
         let (has_output_norms, own_input) =
             (config.options.has_output_norms, config.options.layer_input);
         let head = config.vocab_size * hidden;
+        let outside = config.tensors_of(None);
+        let is_gathered = |spec: &&TensorSpec| config.is_only_gathered(spec.role);
         let mut shape = Self {
-            parameters: config.tensors_of(None).iter().map(TensorSpec::count).sum(),
+            parameters: outside.iter().map(TensorSpec::count).sum(),
             layer_matrices: 0,
+            gathered: (outside.iter().filter(is_gathered).map(TensorSpec::count)).sum(),
             active_matrices: 0,
             head,
             lora_per_rank: 0,
@@ -260,20 +265,31 @@ pub(super) mod tests {
             r#"{wide},"hidden_size":5376,"intermediate_size":21504,"num_hidden_layers":60,"num_attention_heads":32,"num_key_value_heads":16,
             "num_global_key_value_heads":4"#
         );
-        // Of each token cached: two numbers for each of a layer's own keys.
-        for (keys, parameters, cached) in [
-            (e2b.as_str(), 4_628_569_379, 2 * (12 * 256 + 3 * 512)),
-            (e4b, 7_463_013_418, 2 * 2 * (20 * 256 + 4 * 512)),
-            (&sparse, 25_233_141_790, 2 * (25 * 8 * 256 + 5 * 2 * 512)),
-            (&dense, 30_697_345_340, 2 * (50 * 16 * 256 + 10 * 4 * 512)),
+        // Of each token cached: two numbers for each of a layer's own keys. The embedding is the head.
+        let rows = |layers: usize| layers * 256 * 262_144;
+        for (keys, parameters, gathered, cached) in [
+            (
+                e2b.as_str(),
+                4_628_569_379,
+                rows(35),
+                2 * (12 * 256 + 3 * 512),
+            ),
+            (e4b, 7_463_013_418, rows(42), 2 * 2 * (20 * 256 + 4 * 512)),
+            (&sparse, 25_233_141_790, 0, 2 * (25 * 8 * 256 + 5 * 2 * 512)),
+            (
+                &dense,
+                30_697_345_340,
+                0,
+                2 * (50 * 16 * 256 + 10 * 4 * 512),
+            ),
         ] {
             let config =
                 ModelConfig::parse(&format!(r#"{{"model_type":"gemma4_text",{keys}}}"#), "x")
                     .unwrap();
             let shape = ModelShape::from_config(&config);
             assert_eq!(
-                (shape.parameters, shape.key_values_per_token),
-                (parameters, cached),
+                (shape.parameters, shape.gathered, shape.key_values_per_token),
+                (parameters, gathered, cached),
                 "{keys}"
             );
         }
@@ -349,6 +365,7 @@ pub(super) mod tests {
         check(shape.parameters, 8.19e9, 1e-3);
         check(shape.layer_matrices, 6.946e9, 1e-3);
         check(shape.head, 0.622e9, 1e-3);
+        check(shape.gathered, 0.622e9, 1e-3);
         check(shape.lora_per_rank, 2.728e6, 1e-3);
         // 144 KiB a token in bf16.
         assert_eq!(2 * shape.key_values_per_token, 147_456);

@@ -17,9 +17,10 @@ use super::{
     AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
     Parameters, PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
+use crate::config::BasePrecision;
 use crate::hub::{Experts, KeysValues, ModelConfig, Role, Scope, is_trained};
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::embedding::{embedding_backward, gather_rows};
+use crate::kernels::embedding::{Table, embedding_backward};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Selection;
 use crate::kernels::second_stream::SeenFrom;
@@ -31,7 +32,7 @@ use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 pub struct Decoder {
     config: ModelConfig,
     parameters: Parameters,
-    embedding: Tensor,
+    embedding: Table,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
     /// As in [`sources`].
@@ -42,6 +43,7 @@ pub struct Decoder {
     /// Scale of embeddings, in the model's dtype.
     embedding_scale: f64,
     device: Device,
+    base_precision: BasePrecision,
 }
 
 /// Saved activations of a batch.
@@ -139,9 +141,12 @@ impl Decoder {
         };
         let mut parameters = assembly.parameters(seed)?;
         let outside = assembly.table(None, &parameters);
-        let (embedding, embedding_range) = outside.tensor(Role::Embedding)?;
+        let embedding = outside.tensor(Role::Embedding)?;
         let head = outside.optional(Role::Head, TableLoader::tensor)?;
-        let head = head.unwrap_or_else(|| (embedding.clone(), embedding_range.clone()));
+        let head = head.unwrap_or_else(|| embedding.clone());
+        let (embedding, embedding_range) = assembly.gathered(Role::Embedding, embedding);
+        // Before the layers, which then use the GPU memory that tables left.
+        let layer_inputs = outside.optional(Role::LayerEmbedding, TableLoader::layer_inputs)?;
         let rope = |scope| {
             let frequencies = config.rope_frequencies(scope);
             RopeTable::from_frequencies(
@@ -166,7 +171,6 @@ impl Decoder {
         let layers = (0..config.num_hidden_layers)
             .map(|index| assembly.table(Some(index), &parameters).layer(table(index)))
             .collect::<std::result::Result<Vec<_>, _>>()?;
-        let layer_inputs = outside.optional(Role::LayerEmbedding, TableLoader::layer_inputs)?;
         let final_norm = outside.norm(Role::FinalNorm)?;
         parameters.copy_into(
             layers
@@ -184,6 +188,7 @@ impl Decoder {
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
             config: config.clone(),
             device: device.clone(),
+            base_precision: weights.base_precision(),
             parameters,
             embedding,
             embedding_range,
@@ -204,6 +209,7 @@ impl Decoder {
             head: self.head.seen_from(device)?,
             embedding_scale: self.embedding_scale,
             device: device.clone(),
+            base_precision: self.base_precision,
         })
     }
 
@@ -249,16 +255,34 @@ impl Decoder {
         &self.device
     }
 
+    pub(crate) fn base_precision(&self) -> BasePrecision {
+        self.base_precision
+    }
+
+    fn gathered(&self) -> impl Iterator<Item = &Table> {
+        let of_layers = self.layer_inputs.iter().map(|inputs| &inputs.table.0);
+        std::iter::once(&self.embedding).chain(of_layers)
+    }
+
+    /// Bytes of tables in host memory, read by a GPU.
+    pub fn host_bytes(&self) -> usize {
+        self.gathered().map(Table::host_bytes).sum()
+    }
+
+    /// Why a table is on the GPU that was meant to be in host memory.
+    pub(crate) fn host_memory_refusal(&self) -> Option<&str> {
+        self.gathered().find_map(Table::refusal)
+    }
+
     /// `token_ids`: `[ids]`, u32, within the vocabulary -> [ids, hidden]: start of the residual
     /// stream. The stream is f32 even in a bf16 model: rounding it twice per layer to bf16 would
     /// cause most of the forward's error and of the sampler/trainer difference.
     fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
-        let rows = gather_rows(
-            &self.embedding,
-            token_ids,
-            master_dtype(self.embedding.dtype()),
-        )?;
-        scaled(rows, self.embedding_scale)
+        let dtype = master_dtype(self.dtype());
+        scaled(
+            self.embedding.gather(token_ids, dtype)?,
+            self.embedding_scale,
+        )
     }
 
     /// Start of the stream, and side inputs of layers.
@@ -512,7 +536,7 @@ impl Decoder {
     /// Distinguishes models.
     #[cfg(feature = "cuda")]
     pub(crate) fn id(&self) -> candle_core::TensorId {
-        self.embedding.id()
+        self.final_norm.weight.id()
     }
 
     fn place(&self, batch: &PackedBatch) -> Result<DeviceBatch> {

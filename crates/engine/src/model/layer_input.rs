@@ -1,14 +1,15 @@
 //! Per-layer inputs in some families: made from tokens and embeddings for all layers at once, added
 //! by each after its feed-forward block.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result, Tensor};
 
-use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::norm::NormWeight;
 use super::{AdapterUse, Adapters};
-use crate::kernels::embedding::{embedding_backward, gather_rows};
+use crate::kernels::embedding::{Table, embedding_backward};
 use crate::kernels::rms_norm::rms_norm;
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 use crate::kernels::write_rows::join_columns;
@@ -17,7 +18,7 @@ use crate::kernels::write_rows::join_columns;
 #[derive(Clone, Debug)]
 pub(super) struct LayerInputs {
     /// [vocabulary, layers * width]; frozen, possibly bf16 in an f32 model.
-    pub(super) table: MaybeTrained,
+    pub(super) table: (Table, Option<Range<usize>>),
     /// Scale of its rows.
     pub(super) table_scale: f64,
     /// [layers * width, hidden].
@@ -30,8 +31,8 @@ impl LayerInputs {
     /// `embedded`: [ids, hidden], start of the stream -> [ids, layers * width].
     pub(super) fn forward(&self, token_ids: &Tensor, embedded: &Tensor) -> Result<Tensor> {
         let embedded = embedded.to_dtype(self.dtype())?;
-        let by_token =
-            gather_rows(&self.table.0, token_ids, self.dtype())?.affine(self.table_scale, 0.0)?;
+        let by_token = self.table.0.gather(token_ids, self.dtype())?;
+        let by_token = by_token.affine(self.table_scale, 0.0)?;
         let normed = rms_norm(&self.projected(&embedded)?, self.norm.norm(), 0)?;
         (normed.reshape(by_token.shape())? + by_token)?.affine(MEAN, 0.0)
     }
@@ -46,8 +47,8 @@ impl LayerInputs {
     ) -> Result<Tensor> {
         let embedded = &embedded.to_dtype(self.dtype())?;
         let gradient = gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?;
-        if let (table, Some(range)) = &self.table {
-            let sums = embedding_backward(&gradient, token_ids, table.dims2()?.0)?;
+        if let (Table::Tensor { tensor, .. }, Some(range)) = &self.table {
+            let sums = embedding_backward(&gradient, token_ids, tensor.dims2()?.0)?;
             gradients.add(range, &sums.affine(self.table_scale, 0.0)?)?;
         }
         let projected = self.projected(embedded)?;

@@ -20,6 +20,7 @@ use super::parameters::master_dtype;
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::hub::{self, Kind, ModelConfig, ModelTensor, Role, Scope, TensorSpec};
 use crate::kernels::delta_rule::DeltaHeads;
+use crate::kernels::embedding::Table;
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::quantized::QuantizedMatrix;
 use crate::kernels::rope::RopeTable;
@@ -143,6 +144,22 @@ impl ModelLoader<'_> {
         )?)))
     }
 
+    /// Beside a quantized base, a frozen tensor of which only rows are read leaves the GPU.
+    pub(super) fn gathered(
+        &self,
+        role: Role,
+        (tensor, trained): MaybeTrained,
+    ) -> (Table, Option<Range<usize>>) {
+        let is_quantized = self.weights.base_precision().is_quantized();
+        let table = match &trained {
+            None if is_quantized && self.config.is_only_gathered(role) => {
+                Table::in_host_memory(tensor)
+            }
+            _ => tensor.into(),
+        };
+        (table, trained)
+    }
+
     /// Whether adapters are joined with their base matrices.
     fn joins_adapters(&self) -> bool {
         self.device.is_cuda() && matches!(self.trainable, Trainable::Lora { .. })
@@ -206,7 +223,7 @@ impl TableLoader<'_> {
             .filter(|&stored| stored == DType::BF16 && model.trainable != Trainable::Full)
             .unwrap_or(model.dtype);
         Ok(LayerInputs {
-            table: self.tensor_in(table, dtype)?,
+            table: model.gathered(table, self.tensor_in(table, dtype)?),
             table_scale: rounded(width.sqrt(), model.dtype)?,
             projection: plain_linear(self.tensor(Role::LayerProjection)?),
             norm,

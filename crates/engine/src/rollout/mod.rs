@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
 use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
-use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
+use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, GpuMemory, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 use source::{FixedRequests, OnEnd};
@@ -215,6 +215,8 @@ pub enum GpuFallback {
     Unrecorded { cause: String },
     /// Out of memory: caches and batches are one in `parts` from now on.
     Smaller { parts: usize },
+    /// Host memory for a table of embeddings could not be locked.
+    EmbeddingsOnGpu { cause: String },
 }
 
 /// Counts of decode steps, rows and drafts.
@@ -393,14 +395,21 @@ pub(crate) fn generate_from(
         totals.0 += counts;
         totals.1.extend(fallbacks);
     }
+    let cause = model.host_memory_refusal().map(str::to_owned);
+    (totals.1).extend(cause.map(|cause| GpuFallback::EmbeddingsOnGpu { cause }));
     Ok(totals)
 }
 
 /// KV slots of completions on a GPU for a maximal rollout; `None` on the CPU.
 pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
     let (_, all) = memory(model.device())?;
-    let (trained, bytes) = (model.parameters().count(), model.dtype().size_in_bytes());
-    Some(gpu_rollout_places(model.config(), bytes, trained, all, all))
+    let gpu = GpuMemory {
+        usable_bytes: all,
+        total_bytes: all,
+        number_bytes: model.dtype().size_in_bytes(),
+    };
+    let (base, trained) = (model.base_precision(), model.parameters().count());
+    Some(gpu_rollout_places(model.config(), base, trained, gpu))
 }
 
 /// Limits of joint decoding from a [`RequestSource`].

@@ -47,7 +47,8 @@ pub(super) fn refusal(
             .map(|part| part.bytes)
             .sum::<u64>()
     };
-    let mut parts: Vec<&MemoryPart> = memory.parts.iter().collect();
+    let on_gpu = |part: &&MemoryPart| part.phase != Phase::Host;
+    let mut parts: Vec<&MemoryPart> = memory.parts.iter().filter(on_gpu).collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     let largest: Vec<String> = parts
         .iter()

@@ -45,6 +45,14 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
             ),
             "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.",
         ),
+        GpuFallback::EmbeddingsOnGpu { cause } => (
+            "embeddings_on_gpu",
+            format!(
+                "Host memory for the embeddings could not be page-locked ({cause}): they take GPU memory that the plan \
+                 does not count."
+            ),
+            "Results are the same. To save GPU memory: free host memory, or raise the container's limit.",
+        ),
     };
     Alert::new(rule, AlertLevel::Warning, step, sentence, suggestion)
 }
@@ -59,6 +67,9 @@ mod tests {
         let unrecorded = GpuFallback::Unrecorded {
             cause: "no memory".to_owned(),
         };
+        let on_gpu = GpuFallback::EmbeddingsOnGpu {
+            cause: "out of memory".to_owned(),
+        };
         let mut fallbacks = Fallbacks::default();
         assert_eq!(fallbacks.alerts(1, Vec::new()), []);
         let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);
@@ -67,11 +78,13 @@ mod tests {
                 && alerts[0].step == 2
                 && alerts[0].sentence.contains("1/4 of the cache")
         );
-        let alerts = fallbacks.alerts(3, vec![smaller, unrecorded]);
-        assert!(
-            alerts.len() == 1 && alerts[0].rule.name == "graph_not_recorded",
-            "{alerts:?}"
-        );
+        let alerts = fallbacks.alerts(3, vec![smaller, unrecorded, on_gpu]);
+        let rules: Vec<&str> = alerts
+            .iter()
+            .map(|alert| alert.rule.name.as_str())
+            .collect();
+        assert_eq!(rules, ["graph_not_recorded", "embeddings_on_gpu"]);
         assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
+        assert!(alerts[1].sentence.contains("(out of memory): they take"));
     }
 }

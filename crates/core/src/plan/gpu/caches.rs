@@ -1,0 +1,110 @@
+//! The KV caches and batches of a GPU, which follow from the model and the GPU.
+
+use super::{
+    BasePrecision, CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, GpuMemory, ModelConfig, ModelShape,
+    STATE_BYTES, USABLE, WeightBytes, layer_bytes, routed_bytes, widened_bytes,
+};
+
+/// The KV cache of completions may take as much as the weights, within these bounds.
+const CACHE_BYTES: std::ops::RangeInclusive<usize> = 8 << 30..=24 << 30;
+/// But no more than a third of a GPU, and a sixth of one below 64 GB.
+const CACHE_PARTS: [u64; 2] = [3, 6];
+const SMALL_GPU_BYTES: u64 = 64_000_000_000;
+/// A rollout's caches may take more: this share of what weights and their training leave of the GPU.
+const CACHE_SHARE: f64 = 0.75;
+/// Completions that are decoded together at most: a larger batch is not faster.
+pub const GPU_DECODE_ROWS: usize = 512;
+/// Prompt rows that are prefilled together, on a small GPU and on others; a longer prompt is alone.
+const GPU_PREFILL_ROWS: [usize; 2] = [4096, 16_384];
+/// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
+/// On a small GPU and on others.
+const GPU_KEPT_CACHE_BYTES: [usize; 2] = [1 << 30, 4 << 30];
+/// Rows of a decode step with drafted tokens.
+pub const GPU_DRAFTED_ROWS: usize = 256;
+
+/// The number of completion tokens whose keys and values a rollout keeps on a GPU. It follows from the model and the GPU, so
+/// that a rollout's batches do not depend on what else uses the GPU. `trained`: numbers that an optimizer moves.
+pub fn gpu_rollout_places(
+    model: &ModelConfig,
+    base: BasePrecision,
+    trained: usize,
+    gpu: GpuMemory,
+) -> usize {
+    let (shape, number_bytes) = (ModelShape::from_config(model), gpu.number_bytes);
+    // Gradients, f32 weights and two moments.
+    let held = WeightBytes::new(&shape, base, number_bytes).gpu + 16 * trained;
+    let share = CACHE_SHARE * gpu.usable_bytes.saturating_sub(held as u64) as f64;
+    // On a small GPU the rest of that is less than a rollout works with.
+    let working = held + rollout_work(model, base, gpu);
+    let beside = USABLE * gpu.usable_bytes as f64 - working as f64;
+    let least = cache_bytes(&shape, number_bytes, gpu.total_bytes);
+    let prompts = least / 2;
+    let caches = (share.min(beside) as usize).saturating_sub(prompts);
+    caches.max(least) / (shape.key_values_per_token * number_bytes).max(1)
+}
+
+/// What a rollout takes beside weights and caches at the most rows, but for adapters.
+fn rollout_work(model: &ModelConfig, base: BasePrecision, gpu: GpuMemory) -> usize {
+    let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
+    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
+    let step = gpu_decode_rows(model, number, gpu.total_bytes) * step_row_bytes(&shape, layer);
+    let prefill = gpu_prefill_rows(gpu.total_bytes) * prefill_row_bytes(&shape, layer, number);
+    let widened = widened_bytes(model, base, number);
+    CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES + widened + step + step.max(prefill)
+}
+
+/// Of a row of a decode step. `layer`: its activations in one.
+pub(super) fn step_row_bytes(shape: &ModelShape, layer: usize) -> usize {
+    4 * shape.vocabulary + 2 * layer
+}
+
+pub(super) fn prefill_row_bytes(shape: &ModelShape, layer: usize, number: usize) -> usize {
+    layer + 2 * shape.hidden * number
+}
+
+/// The number of completion tokens whose keys and values a server keeps on a GPU.
+pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
+    let shape = ModelShape::from_config(model);
+    cache_bytes(&shape, number_bytes, gpu_bytes)
+        / (shape.key_values_per_token * number_bytes).max(1)
+}
+
+/// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
+pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
+    let shape = ModelShape::from_config(model);
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / (shape.state * STATE_BYTES).max(1))
+        .clamp(1, GPU_DECODE_ROWS)
+}
+
+/// `gpu_bytes`: 0 if unknown.
+fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize {
+    let most = match gpu_bytes {
+        0 => usize::MAX,
+        _ => (gpu_bytes / CACHE_PARTS[usize::from(gpu_bytes < SMALL_GPU_BYTES)]) as usize,
+    };
+    (shape.parameters * number_bytes)
+        .clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
+        .min(most)
+}
+
+/// The number of prompt tokens whose keys and values a GPU keeps while it decodes.
+pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
+    let shape = ModelShape::from_config(model);
+    let row_bytes = shape.key_values_per_token * number_bytes;
+    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1))
+        .max(gpu_prefill_rows(gpu_bytes))
+}
+
+/// Prompt rows that are prefilled together. `gpu_bytes`: 0 if unknown.
+pub fn gpu_prefill_rows(gpu_bytes: u64) -> usize {
+    GPU_PREFILL_ROWS[usize::from(!is_small(gpu_bytes))]
+}
+
+/// The largest KV caches that stay for the next rollout. `gpu_bytes`: 0 if unknown.
+pub fn gpu_kept_cache_bytes(gpu_bytes: u64) -> usize {
+    GPU_KEPT_CACHE_BYTES[usize::from(!is_small(gpu_bytes))]
+}
+
+fn is_small(gpu_bytes: u64) -> bool {
+    (1..SMALL_GPU_BYTES).contains(&gpu_bytes)
+}
