@@ -23,7 +23,9 @@ use grpo_tui::kernels::rope::{
 };
 use grpo_tui::kernels::shared_gate::{add_shared, add_shared_backward, add_shared_open};
 
-use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
+use super::{
+    NUMBER_TYPES, assert_close, delta_rule_factor, gpu, on_gpu, poison, random, rounded, tolerance,
+};
 
 /// Two prompts with completions, the second prompt shorter than a convolution, and one alone; the last completion is long.
 fn segments() -> [Segments; 2] {
