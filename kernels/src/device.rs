@@ -272,22 +272,7 @@ mod cuda {
             return Ok(device.clone());
         }
         let (device, workspace) = new_stream(ordinal)?;
-        let Share {
-            is_lower,
-            multiprocessors,
-        } = Share::from_variable(&std::env::var(SHARE).unwrap_or_default())?;
-        if is_lower {
-            raise_priority(first)?;
-        }
-        if multiprocessors > 0 {
-            let handle = device.as_cuda_device()?.cublas_handle();
-            // SAFETY: the handle is open.
-            let status =
-                unsafe { cublas::sys::cublasSetSmCountTarget(*handle.handle(), multiprocessors) };
-            status
-                .result()
-                .map_err(|error| failed("cuBLAS's multiprocessors", error))?;
-        }
+        raise_priority(first)?;
         let (_, pool) = pool(first)?;
         // Otherwise a stream may wait for the other to free memory.
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES;
@@ -300,36 +285,6 @@ mod cuda {
         .map_err(|error| failed("the memory pool", error))?;
         opened.push((ordinal, device.clone(), workspace));
         Ok(device)
-    }
-
-    /// What a second stream takes of the GPU, for measurements: `equal` priority, a number of multiprocessors for its
-    /// matrix products, or both, as in `equal,100`.
-    const SHARE: &str = "GRPO_TUI_SECOND_STREAM";
-
-    #[derive(Debug, PartialEq)]
-    struct Share {
-        is_lower: bool,
-        /// 0: all.
-        multiprocessors: i32,
-    }
-
-    impl Share {
-        fn from_variable(text: &str) -> Result<Self> {
-            let mut share = Self {
-                is_lower: true,
-                multiprocessors: 0,
-            };
-            for word in text.split(',').filter(|word| !word.is_empty()) {
-                match word.parse() {
-                    Ok(count) if count > 0 => share.multiprocessors = count,
-                    _ if word == "equal" => share.is_lower = false,
-                    _ => bail!(
-                        "{SHARE} is {text}: set it to equal, to a number of multiprocessors, or to both, as equal,100"
-                    ),
-                }
-            }
-            Ok(share)
-        }
     }
 
     /// Blocks of this stream's kernels, and of graphs recorded from now on, start before those of others.

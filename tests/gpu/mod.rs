@@ -10,6 +10,7 @@ mod nccl;
 mod operations;
 mod optimizer;
 mod quantized;
+mod same_bits;
 mod sampling;
 
 use candle_core::{DType, Device, Tensor};
@@ -76,7 +77,7 @@ fn tolerance(dtype: DType) -> f64 {
 /// not of three, which take more shared memory than there is.
 fn delta_rule_factor() -> f64 {
     if Engine::gpu(0).unwrap().capability() < Some(90) {
-        16.0
+        32.0
     } else {
         1.0
     }

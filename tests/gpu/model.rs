@@ -7,21 +7,20 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
-use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Gradients, Trainable, Weights};
+use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Trainable, Weights};
 use grpo_tui::rollout::{
     Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
 };
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
-    PolicyStatistics, PolicyUpdate, SecondStream, StepOutcome, StepTotals, policy_gradient,
-    update_beside,
+    PolicyStatistics, StepOutcome, StepTotals, policy_gradient,
 };
 
 use super::families::{configs, mixtures};
 use super::{assert_close, delta_rule_factor};
 use crate::losses::loss_settings;
 
-const LORA: Trainable = Trainable::Lora {
+pub(super) const LORA: Trainable = Trainable::Lora {
     rank: 4,
     alpha: 8.0,
     has_experts: false,
@@ -78,11 +77,11 @@ fn what_has_no_kernels_is_refused() {
 
 /// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every
 /// device.
-fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
+pub(super) fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
     model_in(BasePrecision::Bf16, config, trainable, engine)
 }
 
-fn model_in(
+pub(super) fn model_in(
     precision: BasePrecision,
     config: &ModelConfig,
     trainable: Trainable,
@@ -91,7 +90,7 @@ fn model_in(
     model_of(sharp_tensors(config), precision, config, trainable, engine)
 }
 
-fn sharp_tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
+pub(super) fn sharp_tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
     let fresh = Decoder::new(
         config,
         &Weights::fresh(config, 5),
@@ -132,7 +131,7 @@ fn sharp_tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
     all.enumerate().map(sharp).collect()
 }
 
-fn model_of(
+pub(super) fn model_of(
     tensors: Vec<(String, Tensor)>,
     precision: BasePrecision,
     config: &ModelConfig,
@@ -151,12 +150,12 @@ fn model_of(
     model
 }
 
-fn requests() -> Vec<Request> {
+pub(super) fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 9).map(|i| (i * 7 + n) % 211).collect();
     (0..6).map(|n| Request::new(prompt(n), n, 4, 8)).collect()
 }
 
-fn sampled(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {
+pub(super) fn sampled(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {
     drafted(model, engine, temperature, 0, &RolloutMemory::default()).completions
 }
 
@@ -186,7 +185,7 @@ fn drafted(
     .unwrap()
 }
 
-fn gradient(
+pub(super) fn gradient(
     model: &Decoder,
     engine: &Engine,
     completions: &[Vec<Completion>],
@@ -329,7 +328,7 @@ fn a_whole_step_agrees() {
 }
 
 /// Families and precisions of a quantized base, in shapes that a GPU computes.
-fn quantized() -> impl Iterator<Item = (ModelConfig, BasePrecision)> {
+pub(super) fn quantized() -> impl Iterator<Item = (ModelConfig, BasePrecision)> {
     let has_whole_tiles = |config: &ModelConfig| {
         let delta = config.options.gated_delta.as_ref();
         config.options.experts.is_none() && delta.is_none_or(|delta| delta.value_heads == 32)
@@ -342,41 +341,6 @@ fn quantized() -> impl Iterator<Item = (ModelConfig, BasePrecision)> {
     dense.flat_map(|config| {
         [BasePrecision::Fp8, BasePrecision::Nf4].map(|precision| (config.clone(), precision))
     })
-}
-
-/// Beside a quantized base the embedding is in host memory, unless it is the head too: with equal numbers both models
-/// draw and learn the same, to the last bit.
-#[test]
-#[ignore = "needs a GPU"]
-fn an_embedding_in_host_memory_changes_no_bit() {
-    let bf16 = Engine::gpu(0).unwrap();
-    for (config, precision) in quantized() {
-        let [tied, untied] = [true, false].map(|tie_word_embeddings| ModelConfig {
-            tie_word_embeddings,
-            ..config.clone()
-        });
-        let tensors = sharp_tensors(&tied);
-        let is_embedding = |(name, _): &&(String, Tensor)| name == "model.embed_tokens.weight";
-        let (_, embedding) = tensors.iter().find(is_embedding).unwrap();
-        let head = ("lm_head.weight".to_owned(), embedding.clone());
-        let with_head = [tensors.as_slice(), &[head]].concat();
-        for engine in [bf16.clone().in_f32(), bf16.clone()] {
-            let of = |tensors: &[(String, Tensor)], config| {
-                model_of(tensors.to_vec(), precision, config, LORA, &engine)
-            };
-            let (on_gpu, in_host) = (of(&tensors, &tied), of(&with_head, &untied));
-            let bytes = embedding.elem_count() * engine.dtype.size_in_bytes();
-            assert_eq!(in_host.host_bytes(), on_gpu.host_bytes() + bytes);
-            let completions = sampled(&on_gpu, &engine, 1.0);
-            assert_eq!(sampled(&in_host, &engine, 1.0), completions);
-            let bits = |model: &Decoder| {
-                let (flat, ..) = gradient(model, &engine, &completions, false);
-                let numbers = flat.to_vec1::<f32>().unwrap();
-                numbers.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            };
-            assert!(bits(&in_host) == bits(&on_gpu), "{:?}", config.architecture);
-        }
-    }
 }
 
 /// With a quantized base both compute with the same rounded numbers; and what the sampler recorded is what training
@@ -533,38 +497,6 @@ fn rollout_and_training_agree() {
     }
 }
 
-/// Rows pad a pass once some have ended, and repeat its last one beside other rows than it has itself.
-#[test]
-#[ignore = "needs a GPU"]
-fn a_rollout_whose_rows_end_one_by_one_repeats_itself() {
-    let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":512,"hidden_size":512,
-        "intermediate_size":768,"num_hidden_layers":4,"num_attention_heads":8,"num_key_value_heads":2,
-        "head_dim":64,"max_position_embeddings":512}"#;
-    let config = ModelConfig::parse(json, "config.json").unwrap();
-    let engine = Engine::gpu(0).unwrap();
-    let model = model(&config, LORA, &engine);
-    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
-    let requests: Vec<Request> = (0..16_u32)
-        .map(|n| {
-            let prompt = (0..100).map(|i| (i * 7 + n) % 511).collect();
-            let lengths = (0..8).map(|i| 8 + (5 * i + 3 * n as usize) % 57).collect();
-            Request {
-                lengths,
-                ..Request::new(prompt, n, 4, 8)
-            }
-        })
-        .collect();
-    let (sampling, memory) = (Sampling::plain(1.0, 64, 11), RolloutMemory::default());
-    let sampled = || {
-        let on = Adapters::On;
-        generate(&model, on, &requests, &sampling, &memory, &threads).unwrap()
-    };
-    let expected = sampled().completions;
-    for _ in 0..8 {
-        assert!(sampled().completions == expected);
-    }
-}
-
 /// Rows go through the experts that are recorded, whatever their router would select: in f32 the gradient is the CPU's, also
 /// where the records are no router's and some completions have none. With those of the sampler, drafts and all, training
 /// says in f32 what sampling said, and in bf16 it is nearer to it than without.
@@ -710,61 +642,5 @@ fn completions_that_grow_agree() {
             engine.dtype, statistics.sampling_difference_max
         );
         assert!(statistics.sampling_difference_max < largest && average < mean);
-    }
-}
-
-/// Begun in the second stream beside a rollout, and continued in the first, a gradient has the bits of one after it; the
-/// rollout samples the same.
-#[test]
-#[ignore = "needs a GPU"]
-fn a_gradient_that_begins_beside_a_rollout_is_the_same() {
-    let engine = Engine::gpu(0).unwrap();
-    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
-    let plain = configs().into_iter().map(|one| (one, BasePrecision::Bf16));
-    let [dense, ..] = configs();
-    let wide = ModelConfig {
-        intermediate_size: 128,
-        ..dense
-    };
-    let quantized = [BasePrecision::Fp8, BasePrecision::Nf4].map(|one| (wide.clone(), one));
-    for (config, precision) in plain.chain(quantized) {
-        let model = model_in(precision, &config, LORA, &engine);
-        let completions = sampled(&model, &engine, 1.0);
-        let requests = requests();
-        let groups = requests.iter().zip(&completions);
-        let groups = groups.map(|(one, own)| PolicyGroup::alternating(&one.prompt, own));
-        let groups: Vec<PolicyGroup<'_>> = groups.collect();
-        let totals = StepTotals {
-            sequences: 48,
-            tokens: 1000,
-        };
-        let settings = PolicySettings {
-            loss: loss_settings(PolicyLoss::Grpo),
-            temperature: 1.0,
-            tokens_per_micro_batch: 300,
-            recompute: false,
-        };
-        let (expected, statistics) =
-            policy_gradient(&model, &groups, totals, &settings, &threads).unwrap();
-        let stream = SecondStream::open(&engine, &model).unwrap();
-        let update = |model: &Decoder, sum| {
-            let mut update = PolicyUpdate::begin(sum, totals, &settings);
-            update.extend(&groups[..4]);
-            let computed = update.compute(model, &groups, &threads);
-            (computed.map(|()| update), ())
-        };
-        let rollout = || sampled(&model, &engine, 1.0);
-        let stream = stream.as_ref();
-        let beside = update_beside((&engine, &model), stream, update, rollout).unwrap();
-        let update = beside.update.unwrap();
-        assert!(update.groups() == 4 && beside.rollout == completions);
-        let (found, own) = update.finish(&model, &groups, &threads).unwrap();
-        let bits = |sum: Gradients| sum.flat().to_vec1::<f32>().unwrap();
-        let expected = bits(expected);
-        assert!(expected.iter().any(|number| *number != 0.0));
-        assert!(
-            bits(found) == expected && own == statistics,
-            "{precision:?} {config:?}"
-        );
     }
 }
