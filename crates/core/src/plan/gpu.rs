@@ -275,7 +275,7 @@ fn parts(
 ) -> Vec<MemoryPart> {
     let number = gpu.number_bytes;
     let all = [
-        resident(model, config, number),
+        resident(model, config, step.overlap, number),
         vec![("teacher", Phase::Always, number * data.teacher_parameters)],
         rollout(model, config, data, gpu),
         training(model, config, data, step, number),
@@ -292,7 +292,9 @@ fn parts(
         .collect()
 }
 
-fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
+fn resident(model: &ModelConfig, config: &TrainConfig, overlap: bool, number: usize) -> Vec<Part> {
+    // Each has a workspace, and widens a matrix.
+    let streams = if overlap { 2 } else { 1 };
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
     let weights = WeightBytes::new(&shape, config.base_precision, number);
@@ -324,7 +326,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         (
             "CUDA context, cuBLAS's workspace",
             Phase::Always,
-            CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES,
+            CONTEXT_BYTES as usize + streams * CUBLAS_WORKSPACE_BYTES,
         ),
         (
             "weights",
@@ -349,7 +351,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         (
             "a matrix in bf16 (quantized base)",
             Phase::Always,
-            widened_bytes(model, config.base_precision, number),
+            streams * widened_bytes(model, config.base_precision, number),
         ),
         (
             "adapters as used",

@@ -79,15 +79,19 @@ impl Bench<'_> {
             memory: RolloutMemory::default(),
             stream: SecondStream::open(self.engine, self.model)?,
         };
-        let shape = format!(
-            "{prompts} x {completions}, {} + {:.0} tokens on average, at most {longest}, {planned}",
-            self.bench.prompt_tokens,
-            tokens as f64 / batch as f64
-        );
+        let prompt_tokens = self.bench.prompt_tokens;
+        let average = tokens as f64 / batch as f64;
         let bits = |timed: &Timed| timed.gradients.flat().to_vec1::<f32>();
         let expected = bits(&step.gradient(false)?)?;
         let mut without = None;
         for is_overlapped in [false, true] {
+            let planned = StepShape {
+                overlap: is_overlapped,
+                ..planned
+            };
+            let shape = format!(
+                "{prompts} x {completions}, {prompt_tokens} + {average:.0} tokens on average, at most {longest}, {planned}"
+            );
             let label = match is_overlapped {
                 true => "step of lengths, overlapped",
                 false => "step of lengths",

@@ -225,8 +225,11 @@ impl Session {
                 return;
             }
         };
-        self.question
-            .count_tokens(self.sample, completion.token_ids.len());
+        // What comes after the end is not the conversation's.
+        if !self.is_closed() {
+            self.question
+                .count_tokens(self.sample, completion.token_ids.len());
+        }
         self.state.lock().answered.insert(pending.number, answered);
         if client.text().is_some_and(|text| text.is_stopped()) {
             let last = Event::of_newest(0, &completion, Vec::new());

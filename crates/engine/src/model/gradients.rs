@@ -90,7 +90,7 @@ impl Gradients {
     }
 
     /// The same sum as seen from another stream of its GPU; on the CPU, the same.
-    pub fn seen_from(&self, device: &Device) -> Result<Self> {
+    pub(crate) fn seen_from(&self, device: &Device) -> Result<Self> {
         Ok(Self {
             flat: self.flat.seen_from(device)?,
         })

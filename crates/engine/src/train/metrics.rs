@@ -33,7 +33,7 @@ pub(super) struct StepUpdate {
     pub(super) shape: StepShape,
     /// Sampling and scoring.
     pub(super) sampling_seconds: f64,
-    /// Old log-probs.
+    /// Old log-probs, or what was left of the early gradient at the rollout's end.
     pub(super) forward_seconds: f64,
     /// Update and old log-probs, without recording.
     pub(super) update_seconds: f64,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::checkpointing::collect;
 use super::error::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
-use super::groups::{Group, StepRollout, StreamedUpdate};
+use super::groups::{Group, StepRollout};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
@@ -180,17 +180,23 @@ fn grpo_step(
     panic_point("step.update", &step.to_string());
     record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
-    let streamed = rollout.streamed.take();
-    let share = |begun: &StreamedUpdate| begun.order.len() as f64 / rollout.groups.len() as f64;
-    update.overlapped_groups = streamed.as_ref().map(share);
+    let mut streamed = rollout.streamed.take();
     let batch = trainer.policy_batch(&rollout, trainer.entropy_coef());
+    if let Some(begun) = &streamed {
+        // A rollout that was sampled again in less memory may have groups in another order.
+        let is_used = begun.update.is_err() || batch.order.starts_with(&begun.order);
+        let added = match (&begun.update, is_used) {
+            (Ok(_), true) => begun.order.len(),
+            _ => 0,
+        };
+        update.overlapped_groups = Some(added as f64 / rollout.groups.len() as f64);
+        streamed = streamed.filter(|_| is_used);
+    }
     if trainer.ranks.any(!batch.groups.is_empty())? {
         let totals = StepTotals {
             sequences: trainer.ranks.sum(batch.totals.sequences as f64)? as usize,
             tokens: trainer.ranks.sum(batch.totals.tokens as f64)? as usize,
         };
-        // A rollout that was sampled again in less memory may have groups in another order.
-        let streamed = streamed.filter(|streamed| batch.order.starts_with(&streamed.order));
         let begun = streamed.map(|streamed| streamed.update);
         let (gradient, statistics) = loss_gradient(trainer, batch.groups, begun, totals)?;
         update.statistics = statistics;

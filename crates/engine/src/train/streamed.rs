@@ -166,7 +166,7 @@ impl<'w> Streaming<'w> {
             waiting.extend(ended.try_iter().filter_map(|question| self.place(question)));
             let is_over = self.is_over.load(Ordering::Relaxed);
             let next = waiting.first().copied();
-            let next = next.filter(|next| !is_over && self.is_next(*next));
+            let next = next.filter(|next| !is_over && self.is_next(*next, &order));
             if let Some(group) = next.and_then(|next| self.groups[next.index()].get()) {
                 order.extend(waiting.pop_first().map(UpdatePlace::index));
                 let prompts = self.prompts;
@@ -195,16 +195,21 @@ impl<'w> Streaming<'w> {
         Some(UpdatePlace::of(question, group, self.may_guide[question]))
     }
 
-    /// Whether no unfinished group can come before `place`.
-    fn is_next(&self, place: UpdatePlace) -> bool {
+    /// Whether no group that is not yet in `order` can come before `place`.
+    fn is_next(&self, place: UpdatePlace, order: &[usize]) -> bool {
         let mut first = 0;
         !place.is_guided_later
             && self.samples.iter().enumerate().all(|(question, &samples)| {
                 let tokens = &self.tokens[first..first + samples];
                 first += samples;
                 let sampled = || tokens.iter().map(|one| one.load(Ordering::Relaxed)).max();
-                self.groups[question].get().is_some()
-                    || UpdatePlace::at_least(question, samples, sampled().unwrap_or(0)) > place
+                match self.place(question) {
+                    // It may have ended since `waiting` was filled.
+                    Some(own) => own >= place || order.contains(&question),
+                    None => {
+                        UpdatePlace::at_least(question, samples, sampled().unwrap_or(0)) > place
+                    }
+                }
             })
     }
 }
@@ -246,16 +251,18 @@ mod tests {
     #[test]
     fn a_group_waits_for_those_that_may_come_before_it() {
         streaming([3, 1, 0, 0], |work| {
-            let next = |tokens| work.is_next(UpdatePlace::at_least(1, 2, tokens));
+            let next = |tokens| work.is_next(UpdatePlace::at_least(1, 2, tokens), &[]);
             work.groups[1].set(group(FAILED)).unwrap();
             assert!(next(2) && !next(3), "the other has 3 tokens");
             work.tokens[1].store(5, Ordering::Relaxed);
             assert!(next(4) && !next(5));
             // It may get a guiding answer after the rollout.
             let place = work.place(1).unwrap();
-            assert!(place.is_guided_later && !work.is_next(place));
+            assert!(place.is_guided_later && !work.is_next(place, &[]));
             work.groups[0].set(group(LATE)).unwrap();
-            assert!(next(5) && !work.is_next(place));
+            assert!(next(5) && !next(10) && !work.is_next(place, &[]));
+            let later = UpdatePlace::at_least(1, 2, 10);
+            assert!(work.is_next(later, &[0]), "the other is added");
         });
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Trainer {
     /// Not empty.
     pub(super) tasks: Vec<RunTask>,
     pub(super) prompts: PromptSets,
+    /// With `overlap` on a GPU; dropped before the model whose memory it shares.
+    pub(super) second_stream: Option<SecondStream>,
     pub(super) policy: Policy,
     pub(super) optimizer: Optimizer,
     pub(super) state: TrainerState,
@@ -51,8 +53,6 @@ pub(super) struct Trainer {
     /// A separate teacher.
     pub(super) teacher: Option<Decoder>,
     pub(super) endpoint_teacher: Option<EndpointTeacher>,
-    /// With `overlap` on a GPU.
-    pub(super) second_stream: Option<SecondStream>,
     pub(super) ranks: Rc<Ranks>,
 }
 
