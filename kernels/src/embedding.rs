@@ -10,7 +10,7 @@ use super::cpu_slice::{by_number_type, numbers};
 #[cfg(feature = "cuda")]
 use super::pinned_memory::HostTable;
 use super::real::add_scaled;
-use super::second_stream::SeenFrom;
+use super::second_stream::OnStream;
 
 /// A matrix that is only read by [`Table::gather`].
 #[derive(Clone, Debug)]
@@ -24,11 +24,11 @@ pub enum Table {
     Host(Arc<HostTable>),
 }
 
-impl SeenFrom for Table {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for Table {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(match self {
             Self::Tensor { tensor, refusal } => Self::Tensor {
-                tensor: tensor.seen_from(device)?,
+                tensor: tensor.on_stream(device)?,
                 refusal: refusal.clone(),
             },
             #[cfg(feature = "cuda")]

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::second_stream::SeenFrom;
+use super::second_stream::OnStream;
 use super::{fp8, nf4};
 
 #[cfg(feature = "cuda")]
@@ -78,19 +78,19 @@ struct BlockScales {
     tables: Tensor,
 }
 
-impl SeenFrom for QuantizedMatrix {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for QuantizedMatrix {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         let scales = match &self.scales {
-            Scales::Fp8(scales) => Scales::Fp8(scales.seen_from(device)?),
+            Scales::Fp8(scales) => Scales::Fp8(scales.on_stream(device)?),
             Scales::Nf4(blocks) => Scales::Nf4(BlockScales {
-                codes: blocks.codes.seen_from(device)?,
-                groups: blocks.groups.seen_from(device)?,
-                first_blocks: blocks.first_blocks.seen_from(device)?,
-                tables: blocks.tables.seen_from(device)?,
+                codes: blocks.codes.on_stream(device)?,
+                groups: blocks.groups.on_stream(device)?,
+                first_blocks: blocks.first_blocks.on_stream(device)?,
+                tables: blocks.tables.on_stream(device)?,
             }),
         };
         Ok(Self {
-            codes: self.codes.seen_from(device)?,
+            codes: self.codes.on_stream(device)?,
             scales,
             ..*self
         })

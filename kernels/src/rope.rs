@@ -11,7 +11,7 @@ use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
-use super::second_stream::SeenFrom;
+use super::second_stream::OnStream;
 
 /// Cosines and sines by position: two tensors [positions, rotary dimension / 2]. Remaining
 /// dimensions of a head are not rotated.
@@ -21,11 +21,11 @@ pub struct RopeTable {
     sines: Tensor,
 }
 
-impl SeenFrom for RopeTable {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for RopeTable {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(Self {
-            cosines: self.cosines.seen_from(device)?,
-            sines: self.sines.seen_from(device)?,
+            cosines: self.cosines.on_stream(device)?,
+            sines: self.sines.on_stream(device)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Tensors as seen from another stream of their GPU: the same memory, so that both streams read
+//! Tensors on another stream of their GPU: the same memory, so that both streams read
 //! weights while each has temporaries of its own.
 //!
 //! Neither stream waits for the other: who writes what the other reads must synchronise first.
@@ -8,55 +8,55 @@ use std::ops::Range;
 use candle_core::{Device, Result, Tensor};
 
 /// What another stream can read.
-pub trait SeenFrom: Sized {
+pub trait OnStream: Sized {
     /// Shares the memory of all tensors, which must outlive the result. `device`: of
     /// [`Engine::second_stream`](crate::device::Engine::second_stream), or the CPU.
-    fn seen_from(&self, device: &Device) -> Result<Self>;
+    fn on_stream(&self, device: &Device) -> Result<Self>;
 }
 
-impl SeenFrom for Tensor {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for Tensor {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => gpu::seen_from(self, device),
+            Device::Cuda(device) => gpu::on_stream(self, device),
             _ => Ok(self.clone()),
         }
     }
 }
 
-impl<T: SeenFrom> SeenFrom for Option<T> {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        self.as_ref().map(|one| one.seen_from(device)).transpose()
+impl<T: OnStream> OnStream for Option<T> {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
+        self.as_ref().map(|one| one.on_stream(device)).transpose()
     }
 }
 
-impl<T: SeenFrom> SeenFrom for Vec<T> {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        self.iter().map(|one| one.seen_from(device)).collect()
+impl<T: OnStream> OnStream for Vec<T> {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
+        self.iter().map(|one| one.on_stream(device)).collect()
     }
 }
 
-impl<T: SeenFrom> SeenFrom for Box<T> {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        T::seen_from(self, device).map(Self::new)
+impl<T: OnStream> OnStream for Box<T> {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
+        T::on_stream(self, device).map(Self::new)
     }
 }
 
-impl<T: SeenFrom> SeenFrom for [T; 2] {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl<T: OnStream> OnStream for [T; 2] {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         let [one, other] = self;
-        Ok([one.seen_from(device)?, other.seen_from(device)?])
+        Ok([one.on_stream(device)?, other.on_stream(device)?])
     }
 }
 
-impl<T: SeenFrom, U: SeenFrom> SeenFrom for (T, U) {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
-        Ok((self.0.seen_from(device)?, self.1.seen_from(device)?))
+impl<T: OnStream, U: OnStream> OnStream for (T, U) {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
+        Ok((self.0.on_stream(device)?, self.1.on_stream(device)?))
     }
 }
 
-impl SeenFrom for Range<usize> {
-    fn seen_from(&self, _: &Device) -> Result<Self> {
+impl OnStream for Range<usize> {
+    fn on_stream(&self, _: &Device) -> Result<Self> {
         Ok(self.clone())
     }
 }
@@ -70,7 +70,7 @@ mod gpu {
 
     use crate::cuda::{address, stream};
 
-    pub(super) fn seen_from(tensor: &Tensor, device: &CudaDevice) -> Result<Tensor> {
+    pub(super) fn on_stream(tensor: &Tensor, device: &CudaDevice) -> Result<Tensor> {
         let (count, start) = (tensor.elem_count(), address(tensor)?);
         if tensor.is_contiguous() {
             return view(start, count, tensor.dtype(), device)?.reshape(tensor.shape());

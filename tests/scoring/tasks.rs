@@ -392,7 +392,7 @@ fn a_file_has_one_name_however_it_is_written() {
 }
 
 #[test]
-fn references_are_seen_from_the_file_they_stand_in() {
+fn references_are_on_stream_the_file_they_stand_in() {
     let folder = folder_with(
         r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#,
         "",

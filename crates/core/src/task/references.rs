@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_seen_from_their_document() {
+    fn references_are_on_stream_their_document() {
         let check = |base: &str, reference: &str, expected: Result<&str, ReferenceError>| {
             assert_eq!(
                 join(base, reference),

@@ -13,7 +13,7 @@ use super::timing::{REPEATS, median};
 use super::{Measurement, policy_settings, sampling};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::StepShape;
-use crate::rollout::{Completion, Request, RolloutMemory, generate_telling};
+use crate::rollout::{Completion, Request, RolloutMemory, generate_with};
 use crate::update::{
     Optimizer, OptimizerSettings, PolicyGroup, PolicySettings, PolicyUpdate, SecondStream,
     StepTotals, update_beside,
@@ -169,7 +169,7 @@ impl Step<'_> {
         let sample = |on_end: &(dyn Fn(usize, u32, &Completion) + Sync)| {
             let requests = &self.requests;
             let model = (model, Adapters::On);
-            generate_telling(model, requests, &sampling, &self.memory, threads, on_end)
+            generate_with(model, requests, &sampling, &self.memory, threads, on_end)
         };
         let begin = |sum| PolicyUpdate::begin(sum, self.totals, &self.settings);
         let (sampled, update, begun) = if is_overlapped {

@@ -23,7 +23,7 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{Table, embedding_backward};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Selection;
-use crate::kernels::second_stream::SeenFrom;
+use crate::kernels::second_stream::OnStream;
 use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
 /// A causal language model. Weights are [outputs, inputs]; trained ones are views of one flat
@@ -195,18 +195,18 @@ impl Decoder {
         })
     }
 
-    /// The model as seen from another stream of its GPU, for gradients.
-    pub(crate) fn seen_from(&self, device: &Device) -> Result<Self> {
+    /// The model on another stream of its GPU, for gradients.
+    pub(crate) fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(Self {
             config: self.config.clone(),
-            parameters: self.parameters.seen_from(device)?,
-            embedding: self.embedding.seen_from(device)?,
+            parameters: self.parameters.on_stream(device)?,
+            embedding: self.embedding.on_stream(device)?,
             embedding_range: self.embedding_range.clone(),
-            layers: self.layers.seen_from(device)?,
+            layers: self.layers.on_stream(device)?,
             sources: self.sources.clone(),
-            layer_inputs: self.layer_inputs.seen_from(device)?,
-            final_norm: self.final_norm.seen_from(device)?,
-            head: self.head.seen_from(device)?,
+            layer_inputs: self.layer_inputs.on_stream(device)?,
+            final_norm: self.final_norm.on_stream(device)?,
+            head: self.head.on_stream(device)?,
             embedding_scale: self.embedding_scale,
             device: device.clone(),
             base_precision: self.base_precision,

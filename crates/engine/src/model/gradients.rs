@@ -9,7 +9,7 @@ use super::expert_adapters::OneExpert;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
 use crate::kernels::matmul::matmul_add;
-use crate::kernels::second_stream::SeenFrom;
+use crate::kernels::second_stream::OnStream;
 
 /// Gradient sums over micro-batches.
 #[derive(Debug)]
@@ -89,10 +89,10 @@ impl Gradients {
         Ok(())
     }
 
-    /// The same sum as seen from another stream of its GPU; on the CPU, the same.
-    pub(crate) fn seen_from(&self, device: &Device) -> Result<Self> {
+    /// The same sum on another stream of its GPU; on the CPU, the same.
+    pub(crate) fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(Self {
-            flat: self.flat.seen_from(device)?,
+            flat: self.flat.on_stream(device)?,
         })
     }
 

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
-use crate::kernels::second_stream::SeenFrom;
+use crate::kernels::second_stream::OnStream;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
@@ -123,11 +123,11 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// As seen from another stream of their GPU, to be read.
-    pub(super) fn seen_from(&self, device: &Device) -> Result<Self> {
+    /// On another stream of their GPU, read-only.
+    pub(super) fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(Self {
-            flat: self.flat.seen_from(device)?,
-            read: self.read.seen_from(device)?,
+            flat: self.flat.on_stream(device)?,
+            read: self.read.on_stream(device)?,
             copies: None,
             ..self.clone()
         })

@@ -295,11 +295,11 @@ pub fn generate(
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
     let model = (model, adapters);
-    generate_telling(model, requests, sampling, memory, threads, &|_, _, _| ())
+    generate_with(model, requests, sampling, memory, threads, &|_, _, _| ())
 }
 
 /// As [`generate`], telling of each completion.
-pub(crate) fn generate_telling(
+pub(crate) fn generate_with(
     model: (&Decoder, Adapters),
     requests: &[Request],
     sampling: &Sampling,
@@ -311,7 +311,7 @@ pub(crate) fn generate_telling(
     let mut fixed = Vec::with_capacity(parts.len());
     let mut first = 0;
     for part in &parts {
-        fixed.push(FixedRequests::new(part, sampling).telling(first, on_end));
+        fixed.push(FixedRequests::new(part, sampling).with_listener(first, on_end));
         first += part.len();
     }
     let sized = |(part, source): (&&[Request], _)| {

@@ -95,7 +95,7 @@ impl<'a> FixedRequests<'a> {
         }
     }
 
-    pub(super) fn telling(self, first: usize, on_end: OnEnd<'a>) -> Self {
+    pub(super) fn with_listener(self, first: usize, on_end: OnEnd<'a>) -> Self {
         Self {
             first,
             on_end,

@@ -386,25 +386,25 @@ fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
     groups.into_iter().flat_map(Group::turns).collect()
 }
 
-/// Place of a group among a rank's in the order in which gradients are summed. It follows from the
+/// Sort key of a group among a rank's, for the order in which gradients are summed. It follows from the
 /// rollout's result alone, never from time, yet groups end in about this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct UpdatePlace {
+pub(super) struct UpdateKey {
     /// Whether it may get a guiding answer after the rollout.
     pub(super) is_guided_later: bool,
-    /// Groups that are decoded together at most.
+    /// Index of its decode batch.
     batch: usize,
-    /// At least so many, while it is sampled.
+    /// A lower bound while the group is sampled.
     longest_tokens: usize,
     index: usize,
 }
 
-impl UpdatePlace {
+impl UpdateKey {
     pub(super) fn index(self) -> usize {
         self.index
     }
 
-    /// The least place of a group that is sampled. `samples`: of each group.
+    /// Lower bound of the key of a group that is sampled. `samples`: per group.
     pub(super) fn at_least(index: usize, samples: usize, longest_tokens: usize) -> Self {
         Self {
             is_guided_later: false,
@@ -425,7 +425,7 @@ impl UpdatePlace {
     }
 }
 
-/// The batch of all groups, in the order of [`UpdatePlace`]; masked completions and replaced groups
+/// The batch of all groups, in the order of [`UpdateKey`]; masked completions and replaced groups
 /// do not count. `may_guide`: of a training prompt.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
@@ -442,12 +442,12 @@ pub(super) fn policy_batch<'a>(
         let own = group_batch(config, entropy_coef, prompts, group, (first, old));
         all.totals.sequences += own.totals.sequences;
         all.totals.tokens += own.totals.tokens;
-        let place = UpdatePlace::of(index, group, may_guide(group.prompt));
-        of_groups.push((place, own));
+        let key = UpdateKey::of(index, group, may_guide(group.prompt));
+        of_groups.push((key, own));
     }
-    of_groups.sort_by_key(|(place, _)| *place);
-    for (place, own) in of_groups {
-        all.order.push(place.index);
+    of_groups.sort_by_key(|(key, _)| *key);
+    for (key, own) in of_groups {
+        all.order.push(key.index);
         all.groups.extend(own.groups);
         all.sequences.extend(own.sequences);
     }

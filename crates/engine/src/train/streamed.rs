@@ -1,5 +1,5 @@
 //! Updates that begin before the rollout ends: groups whose answers are scored are added to the
-//! gradient while others are sampled, in the order of [`UpdatePlace`], so that the result is that of
+//! gradient while others are sampled, in the order of [`UpdateKey`], so that the result is that of
 //! an update after the rollout. On a GPU they are computed in a stream of lower priority.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use candle_core::Result;
 
-use super::groups::{AdvantageRule, Group, StreamedUpdate, UpdatePlace, group_batch};
+use super::groups::{AdvantageRule, Group, StreamedUpdate, UpdateKey, group_batch};
 use super::prompt_sets::PromptSets;
 use super::rollout_order::PlannedPrompt;
 use super::trainer::Trainer;
@@ -21,7 +21,7 @@ use crate::rollout::ThreadPool;
 use crate::update::{PolicyGroup, PolicyUpdate, update_beside};
 
 /// Interval of looking how far unfinished groups are; affects only when work begins.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Answers and scores questions, and begins the update with the groups that end first.
 pub(super) fn converse_and_update(
@@ -139,7 +139,7 @@ struct Streaming<'w> {
     config: &'w TrainConfig,
     entropy_coef: f64,
     prompts: &'w PromptSets,
-    /// By question, as [`UpdatePlace::of`].
+    /// By question, as [`UpdateKey::of`].
     may_guide: Vec<bool>,
     threads: &'w ThreadPool,
     /// By question.
@@ -163,12 +163,12 @@ impl<'w> Streaming<'w> {
         let (mut order, mut waiting) = (Vec::new(), BTreeSet::new());
         let mut forwarded: Vec<PolicyGroup<'w>> = Vec::new();
         loop {
-            waiting.extend(ended.try_iter().filter_map(|question| self.place(question)));
+            waiting.extend(ended.try_iter().filter_map(|question| self.key(question)));
             let is_over = self.is_over.load(Ordering::Relaxed);
             let next = waiting.first().copied();
             let next = next.filter(|next| !is_over && self.is_next(*next, &order));
             if let Some(group) = next.and_then(|next| self.groups[next.index()].get()) {
-                order.extend(waiting.pop_first().map(UpdatePlace::index));
+                order.extend(waiting.pop_first().map(UpdateKey::index));
                 let prompts = self.prompts;
                 let own = group_batch(self.config, self.entropy_coef, prompts, group, (0, None));
                 forwarded.extend(own.groups);
@@ -181,8 +181,8 @@ impl<'w> Streaming<'w> {
                     return (Err(error), order);
                 }
             } else if next.is_none() {
-                match ended.recv_timeout(LOOK) {
-                    Ok(question) => waiting.extend(self.place(question)),
+                match ended.recv_timeout(POLL_INTERVAL) {
+                    Ok(question) => waiting.extend(self.key(question)),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return (Ok(update), order),
                 }
@@ -190,25 +190,23 @@ impl<'w> Streaming<'w> {
         }
     }
 
-    fn place(&self, question: usize) -> Option<UpdatePlace> {
+    fn key(&self, question: usize) -> Option<UpdateKey> {
         let group = self.groups[question].get()?;
-        Some(UpdatePlace::of(question, group, self.may_guide[question]))
+        Some(UpdateKey::of(question, group, self.may_guide[question]))
     }
 
-    /// Whether no group that is not yet in `order` can come before `place`.
-    fn is_next(&self, place: UpdatePlace, order: &[usize]) -> bool {
+    /// Whether no group that is not yet in `order` can come before `key`.
+    fn is_next(&self, key: UpdateKey, order: &[usize]) -> bool {
         let mut first = 0;
-        !place.is_guided_later
+        !key.is_guided_later
             && self.samples.iter().enumerate().all(|(question, &samples)| {
                 let tokens = &self.tokens[first..first + samples];
                 first += samples;
                 let sampled = || tokens.iter().map(|one| one.load(Ordering::Relaxed)).max();
-                match self.place(question) {
+                match self.key(question) {
                     // It may have ended since `waiting` was filled.
-                    Some(own) => own >= place || order.contains(&question),
-                    None => {
-                        UpdatePlace::at_least(question, samples, sampled().unwrap_or(0)) > place
-                    }
+                    Some(own) => own >= key || order.contains(&question),
+                    None => UpdateKey::at_least(question, samples, sampled().unwrap_or(0)) > key,
                 }
             })
     }
@@ -251,17 +249,17 @@ mod tests {
     #[test]
     fn a_group_waits_for_those_that_may_come_before_it() {
         streaming([3, 1, 0, 0], |work| {
-            let next = |tokens| work.is_next(UpdatePlace::at_least(1, 2, tokens), &[]);
+            let next = |tokens| work.is_next(UpdateKey::at_least(1, 2, tokens), &[]);
             work.groups[1].set(group(FAILED)).unwrap();
             assert!(next(2) && !next(3), "the other has 3 tokens");
             work.tokens[1].store(5, Ordering::Relaxed);
             assert!(next(4) && !next(5));
             // It may get a guiding answer after the rollout.
-            let place = work.place(1).unwrap();
-            assert!(place.is_guided_later && !work.is_next(place, &[]));
+            let key = work.key(1).unwrap();
+            assert!(key.is_guided_later && !work.is_next(key, &[]));
             work.groups[0].set(group(LATE)).unwrap();
-            assert!(next(5) && !next(10) && !work.is_next(place, &[]));
-            let later = UpdatePlace::at_least(1, 2, 10);
+            assert!(next(5) && !next(10) && !work.is_next(key, &[]));
+            let later = UpdateKey::at_least(1, 2, 10);
             assert!(work.is_next(later, &[0]), "the other is added");
         });
     }
@@ -275,7 +273,7 @@ mod tests {
         let model = ModelConfig::parse(json, "config.json").unwrap();
         let (weights, trainable) = (Weights::fresh(&model, 3), Trainable::Full);
         let model = Decoder::new(&model, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
-        let seen = model.seen_from(&Device::Cpu).unwrap();
+        let seen = model.on_stream(&Device::Cpu).unwrap();
         let totals = StepTotals {
             sequences: 4,
             tokens: 16,

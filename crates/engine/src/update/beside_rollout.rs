@@ -9,7 +9,7 @@ use super::PolicyUpdate;
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Gradients};
 
-/// The model as seen from a GPU's second stream. Shares the weights' memory: the model must outlive
+/// The model on a GPU's second stream. Shares the weights' memory: the model must outlive
 /// it.
 #[derive(Debug)]
 pub struct SecondStream {
@@ -23,7 +23,7 @@ impl SecondStream {
         let Some(engine) = engine.second_stream()? else {
             return Ok(None);
         };
-        let model = model.seen_from(&engine.device)?;
+        let model = model.on_stream(&engine.device)?;
         Ok(Some(Self { engine, model }))
     }
 }
@@ -55,7 +55,7 @@ pub fn update_beside<R, U: Send>(
     let (device, model) = stream.map_or((&engine.device, model), |stream| {
         (&stream.engine.device, &stream.model)
     });
-    let begun = sum.seen_from(device)?;
+    let begun = sum.on_stream(device)?;
     // Weights and zeros are written; until both have ended, nobody writes weights.
     engine.synchronize()?;
     std::thread::scope(|scope| {

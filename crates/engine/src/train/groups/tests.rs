@@ -459,8 +459,8 @@ fn gradients_are_summed_in_the_order_in_which_groups_end() {
     // A group without a success gets its last answer after the rollout.
     assert_eq!(order(true), (vec![2, 3, 0, 1], vec![3, 3, 9, 1]));
     // Groups that are not decoded together come after all that are before them.
-    let place = |index: usize| UpdatePlace::at_least(index, 512, 100 - index);
-    assert!(place(0) < place(1) && UpdatePlace::at_least(1, 8, 5) > UpdatePlace::at_least(0, 8, 5));
+    let key = |index: usize| UpdateKey::at_least(index, 512, 100 - index);
+    assert!(key(0) < key(1) && UpdateKey::at_least(1, 8, 5) > UpdateKey::at_least(0, 8, 5));
     // While a group is sampled, it can only end later.
-    assert!(UpdatePlace::at_least(2, 2, 4) < UpdatePlace::of(2, &group(MIXED), false));
+    assert!(UpdateKey::at_least(2, 2, 4) < UpdateKey::of(2, &group(MIXED), false));
 }

@@ -1,4 +1,4 @@
-//! A model as seen from another stream of its GPU: every tensor in the same memory.
+//! A model on another stream of its GPU: every tensor in the same memory.
 
 use candle_core::{Device, Result};
 
@@ -18,21 +18,21 @@ use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::shared_expert::SharedExpert;
-use crate::kernels::second_stream::SeenFrom;
+use crate::kernels::second_stream::OnStream;
 
 /// Fields with tensors of each struct; the others are cloned.
-macro_rules! seen_from {
+macro_rules! on_stream {
     ($($name:ident { $($field:ident),+ })+) => {$(
         #[allow(clippy::needless_update, reason = "some have no other fields")]
-        impl SeenFrom for $name {
-            fn seen_from(&self, device: &Device) -> Result<Self> {
-                Ok(Self { $($field: self.$field.seen_from(device)?,)+ ..self.clone() })
+        impl OnStream for $name {
+            fn on_stream(&self, device: &Device) -> Result<Self> {
+                Ok(Self { $($field: self.$field.on_stream(device)?,)+ ..self.clone() })
             }
         }
     )+};
 }
 
-seen_from! {
+on_stream! {
     AdapterPart { b }
     AdapterSet { a, parts, joined }
     AttentionMixer { keys_values, sinks, rope, head_norms }
@@ -59,42 +59,42 @@ seen_from! {
     StackAdapters { a, b }
 }
 
-impl SeenFrom for Matrices {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for Matrices {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(match self {
-            Self::Apart(experts) => Self::Apart(experts.seen_from(device)?),
+            Self::Apart(experts) => Self::Apart(experts.on_stream(device)?),
             Self::Stacked { gate_up, down } => Self::Stacked {
-                gate_up: gate_up.seen_from(device)?,
-                down: down.seen_from(device)?,
+                gate_up: gate_up.on_stream(device)?,
+                down: down.on_stream(device)?,
             },
         })
     }
 }
 
-impl SeenFrom for Matrix {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for Matrix {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(match self {
-            Self::Numbers(weight) => Self::Numbers(weight.seen_from(device)?),
-            Self::Transposed(weight) => Self::Transposed(weight.seen_from(device)?),
-            Self::Quantized(matrix) => Self::Quantized(matrix.seen_from(device)?),
+            Self::Numbers(weight) => Self::Numbers(weight.on_stream(device)?),
+            Self::Transposed(weight) => Self::Transposed(weight.on_stream(device)?),
+            Self::Quantized(matrix) => Self::Quantized(matrix.on_stream(device)?),
         })
     }
 }
 
-impl SeenFrom for Mixer {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for Mixer {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(match self {
-            Self::Attention(mixer) => Self::Attention(mixer.seen_from(device)?),
-            Self::GatedDelta(mixer) => Self::GatedDelta(mixer.seen_from(device)?),
+            Self::Attention(mixer) => Self::Attention(mixer.on_stream(device)?),
+            Self::GatedDelta(mixer) => Self::GatedDelta(mixer.on_stream(device)?),
         })
     }
 }
 
-impl SeenFrom for FeedForward {
-    fn seen_from(&self, device: &Device) -> Result<Self> {
+impl OnStream for FeedForward {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
         Ok(match self {
-            Self::Dense(dense) => Self::Dense(dense.seen_from(device)?),
-            Self::Experts(mixture) => Self::Experts(mixture.seen_from(device)?),
+            Self::Dense(dense) => Self::Dense(dense.on_stream(device)?),
+            Self::Experts(mixture) => Self::Experts(mixture.on_stream(device)?),
         })
     }
 }
