@@ -180,18 +180,14 @@ fn grpo_step(
     panic_point("step.update", &step.to_string());
     record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
-    let mut streamed = rollout.streamed.take();
+    let streamed = rollout.streamed.take();
+    let overlap = streamed.is_some();
     let batch = trainer.policy_batch(&rollout, trainer.entropy_coef());
-    if let Some(begun) = &streamed {
-        // A rollout that was sampled again in less memory may have groups in another order.
-        let is_used = begun.update.is_err() || batch.order.starts_with(&begun.order);
-        let added = match (&begun.update, is_used) {
-            (Ok(_), true) => begun.order.len(),
-            _ => 0,
-        };
-        update.overlapped_groups = Some(added as f64 / rollout.groups.len() as f64);
-        streamed = streamed.filter(|_| is_used);
-    }
+    // A rollout that was sampled again in less memory may have groups in another order.
+    let streamed = streamed.filter(|begun| batch.order.starts_with(&begun.order));
+    let added = streamed.as_ref().filter(|begun| begun.update.is_ok());
+    let added = added.map_or(0, |begun| begun.order.len());
+    update.overlapped_groups = overlap.then(|| added as f64 / rollout.groups.len() as f64);
     if trainer.ranks.any(!batch.groups.is_empty())? {
         let totals = StepTotals {
             sequences: trainer.ranks.sum(batch.totals.sequences as f64)? as usize,

@@ -62,22 +62,17 @@ pub fn update_beside<R, U: Send>(
         let updating = std::thread::Builder::new()
             .name("update".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, move || {
-                let (update, other) = update(model, begun);
-                let synchronized = stream.map_or(Ok(()), |stream| stream.engine.synchronize());
-                (
-                    update.and_then(|update| synchronized.map(|()| update)),
-                    other,
-                )
-            })
+            .spawn_scoped(scope, move || update(model, begun))
             .map_err(Error::wrap)?;
         let (rollout, ended) = (rollout(), Instant::now());
         let updated = updating.join();
+        // Also after a panic: the sum's memory is freed in the other stream's order.
+        let synchronized = stream.map_or(Ok(()), |stream| stream.engine.synchronize());
         // Propagates a thread's panic.
         let (update, other) = updated.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(BesideRollout {
             rollout,
-            update: update.map(|update| update.with_sum(sum)),
+            update: synchronized.and(update).map(|update| update.with_sum(sum)),
             other,
             seconds_after: ended.elapsed().as_secs_f64(),
         })

@@ -35,8 +35,8 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
                 "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
                  1/{parts} of the cache."
             ),
-            "Only time is lost. To avoid it: set overlap = false, lower max_completion_tokens, or free the memory that \
-             other processes use there.",
+            "Only time is lost. To avoid it: lower max_completion_tokens, free the memory that other processes use \
+             there, or set overlap = false if it is true.",
         ),
         GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
