@@ -1,7 +1,8 @@
 """`prove` against vLLM on a GPU: a run's adapter beside its base, the base, an adapter that vLLM loads and does not apply
 (vllm-project/vllm#34186), the merged model, and that in fp8.
 
-    python3 scripts/gpu-prove.py BINARY MODEL OUT    MODEL: a folder or a GGUF file, as `scripts/real-models` prints one; OUT: a folder for verdicts and logs
+    python3 scripts/gpu-prove.py BINARY MODEL OUT [NAMES]    MODEL: a folder or a GGUF file, as `scripts/real-models` prints one; OUT: a folder for verdicts and
+    logs; NAMES: what to prove of adapter,base,misnamed,merged,fp8,sglang, all by default
 
 Trains `invoice` with default settings, exports, and starts vLLM three times at once (SGLang once, where it is installed). Each step has a timeout, the whole 9
 minutes.
@@ -15,6 +16,7 @@ if importlib.util.find_spec("vllm") is None:
     print("not run: no vLLM", file=sys.stderr)
     sys.exit(77)
 binary, model, out = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolute()
+names = sys.argv[4].split(",") if sys.argv[4:] else None
 out.mkdir(parents=True, exist_ok=True)
 work = pathlib.Path(tempfile.mkdtemp(prefix="grpo-tui-prove-", dir=os.environ.get("WORK", "/dev/shm")))
 atexit.register(shutil.rmtree, work, ignore_errors=True)
@@ -101,8 +103,8 @@ class Server:
     def prove(self, name, model):
         url = f"http://127.0.0.1:{self.port}/v1"
         # A base answers at length.
-        limit = 50 if name in ("base", "misnamed") else 200
-        ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", limit, "--json", seconds=150)
+        limit = {"base": 50, "misnamed": 50, "fp8": 100}.get(name, 200)
+        ended = step(f"prove {name}", "prove", url, "--model", model, "--run", run, "--runs", work / "runs", "--gpu", 0, "--limit", limit, "--json", seconds=200)
         try:
             document = json.loads(ended.stdout)
         except ValueError:
@@ -142,6 +144,9 @@ servers = [
 if importlib.util.find_spec("sglang"):
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(work / "merged"), "--served-model-name", "base", "--port", "8014", "--mem-fraction-static", "0.15"]
     servers.append((Server("sglang-merged", command, 8014), [("sglang", "base")]))
+if names:
+    kept = [(server, [proof for proof in proofs if proof[0] in names]) for server, proofs in servers]
+    servers = [(server, proofs) for server, proofs in kept if proofs]
 failed = []
 for server, _ in servers:
     server.begin()
