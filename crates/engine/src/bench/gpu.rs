@@ -370,7 +370,8 @@ impl Bench<'_> {
             1.0 - experts.active as f64 / experts.count as f64
         });
         let matrices = shape.layer_matrices as f64 - unused * share.powi(batch as i32 - 1);
-        (self.bench.base_precision).matrix_bytes(matrices as usize, number) as f64
+        let saving = shape.mxfp4_saving(number) as f64 * (1.0 - share.powi(batch as i32));
+        (self.bench.base_precision).matrix_bytes(matrices as usize, number) as f64 - saving
             + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
     }
 
