@@ -409,6 +409,47 @@ mod tests {
         assert!(bits(DOWN) == bits("expected"));
     }
 
+    /// A GPU's codes are those of the files, unless adapters are merged into experts.
+    #[test]
+    fn experts_stay_in_mxfp4_unless_adapters_are_merged_into_them() {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/parity/gpt_oss-mxfp4"
+        );
+        let weights = Weights::open(&ModelSource::at("m", std::path::Path::new(folder))).unwrap();
+        let merged = |module: &str| {
+            let zeros = Tensor::zeros((6, 6), DType::F32, &Device::Cpu).unwrap();
+            let tensor = |which| {
+                (
+                    format!("base_model.model.model.layers.0.{module}.lora_{which}.weight"),
+                    zeros.clone(),
+                )
+            };
+            (weights.clone()).merging(["A", "B"].map(tensor).into(), 1.0, None, "merged")
+        };
+        for (weights, expected) in [
+            (weights.clone(), true),
+            (merged("self_attn.q_proj"), true),
+            (merged("mlp.experts"), false),
+        ] {
+            let found = weights.mxfp4(
+                "model.layers.0.mlp.experts.down_proj",
+                &[6, 32, 64],
+                &Device::Cpu,
+            );
+            assert_eq!(found.unwrap().is_some(), expected);
+        }
+        let work = tempfile::tempdir().unwrap();
+        let golden = open(work.path(), &golden());
+        // 43 outputs have no form on a GPU.
+        assert!(
+            golden
+                .mxfp4(DOWN, &[2, 96, 43], &Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
+    }
+
     #[test]
     fn what_is_wrong_is_named_with_file_tensor_and_value() {
         let (blocks, scales) = (format!("{DOWN}_blocks"), format!("{DOWN}_scales"));
