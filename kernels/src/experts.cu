@@ -402,10 +402,11 @@ constexpr int MANY_STAGES = 2;
 #else
 constexpr int MANY_STAGES = 3;
 #endif
-#define PRODUCT(NAME, BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE, MATRICES, ...)                                                                  \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, ##__VA_ARGS__)                                                                         \
+// Tiles and stages are those of `Tiles` in router/gpu.rs; a last argument: blocks of a multiprocessor, for which registers must suffice.
+#define PRODUCT(NAME, BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE, MATRICES, ...)                                                                     \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, ##__VA_ARGS__)                                                                            \
       NAME(const bf16 *a, const MATRICES b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k, int added) { \
-    product<BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                              \
+    product<BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                 \
   }
 PRODUCT(experts_product_few, 16, 64, 64, 1, 4, 3, false, TileBf16, bf16 *)
 PRODUCT(experts_product_many, 128, 128, 64, 2, 4, MANY_STAGES, false, TileBf16, bf16 *)

@@ -141,7 +141,7 @@ pub fn measure_gpu(
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
     let seconds = start.elapsed().as_secs_f64();
-    let (name, shape) = ("random weights", "made on the device");
+    let (name, shape) = ("random weights", "made and loaded");
     note(Measurement::new(name, shape, 1, seconds, "s", None));
     // B starts as zeros; random values make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;

@@ -204,3 +204,42 @@ impl Codes {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experts_of_a_checkpoint_in_mxfp4_have_its_numbers_and_about_the_same_deviation() {
+        let config = |changes: &str| {
+            let json = format!(
+                r#"{{"model_type":"gpt_oss","vocab_size":8,"hidden_size":64,"num_hidden_layers":1,"num_local_experts":4,"intermediate_size":32{changes}}}"#
+            );
+            ModelConfig::parse(&json, "config.json").unwrap()
+        };
+        let name = "model.layers.0.mlp.experts.gate_up_proj";
+        let read = |changes: &str| {
+            let fresh = RandomInit::new(&config(changes), 3);
+            let numbers = fresh.get(name, DType::F32, &Device::Cpu).unwrap();
+            let numbers = numbers.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let is_mxfp4 = fresh.mxfp4(name, &Device::Cpu).unwrap().is_some();
+            let square: f32 = numbers.iter().map(|x| x * x).sum();
+            let deviation = (square / numbers.len() as f32).sqrt();
+            (numbers, is_mxfp4, deviation)
+        };
+        let (_, is_mxfp4, expected) = read("");
+        assert!(!is_mxfp4);
+        let (numbers, is_mxfp4, deviation) =
+            read(r#","quantization_config":{"quant_method":"mxfp4"}"#);
+        assert!(is_mxfp4);
+        assert!(
+            (0.7..1.42).contains(&(deviation / expected)),
+            "{deviation} {expected}"
+        );
+        let mut kinds: Vec<u32> = numbers.iter().map(|x| x.abs().to_bits()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), 8);
+    }
+}
