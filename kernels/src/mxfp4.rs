@@ -1,6 +1,8 @@
 //! Experts in MXFP4 (OCP Microscaling Formats 1.0): e2m1 codes, 32 per power-of-two scale. Their
 //! numbers in bf16 are exact; on a GPU they stay codes, which products widen on reading.
 
+use std::borrow::Cow;
+
 use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -27,12 +29,12 @@ pub fn scale(deviation: f64) -> u8 {
 }
 
 /// Matrices of all experts as checkpoints store them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredMxfp4<'a> {
     /// [experts, outputs, blocks, 16]: two codes per byte, first in the low half.
-    pub blocks: &'a [u8],
+    pub blocks: Cow<'a, [u8]>,
     /// [experts, outputs, blocks]: exponents + 127.
-    pub scales: &'a [u8],
+    pub scales: Cow<'a, [u8]>,
     pub outputs: usize,
     /// Blocks per output.
     pub blocks_a_row: usize,
@@ -205,8 +207,8 @@ mod tests {
             .map(|i| (i * 37 + i / 256) as u8)
             .collect();
         let stored = StoredMxfp4 {
-            blocks: &blocks,
-            scales: &scales,
+            blocks: blocks.into(),
+            scales: scales.into(),
             outputs,
             blocks_a_row,
         };
@@ -214,7 +216,10 @@ mod tests {
         let (codes, exponents) = (stored.packed_codes(), stored.packed_exponents());
         let expected = stored.dequantize();
         let expected = expected.iter().flatten().copied().collect::<Vec<u8>>();
-        let (inputs, experts) = (BLOCK * blocks_a_row, scales.len() / outputs / blocks_a_row);
+        let (inputs, experts) = (
+            BLOCK * blocks_a_row,
+            stored.scales.len() / outputs / blocks_a_row,
+        );
         for expert in 0..experts {
             for output in 0..outputs {
                 for block in 0..blocks_a_row {
@@ -242,10 +247,9 @@ mod tests {
     #[test]
     fn numbers_without_a_factor_have_no_gpu_form() {
         let form = |outputs, scale| {
-            let (blocks, scales) = (vec![0; 16 * outputs], vec![scale; outputs]);
             let stored = StoredMxfp4 {
-                blocks: &blocks,
-                scales: &scales,
+                blocks: vec![0; 16 * outputs].into(),
+                scales: vec![scale; outputs].into(),
                 outputs,
                 blocks_a_row: 1,
             };

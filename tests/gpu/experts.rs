@@ -105,10 +105,9 @@ fn products_of_mxfp4_have_the_bits_of_dequantized_matrices() {
         let bias = on_gpu(&random(6, &[experts, outputs]), DType::BF16);
         // All scales of the kernels; those of subnormal numbers alone.
         for most in [129.0, 6.0] {
-            let scales = bytes(5, count, most);
             let stored = StoredMxfp4 {
-                blocks: &blocks,
-                scales: &scales,
+                blocks: blocks.as_slice().into(),
+                scales: bytes(5, count, most).into(),
                 outputs,
                 blocks_a_row: inputs / BLOCK,
             };

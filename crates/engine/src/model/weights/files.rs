@@ -248,8 +248,8 @@ impl Files {
         scales: &TensorEntry,
     ) -> Result<StoredMxfp4<'_>, ModelError> {
         Ok(StoredMxfp4 {
-            blocks: self.find(&blocks.name)?.2,
-            scales: self.find(&scales.name)?.2,
+            blocks: self.find(&blocks.name)?.2.into(),
+            scales: self.find(&scales.name)?.2.into(),
             outputs: scales.shape[1] as usize,
             blocks_a_row: scales.shape[2] as usize,
         })

@@ -130,7 +130,7 @@ impl RandomInit {
                 uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype)
             }
             Numbers::Mxfp4 { scale } => {
-                let numbers = self.codes(*stream, shape, *scale).stored().dequantize();
+                let numbers = self.codes(*stream, shape, *scale).dequantize();
                 let numbers = numbers.map_err(candle_core::Error::msg)?;
                 Tensor::from_raw_buffer(&numbers, DType::BF16, shape, device)?.to_dtype(dtype)
             }
@@ -158,14 +158,14 @@ impl RandomInit {
                 numbers: Numbers::Mxfp4 { scale },
             }) => {
                 let codes = self.codes(*stream, shape, *scale);
-                Mxfp4Stack::new(&codes.stored(), &self.uploader, device)
+                Mxfp4Stack::new(&codes, &self.uploader, device)
             }
             _ => Ok(None),
         }
     }
 
     /// `shape`: [experts, inputs, outputs].
-    fn codes(&self, stream: u32, shape: &[usize], scale: u8) -> Codes {
+    fn codes(&self, stream: u32, shape: &[usize], scale: u8) -> StoredMxfp4<'static> {
         let count = shape.iter().product::<usize>() / mxfp4::BLOCK;
         let mut blocks = vec![0; 16 * count];
         blocks
@@ -177,30 +177,11 @@ impl RandomInit {
                     bytes.copy_from_slice(&word.to_le_bytes());
                 }
             });
-        Codes {
-            blocks,
-            scales: vec![scale; count],
+        StoredMxfp4 {
+            blocks: blocks.into(),
+            scales: vec![scale; count].into(),
             outputs: shape[2],
             blocks_a_row: shape[1] / mxfp4::BLOCK,
-        }
-    }
-}
-
-/// An owned [`StoredMxfp4`].
-struct Codes {
-    blocks: Vec<u8>,
-    scales: Vec<u8>,
-    outputs: usize,
-    blocks_a_row: usize,
-}
-
-impl Codes {
-    fn stored(&self) -> StoredMxfp4<'_> {
-        StoredMxfp4 {
-            blocks: &self.blocks,
-            scales: &self.scales,
-            outputs: self.outputs,
-            blocks_a_row: self.blocks_a_row,
         }
     }
 }
