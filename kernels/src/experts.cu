@@ -1,6 +1,6 @@
 // Mixtures of experts: expert selection, (row, expert) pairs sorted by expert, products of each expert's matrix with its pairs, and sums over a row's experts.
 // `rows` are tokens, `pairs` rows x active; sorted pair p is of row rows[p] and was pair order[p] of the unsorted [rows, active].
-#include "tensor_cores.cuh"
+#include "mxfp4.cuh"
 #include "vectors.cuh"
 
 constexpr int LANE_EXPERTS = 16; // at most 512 experts
@@ -197,15 +197,121 @@ extern "C" __global__ void experts_product_f32(const float *a, const float *b, f
   c[(size_t)pair * n + output] = sum + Bias<float> { vectors, weights }.at(expert, pair, output, n);
 }
 
+// Calls `copy` with the block's share of COUNT indices for this thread.
+template <int COUNT, int THREADS, typename Copy> __device__ __forceinline__ void for_each_copy(Copy copy) {
+#pragma unroll
+  for (int i = 0; i < COUNT; i += THREADS)
+    if (i + THREADS <= COUNT || i + threadIdx.x < COUNT) copy(i + (int)threadIdx.x);
+}
+
+// BK inner indices of BN outputs of an expert's matrix in shared memory, and a warp's operands from it: `right` has 16 inner indices from `step` on of 16 FN
+// outputs from `output` on. The matrix has `n` outputs by `k` inputs, or transposed `k` by `n`.
+template <int BN, int BK, int FN, bool TRANSPOSED> struct TileBf16 {
+  using Matrices = const bf16 *;
+  static constexpr int ROWS = TRANSPOSED ? BK : BN, COLUMNS = TRANSPOSED ? BN : BK, STRIDE = COLUMNS + 8, BYTES = 2 * ROWS * STRIDE;
+  const bf16 *matrix;
+  int rows, columns, output;
+
+  __device__ __forceinline__ TileBf16(Matrices all, int expert, int n, int k, int output)
+      : matrix(all + (size_t)expert * n * k), rows(TRANSPOSED ? k : n), columns(TRANSPOSED ? n : k), output(output) {}
+  template <int THREADS> __device__ __forceinline__ void start_copies(uint8_t *tile, int from) const {
+    const int first_row = TRANSPOSED ? from : output, first_column = TRANSPOSED ? output : from;
+    for_each_copy<ROWS * COLUMNS / 8, THREADS>([&](int i) {
+      const int row = i / (COLUMNS / 8), at = i % (COLUMNS / 8) * 8;
+      const bool inside = first_row + row < rows && first_column + at < columns;
+      copy_async(tile + 2 * (row * STRIDE + at), matrix + ((first_row + row) * columns + first_column + at), inside);
+    });
+  }
+  __device__ __forceinline__ void operands(uint32_t (&right)[FN][4], const uint8_t *tile, int output, int step) const {
+    const bf16 *own = reinterpret_cast<const bf16 *>(tile);
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int f = 0; f < FN; f++) {
+      const int at = output + f * 16;
+      if (TRANSPOSED)
+        load_matrices_transposed(right[f], own + (step + lane % 16) * STRIDE + at + lane / 16 * 8);
+      else
+        load_matrices(right[f], own + (at + lane % 8 + lane / 16 * 8) * STRIDE + step + lane / 8 % 2 * 8);
+    }
+  }
+};
+
+// Likewise in MXFP4. Rows are multiples of 16, columns of 32.
+template <int BN, int BK, int FN, bool TRANSPOSED> struct TileMxfp4 {
+  using Matrices = Mxfp4;
+  static constexpr int ROWS = TRANSPOSED ? BK : BN, COLUMNS = TRANSPOSED ? BN : BK, BLOCKS = COLUMNS / 32;
+  static constexpr int STRIDE = COLUMNS / 2 + 16; // lanes read different banks
+  static constexpr int BYTES = ROWS * (STRIDE + BLOCKS);
+  static_assert(!TRANSPOSED || FN % 2 == 0, "a word has 32 columns");
+  const uint8_t *codes, *exponents;
+  int rows, columns, output;
+  uint32_t later[FN][4];
+
+  __device__ __forceinline__ TileMxfp4(Matrices all, int expert, int n, int k, int output)
+      : codes(all.codes + (size_t)expert * n * k / 2), exponents(all.exponents + (size_t)expert * n * k / 32), rows(TRANSPOSED ? k : n), columns(TRANSPOSED ? n : k),
+        output(output) {}
+  template <int THREADS> __device__ __forceinline__ void start_copies(uint8_t *tile, int from) const {
+    const int first_row = TRANSPOSED ? from : output, first_column = TRANSPOSED ? output : from;
+    for_each_copy<ROWS * BLOCKS, THREADS>([&](int i) {
+      const int row = i / BLOCKS, block = i % BLOCKS;
+      const bool inside = first_row + row < rows && first_column + 32 * block < columns;
+      copy_async(tile + row * STRIDE + 16 * block, codes + ((first_row + row) * (columns / 2) + first_column / 2 + 16 * block), inside);
+    });
+    for_each_copy<ROWS / 16 * BLOCKS, THREADS>([&](int i) {
+      const int block = i / (ROWS / 16), row = i % (ROWS / 16) * 16;
+      const bool inside = first_row + row < rows && first_column + 32 * block < columns;
+      copy_async(tile + ROWS * STRIDE + block * ROWS + row, exponents + ((first_column / 32 + block) * rows + first_row + row), inside);
+    });
+  }
+  // A lane's numbers of a block: columns 2 (lane % 4) and + 1, plus 0, 8, 16 and 24.
+  static __device__ __forceinline__ void widen(uint32_t (&pairs)[4], const uint8_t *tile, int row, int block) {
+    const uint32_t word = *reinterpret_cast<const uint32_t *>(tile + row * STRIDE + 16 * block + 4 * (threadIdx.x % 4));
+    widen_mxfp4(pairs, word, tile[ROWS * STRIDE + block * ROWS + row]);
+  }
+  __device__ __forceinline__ void operands(uint32_t (&right)[FN][4], const uint8_t *tile, int output, int step) {
+    const int lane = threadIdx.x % 32;
+    uint32_t pairs[4];
+    if constexpr (TRANSPOSED) {
+#pragma unroll
+      for (int f = 0; f < FN; f += 2)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          widen(pairs, tile, step + 8 * half + lane / 4, output / 32 + f / 2);
+#pragma unroll
+          for (int i = 0; i < 4; i++) right[f + i / 2][2 * (i % 2) + half] = transpose(pairs[i]);
+        }
+    } else if (step % 32 == 0) {
+#pragma unroll
+      for (int f = 0; f < FN; f++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          widen(pairs, tile, output + 16 * f + 8 * half + lane / 4, step / 32);
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            right[f][2 * half + i] = pairs[i];
+            later[f][2 * half + i] = pairs[2 + i];
+          }
+        }
+    } else {
+#pragma unroll
+      for (int f = 0; f < FN; f++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) right[f][i] = later[f][i];
+    }
+  }
+};
+
 // On tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile are
-// idle. K is processed in chunks of 64, STAGES of them in flight.
-template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED, int STAGES>
-__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k, int added) {
-  constexpr int BK = 64, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
-  constexpr int A_STRIDE = BK + PAD, B_STRIDE = TRANSPOSED ? BN + PAD : BK + PAD, B_ROWS = TRANSPOSED ? BK : BN, B_COLUMNS = TRANSPOSED ? BN : BK;
+// idle. K is processed in chunks of BK, STAGES of them in flight.
+template <int BM, int BN, int BK, int WARPS_M, int WARPS_N, int STAGES, bool TRANSPOSED, template <int, int, int, bool> typename Tile>
+__device__ void product(const bf16 *a, typename Tile<BN, BK, BN / WARPS_N / 16, TRANSPOSED>::Matrices b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias,
+                        int experts, int n, int k, int added) {
+  constexpr int THREADS = 32 * WARPS_M * WARPS_N, A_STRIDE = BK + 8;
   constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FM = WM / 16, FN = WN / 16;
-  extern __shared__ __align__(16) bf16 shared[];
-  bf16 *as = shared, *bs = shared + STAGES * BM * A_STRIDE;
+  using OwnTile = Tile<BN, BK, FN, TRANSPOSED>;
+  extern __shared__ __align__(16) uint8_t shared[];
+  bf16 *as = reinterpret_cast<bf16 *>(shared);
+  uint8_t *bs = shared + STAGES * BM * A_STRIDE * sizeof(bf16);
   __shared__ int found[3];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (warp == 0) {
@@ -233,21 +339,17 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
   __syncthreads();
   if (found[0] < 0) return;
   const int first = found[1], count = found[2] - first, column = blockIdx.x * BN;
-  const bf16 *matrix = b + (size_t)found[0] * n * k;
+  OwnTile tile(b, found[0], n, k, column);
+  a += (size_t)first * k;
   const auto start_copies = [&](int chunk) {
     const int from = chunk * BK;
-    bf16 *to_a = as + chunk % STAGES * BM * A_STRIDE, *to_b = bs + chunk % STAGES * B_ROWS * B_STRIDE;
-    for (int i = threadIdx.x; i < BM * BK / 8; i += THREADS) {
+    bf16 *to_a = as + chunk % STAGES * BM * A_STRIDE;
+    for_each_copy<BM * BK / 8, THREADS>([&](int i) {
       const int row = i / (BK / 8), at = i % (BK / 8) * 8;
       const bool inside = row < count && from + at < k;
-      copy_async(to_a + row * A_STRIDE + at, inside ? a + (size_t)(first + row) * k + from + at : a, inside);
-    }
-    for (int i = threadIdx.x; i < B_ROWS * B_COLUMNS / 8; i += THREADS) {
-      const int row = i / (B_COLUMNS / 8), at = i % (B_COLUMNS / 8) * 8;
-      const bool inside = TRANSPOSED ? from + row < k && column + at < n : column + row < n && from + at < k;
-      const size_t place = TRANSPOSED ? (size_t)(from + row) * n + column + at : (size_t)(column + row) * k + from + at;
-      copy_async(to_b + row * B_STRIDE + at, inside ? matrix + place : matrix, inside);
-    }
+      copy_async(to_a + row * A_STRIDE + at, a + (row * k + from + at), inside);
+    });
+    tile.template start_copies<THREADS>(bs + chunk % STAGES * OwnTile::BYTES, from);
   };
   float sums[FM][2 * FN][4] = {};
   const int chunks = (k + BK - 1) / BK, row = warp / WARPS_N * WM, output = warp % WARPS_N * WN;
@@ -260,20 +362,14 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
     __syncthreads();
     if (chunk + STAGES - 1 < chunks) start_copies(chunk + STAGES - 1);
     copies_commit();
-    const bf16 *own_a = as + chunk % STAGES * BM * A_STRIDE, *own_b = bs + chunk % STAGES * B_ROWS * B_STRIDE;
+    const bf16 *own_a = as + chunk % STAGES * BM * A_STRIDE;
+    const uint8_t *own_b = bs + chunk % STAGES * OwnTile::BYTES;
 #pragma unroll
     for (int step = 0; step < BK; step += 16) {
       uint32_t left[FM][4], right[FN][4];
 #pragma unroll
       for (int m = 0; m < FM; m++) load_matrices(left[m], own_a + (row + m * 16 + lane % 16) * A_STRIDE + step + lane / 16 * 8);
-#pragma unroll
-      for (int f = 0; f < FN; f++) {
-        const int at = output + f * 16;
-        if (TRANSPOSED)
-          load_matrices_transposed(right[f], own_b + (step + lane % 16) * B_STRIDE + at + lane / 16 * 8);
-        else
-          load_matrices(right[f], own_b + (at + lane % 8 + lane / 16 * 8) * B_STRIDE + step + lane / 8 % 2 * 8);
-      }
+      tile.operands(right, own_b, output, step);
 #pragma unroll
       for (int m = 0; m < FM; m++)
 #pragma unroll
@@ -306,15 +402,20 @@ constexpr int MANY_STAGES = 2;
 #else
 constexpr int MANY_STAGES = 3;
 #endif
-#define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED, STAGES)                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N)                                                                                       \
-      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k, int added) { \
-    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED, STAGES>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                               \
+// Tiles and stages are those of `Tiles` in router/gpu.rs; a last argument: blocks of a multiprocessor, for which registers must suffice.
+#define PRODUCT(NAME, BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE, MATRICES, ...)                                                                     \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, ##__VA_ARGS__)                                                                            \
+      NAME(const bf16 *a, const MATRICES b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k, int added) { \
+    product<BM, BN, BK, WARPS_M, WARPS_N, STAGES, TRANSPOSED, TILE>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                 \
   }
-PRODUCT(experts_product_few, 16, 64, 1, 4, false, 3)
-PRODUCT(experts_product_many, 128, 128, 2, 4, false, MANY_STAGES)
-PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true, 3)
-PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true, MANY_STAGES)
+PRODUCT(experts_product_few, 16, 64, 64, 1, 4, 3, false, TileBf16, bf16 *)
+PRODUCT(experts_product_many, 128, 128, 64, 2, 4, MANY_STAGES, false, TileBf16, bf16 *)
+PRODUCT(experts_product_few_transposed, 16, 64, 64, 1, 4, 3, true, TileBf16, bf16 *)
+PRODUCT(experts_product_many_transposed, 128, 128, 64, 2, 4, MANY_STAGES, true, TileBf16, bf16 *)
+PRODUCT(experts_product_mxfp4_few, 16, 64, 128, 1, 4, 4, false, TileMxfp4, Mxfp4, 5)
+PRODUCT(experts_product_mxfp4_many, 128, 128, 64, 2, 4, 3, false, TileMxfp4, Mxfp4, 2)
+PRODUCT(experts_product_mxfp4_few_transposed, 16, 128, 64, 1, 4, 4, true, TileMxfp4, Mxfp4, 5)
+PRODUCT(experts_product_mxfp4_many_transposed, 128, 128, 64, 2, 4, 3, true, TileMxfp4, Mxfp4, 2)
 
 // Gradient of low-rank matrices: to[expert, i, r] += scale * the sum over the expert's pairs of wide[pair, i] narrow[pair, r]. Block (x, y, z): 512 columns of
 // `wide`, an expert, eight of the `rank` columns of `narrow`; two columns per thread. Strides are those of `to`.

@@ -31,6 +31,7 @@ pub mod heads; // layout of queries, keys and values
 pub mod k_quants; // llama.cpp's quantized blocks
 pub mod log_probs; // log-probs and entropies of chosen tokens
 pub mod matmul; // matrix products
+pub mod mxfp4; // experts in MXFP4
 pub mod nccl; // collectives over GPUs
 pub mod nf4; // rounding to NF4
 pub mod open_rows; // rows without their adapters' part

@@ -8,6 +8,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::Real;
 use super::cpu_slice::{by_number_type, numbers};
 use super::embedding::{gather_rows, scatter_rows};
+use super::mxfp4::Mxfp4Stack;
 use super::real::vectorised;
 
 #[cfg(feature = "cuda")]
@@ -57,6 +58,26 @@ pub struct ExpertBias<'a> {
     pub vectors: &'a Tensor,
     /// Whether it is scaled by the pair's weight.
     pub is_weighted: bool,
+}
+
+/// A matrix of every expert on a GPU.
+#[derive(Clone, Copy, Debug)]
+pub enum StackedMatrices<'a> {
+    /// Stacked: [outputs, inputs] each, or if transposed [inputs, outputs].
+    Numbers(&'a Tensor),
+    Mxfp4(&'a Mxfp4Stack),
+}
+
+impl<'a> From<&'a Tensor> for StackedMatrices<'a> {
+    fn from(stack: &'a Tensor) -> Self {
+        Self::Numbers(stack)
+    }
+}
+
+impl<'a> From<&'a Mxfp4Stack> for StackedMatrices<'a> {
+    fn from(stack: &'a Mxfp4Stack) -> Self {
+        Self::Mxfp4(stack)
+    }
 }
 
 /// Layout of all experts' low-rank matrices in one tensor.
@@ -153,15 +174,16 @@ impl Routing {
         }
     }
 
-    /// GPU only: `x`: [pairs, inputs] times each pair's expert matrix. `matrices`: stacked,
-    /// [outputs, inputs] each, or if transposed [inputs, outputs] -> [pairs, outputs].
-    pub fn product(
+    /// GPU only: `x`: [pairs, inputs] times each pair's expert matrix, [outputs, inputs], or if
+    /// transposed [inputs, outputs] -> [pairs, outputs].
+    pub fn product<'a>(
         &self,
         x: &Tensor,
-        matrices: &Tensor,
+        matrices: impl Into<StackedMatrices<'a>>,
         is_transposed: bool,
         bias: Option<ExpertBias<'_>>,
     ) -> Result<Tensor> {
+        let matrices = matrices.into();
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), bias, None),
@@ -185,7 +207,7 @@ impl Routing {
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs
-                .product(x, (matrices, is_transposed), None, Some(sum))
+                .product(x, (matrices.into(), is_transposed), None, Some(sum))
                 .map(drop),
             Self::Listed(_) => {
                 bail!("{matrices:?} {is_transposed} added to {sum:?} {x:?}")

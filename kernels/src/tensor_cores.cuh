@@ -28,7 +28,7 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], cons
 }
 
 // Starts a copy of 16 bytes to shared memory; zeros, without reading `from`, if not `inside`.
-__device__ __forceinline__ void copy_async(bf16 *to, const bf16 *from, bool inside) {
+__device__ __forceinline__ void copy_async(void *to, const void *from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
                "r"(inside ? 16 : 0)
                : "memory");

@@ -26,7 +26,7 @@ impl Uploader {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device
             && bytes.len() >= gpu::MIN_BYTES
-            && matches!(dtype, DType::BF16 | DType::F32)
+            && matches!(dtype, DType::BF16 | DType::F32 | DType::U8)
         {
             return gpu::tensor(self, bytes, dtype, shape, device);
         }

@@ -2,9 +2,11 @@
 //! sums over a row's experts, and the gradient of the router.
 
 use candle_core::{DType, Device, Tensor};
+use grpo_tui::kernels::mxfp4::{BLOCK, Mxfp4Stack, StoredMxfp4};
 use grpo_tui::kernels::router::{
-    ExpertBias, LowRankLayout, Router, Selection, route, route_backward,
+    ExpertBias, LowRankLayout, Router, Selection, StackedMatrices, route, route_backward,
 };
+use grpo_tui::kernels::upload::Uploader;
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
 
@@ -65,6 +67,75 @@ fn experts_agree() {
     {
         for is_renormalised in [false, true] {
             check(dtype, shape, is_renormalised);
+        }
+    }
+}
+
+/// Few pairs an expert and many, tiles that end within the matrix, inputs of a tile and more.
+#[test]
+#[ignore = "needs a GPU"]
+fn products_of_mxfp4_have_the_bits_of_dequantized_matrices() {
+    for (rows, experts, active, inputs, outputs) in [
+        (5, 6, 3, 64, 48),
+        (1, 40, 4, 2880, 96),
+        (70, 256, 8, 32, 144),
+        (300, 6, 3, 96, 80),
+        (20, 8, 4, 2880, 5760),
+        (70, 8, 4, 2880, 5760),
+        (70, 8, 4, 1440, 2880),
+    ] {
+        let router = Router {
+            active,
+            is_renormalised: true,
+        };
+        let logits = on_gpu(&random(1, &[rows, experts]), DType::BF16);
+        let routing = route(&logits, router, Selection::Free).unwrap();
+        let of_pairs = |stream, width| {
+            let x = on_gpu(&random(stream, &[rows, width]), DType::BF16);
+            routing.gather(&x).unwrap()
+        };
+        let bytes = |stream, count: usize, most: f32| -> Vec<u8> {
+            let numbers = random(stream, &[count]).to_vec1::<f32>().unwrap();
+            let byte = |x: f32| ((x + 1.0) / 2.0 * most) as u8;
+            numbers.into_iter().map(byte).collect()
+        };
+        let count = experts * outputs * inputs / BLOCK;
+        let blocks = bytes(4, 16 * count, 256.0);
+        let (x, gradient) = (of_pairs(2, inputs), of_pairs(3, outputs));
+        let bias = on_gpu(&random(6, &[experts, outputs]), DType::BF16);
+        // All scales of the kernels; those of subnormal numbers alone.
+        for most in [129.0, 6.0] {
+            let stored = StoredMxfp4 {
+                blocks: blocks.as_slice().into(),
+                scales: bytes(5, count, most).into(),
+                outputs,
+                blocks_a_row: inputs / BLOCK,
+            };
+            let codes = Mxfp4Stack::new(&stored, &Uploader::default(), &gpu());
+            let codes = codes.unwrap().unwrap();
+            let (numbers, shape) = (stored.dequantize().unwrap(), [experts * inputs, outputs]);
+            let numbers = Tensor::from_raw_buffer(&numbers, DType::BF16, &shape, &gpu()).unwrap();
+            let bits = |x, matrices: StackedMatrices<'_>, is_transposed, bias| {
+                poison(rows * active * inputs.max(outputs));
+                let product = routing.product(x, matrices, is_transposed, bias).unwrap();
+                let numbers = product.to_dtype(DType::F32).unwrap().flatten_all();
+                let numbers = numbers.unwrap().to_vec1::<f32>().unwrap();
+                numbers.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let what = format!("{rows} {experts} {active} {inputs} {outputs} {most}");
+            let bias = Some(ExpertBias {
+                vectors: &bias,
+                is_weighted: true,
+            });
+            for bias in [None, bias] {
+                let expected = bits(&x, (&numbers).into(), true, bias);
+                assert!(expected.iter().any(|bits| *bits != 0), "{what}");
+                assert!(bits(&x, (&codes).into(), false, bias) == expected, "{what}");
+            }
+            let expected = bits(&gradient, (&numbers).into(), false, None);
+            assert!(expected.iter().any(|bits| *bits != 0), "{what}");
+            let found = bits(&gradient, (&codes).into(), true, None);
+            assert!(found == expected, "{what}");
         }
     }
 }

@@ -89,6 +89,14 @@ pub(super) fn configs() -> [ModelConfig; 13] {
     ]
 }
 
+/// gpt-oss as published.
+pub(super) fn mxfp4() -> ModelConfig {
+    let oss = r#"{"architectures":["GptOssForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,"sliding_window":12,"num_local_experts":6,"num_experts_per_tok":3,
+        "max_position_embeddings":256,"quantization_config":{"quant_method":"mxfp4"}}"#;
+    ModelConfig::parse(oss, "config.json").unwrap()
+}
+
 pub(super) fn mixtures() -> impl Iterator<Item = ModelConfig> {
     configs()
         .into_iter()

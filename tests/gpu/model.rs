@@ -25,7 +25,7 @@ pub(super) const LORA: Trainable = Trainable::Lora {
     alpha: 8.0,
     has_experts: false,
 };
-const LORA_EXPERTS: Trainable = Trainable::Lora {
+pub(super) const LORA_EXPERTS: Trainable = Trainable::Lora {
     rank: 8,
     alpha: 16.0,
     has_experts: true,
@@ -60,7 +60,7 @@ fn what_has_no_kernels_is_refused() {
         for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA), (nf4, LORA)] {
             let error = refused(&config, &weights, trainable);
             assert!(
-                error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"),
+                error.starts_with("a GPU neither trains nor rounds experts: set lora_rank"),
                 "{error}"
             );
         }
@@ -87,6 +87,10 @@ pub(super) fn model_in(
     trainable: Trainable,
     engine: &Engine,
 ) -> Decoder {
+    let experts = config.options.experts.as_ref();
+    if experts.is_some_and(|experts| experts.is_mxfp4) {
+        return with_weights(&Weights::fresh(config, 5), config, trainable, engine);
+    }
     model_of(sharp_tensors(config), precision, config, trainable, engine)
 }
 
@@ -139,7 +143,16 @@ pub(super) fn model_of(
     engine: &Engine,
 ) -> Decoder {
     let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
-    let model = Decoder::new(config, &weights, trainable, 1, engine.dtype, &engine.device).unwrap();
+    with_weights(&weights, config, trainable, engine)
+}
+
+fn with_weights(
+    weights: &Weights,
+    config: &ModelConfig,
+    trainable: Trainable,
+    engine: &Engine,
+) -> Decoder {
+    let model = Decoder::new(config, weights, trainable, 1, engine.dtype, &engine.device).unwrap();
     if matches!(trainable, Trainable::Lora { .. }) {
         let n = model.parameters().count();
         model

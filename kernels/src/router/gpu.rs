@@ -3,10 +3,11 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
+use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection, StackedMatrices};
 use crate::cuda::{
     Argument, Grid, Module, address, arguments, at, capability, device, empty, float, int, module,
 };
+use crate::mxfp4;
 
 static MODULE: Module = module!("experts");
 
@@ -32,6 +33,55 @@ pub struct SortedPairs {
     weights: Tensor,
     /// [rows, experts], f32.
     probabilities: Tensor,
+}
+
+/// A product's tiles: the template parameters BM, BN, BK and STAGES of its kernel.
+#[derive(Clone, Copy)]
+struct Tiles {
+    pairs: usize,
+    outputs: usize,
+    inputs: usize,
+    stages: usize,
+}
+
+impl Tiles {
+    fn few(is_mxfp4: bool, is_transposed: bool) -> Self {
+        let (outputs, inputs, stages) = match (is_mxfp4, is_transposed) {
+            (false, _) => (64, 64, 3),
+            (true, false) => (64, 128, 4),
+            (true, true) => (128, 64, 4),
+        };
+        Self {
+            pairs: 16,
+            outputs,
+            inputs,
+            stages,
+        }
+    }
+
+    fn many(is_mxfp4: bool, has_clusters: bool) -> Self {
+        Self {
+            pairs: 128,
+            outputs: 128,
+            inputs: 64,
+            stages: if is_mxfp4 || has_clusters { 3 } else { 2 },
+        }
+    }
+
+    /// Rows are padded by 16 bytes.
+    fn shared_bytes(self, is_mxfp4: bool, is_transposed: bool) -> usize {
+        let (rows, columns) = if is_transposed {
+            (self.inputs, self.outputs)
+        } else {
+            (self.outputs, self.inputs)
+        };
+        let own = if is_mxfp4 {
+            rows * (columns / 2 + 16 + columns / mxfp4::BLOCK)
+        } else {
+            rows * 2 * (columns + 8)
+        };
+        self.stages * (self.pairs * 2 * (self.inputs + 8) + own)
+    }
 }
 
 pub(super) fn route(
@@ -156,18 +206,29 @@ impl SortedPairs {
     pub(super) fn product(
         &self,
         x: &Tensor,
-        (matrices, is_transposed): (&Tensor, bool),
+        (matrices, is_transposed): (StackedMatrices<'_>, bool),
         bias: Option<ExpertBias<'_>>,
         sum: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (inputs, device, experts) = (self.check(x)?, device(x)?, self.experts());
-        let ((below, beside), pairs) = (matrices.dims2()?, x.dims2()?.0);
+        let (below, beside, dtype, addresses) = match matrices {
+            StackedMatrices::Numbers(stack) => {
+                let (below, beside) = stack.dims2()?;
+                (below, beside, stack.dtype(), [address(stack)?, 0])
+            }
+            StackedMatrices::Mxfp4(stack) => {
+                let (below, bytes) = stack.codes.dims2()?;
+                let addresses = [address(&stack.codes)?, address(&stack.exponents)?];
+                (below, 2 * bytes, DType::BF16, addresses)
+            }
+        };
+        let (pairs, is_mxfp4) = (x.dims2()?.0, matches!(matrices, StackedMatrices::Mxfp4(_)));
         let (expected, outputs) = if is_transposed {
             (below / experts, beside)
         } else {
             (beside, below / experts)
         };
-        if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
+        if below % experts != 0 || expected != inputs || x.dtype() != dtype {
             bail!("{x:?} for {experts} experts of {matrices:?}")
         }
         let output = match sum {
@@ -178,8 +239,12 @@ impl SortedPairs {
             None => empty((pairs, outputs), x.dtype(), device)?,
         };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
+        let own = match matrices {
+            StackedMatrices::Numbers(stack) => at(stack)?,
+            StackedMatrices::Mxfp4(_) => Argument::Struct(addresses.as_ptr().cast()),
+        };
         let mut arguments = arguments!(
-            at x, matrices, &output, &self.offsets; given vectors, weights
+            at x; given own; at &output, &self.offsets; given vectors, weights
         )
         .to_vec();
         arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
@@ -192,8 +257,7 @@ impl SortedPairs {
             return Ok(output);
         }
         // Rows are copied 16 bytes at a time.
-        if !(inputs | outputs).is_multiple_of(8)
-            || !(address(x)? | address(matrices)?).is_multiple_of(16)
+        if !(inputs | outputs).is_multiple_of(8) || !(address(x)? | addresses[0]).is_multiple_of(16)
         {
             bail!(
                 "experts of {outputs} outputs and {inputs} inputs in {:?}: a GPU takes multiples of 8",
@@ -201,40 +265,30 @@ impl SortedPairs {
             )
         }
         let capability = capability(device)?;
-        // Stages of 64 inputs, rows padded by 8 elements.
-        let shared_bytes = |rows: usize, columns: usize, stages: usize| {
-            let own = if is_transposed {
-                64 * (columns + 8)
-            } else {
-                columns * 72
-            };
-            stages * 2 * (rows * 72 + own)
-        };
-        let stages = if capability.has_clusters() { 3 } else { 2 };
-        let many_bytes = shared_bytes(128, 128, stages);
+        let many = Tiles::many(is_mxfp4, capability.has_clusters());
+        let many_bytes = many.shared_bytes(is_mxfp4, is_transposed);
         let is_many = pairs >= MANY_PAIRS * experts && many_bytes <= capability.shared_bytes;
-        let (rows, columns, threads) = if is_many {
-            (128, 128, 256)
+        let tiles = if is_many {
+            many
         } else {
-            (16, 64, 128)
+            Tiles::few(is_mxfp4, is_transposed)
         };
-        let name = match (is_many, is_transposed) {
-            (false, false) => "experts_product_few",
-            (true, false) => "experts_product_many",
-            (false, true) => "experts_product_few_transposed",
-            (true, true) => "experts_product_many_transposed",
-        };
-        let shared_bytes = if is_many {
-            many_bytes
-        } else {
-            shared_bytes(rows, columns, 3)
+        let name = match (is_mxfp4, is_many, is_transposed) {
+            (false, false, false) => "experts_product_few",
+            (false, true, false) => "experts_product_many",
+            (false, false, true) => "experts_product_few_transposed",
+            (false, true, true) => "experts_product_many_transposed",
+            (true, false, false) => "experts_product_mxfp4_few",
+            (true, true, false) => "experts_product_mxfp4_many",
+            (true, false, true) => "experts_product_mxfp4_few_transposed",
+            (true, true, true) => "experts_product_mxfp4_many_transposed",
         };
         // Each expert's last tile may be partial.
-        let tiles = pairs / rows + experts.min(pairs);
+        let of_pairs = pairs / tiles.pairs + experts.min(pairs);
         let grid = Grid {
-            blocks: (outputs.div_ceil(columns), tiles, 1),
-            threads,
-            shared_bytes,
+            blocks: (outputs.div_ceil(tiles.outputs), of_pairs, 1),
+            threads: if is_many { 256 } else { 128 },
+            shared_bytes: tiles.shared_bytes(is_mxfp4, is_transposed),
         };
         MODULE.kernel(name).launch(device, grid, &arguments)?;
         Ok(output)

@@ -88,7 +88,7 @@ const OTHERS: [(&str, &str, &str); 15] = [
     (
         "gpt-oss-20b",
         "gpt_oss",
-        r#""vocab_size":201088,"hidden_size":2880,"num_hidden_layers":24,"num_local_experts":32"#,
+        r#""vocab_size":201088,"hidden_size":2880,"num_hidden_layers":24,"num_local_experts":32,"quantization_config":{"quant_method":"mxfp4"}"#,
     ),
 ];
 

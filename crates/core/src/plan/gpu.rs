@@ -50,7 +50,12 @@ impl WeightBytes {
             0
         };
         let others = number_bytes * (shape.parameters - shape.layer_matrices);
-        let gpu = others - host + base.matrix_bytes(shape.layer_matrices, number_bytes);
+        let saving = match base {
+            BasePrecision::Bf16 => shape.mxfp4_saving(number_bytes),
+            BasePrecision::Fp8 | BasePrecision::Nf4 => 0,
+        };
+        let matrices = base.matrix_bytes(shape.layer_matrices, number_bytes) - saving;
+        let gpu = others - host + matrices;
         Self { gpu, host }
     }
 }

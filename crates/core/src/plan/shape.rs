@@ -11,6 +11,8 @@ pub struct ModelShape {
     pub gathered: usize,
     /// The part of [`Self::layer_matrices`] that a token uses: without its idle experts.
     pub active_matrices: usize,
+    /// Experts in MXFP4 on a GPU, of [`Self::layer_matrices`].
+    pub mxfp4: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
     /// Numbers of a rank-1 adapter on all linear layers but experts, and beside those not on dense ones.
@@ -53,6 +55,7 @@ impl ModelShape {
             layer_matrices: 0,
             gathered: (outside.iter().filter(is_gathered).map(TensorSpec::count)).sum(),
             active_matrices: 0,
+            mxfp4: 0,
             head,
             lora_per_rank: 0,
             expert_lora_per_rank: 0,
@@ -83,6 +86,10 @@ impl ModelShape {
                         }
                         _ => count,
                     };
+                    let is_mxfp4 = (config.experts(layer)).is_some_and(|experts| experts.is_mxfp4);
+                    if is_mxfp4 && is_of_experts(&spec) && spec.kind == Kind::Matrix {
+                        shape.mxfp4 += count;
+                    }
                 }
                 if let [outputs, inputs] = spec.shape()
                     && spec.is_adapted
@@ -112,6 +119,15 @@ impl ModelShape {
         shape.layer_activations_per_token += mixer.all + feed_forward.all;
         shape.derived_activations_per_token += mixer.derived + feed_forward.derived;
         shape
+    }
+
+    /// Bytes that a GPU saves where experts in MXFP4 stay so: beside others in bf16.
+    pub fn mxfp4_saving(&self, number_bytes: usize) -> usize {
+        match number_bytes {
+            // A code of four bits, and a byte for each 32.
+            2 => 2 * self.mxfp4 - self.mxfp4 / 2 - self.mxfp4 / 32,
+            _ => 0,
+        }
     }
 
     /// All weights but the experts that a token does not use.

@@ -310,10 +310,10 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
         return computing;
     };
     let together = completions.min(speed.decode_rows as f64).max(1.0);
-    let weights = (shape.layer_matrices + shape.head) as f64 / together;
-    let bytes = tokens
-        * (weights + context * shape.key_values_per_token as f64)
-        * speed.number_bytes as f64;
+    let number = speed.number_bytes;
+    let weights = (shape.layer_matrices + shape.head) * number - shape.mxfp4_saving(number);
+    let cached = context * (shape.key_values_per_token * number) as f64;
+    let bytes = tokens * (weights as f64 / together + cached);
     computing.max(bytes / bandwidth)
 }
 

@@ -141,7 +141,7 @@ pub fn measure_gpu(
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
     let seconds = start.elapsed().as_secs_f64();
-    let (name, shape) = ("random weights", "made on the device");
+    let (name, shape) = ("random weights", "made and loaded");
     note(Measurement::new(name, shape, 1, seconds, "s", None));
     // B starts as zeros; random values make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
@@ -370,7 +370,8 @@ impl Bench<'_> {
             1.0 - experts.active as f64 / experts.count as f64
         });
         let matrices = shape.layer_matrices as f64 - unused * share.powi(batch as i32 - 1);
-        (self.bench.base_precision).matrix_bytes(matrices as usize, number) as f64
+        let saving = shape.mxfp4_saving(number) as f64 * (1.0 - share.powi(batch as i32));
+        (self.bench.base_precision).matrix_bytes(matrices as usize, number) as f64 - saving
             + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
     }
 

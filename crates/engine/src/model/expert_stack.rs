@@ -8,22 +8,41 @@ use candle_core::{Result, Tensor};
 use super::adapter::{AdapterUse, Adapters};
 use super::gradients::Gradients;
 use crate::kernels::adamw::MatrixCopy;
-use crate::kernels::router::{ExpertBias, LowRankLayout, Routing};
+use crate::kernels::mxfp4::Mxfp4Stack;
+use crate::kernels::router::{ExpertBias, LowRankLayout, Routing, StackedMatrices};
 use crate::kernels::row_adapters::keep_own_of_pairs;
 
 /// One matrix of every expert.
 #[derive(Clone, Debug)]
 pub(super) struct Stack {
-    /// [experts * outputs, inputs], or transposed [experts * inputs, outputs].
-    pub(super) weights: Tensor,
+    pub(super) weights: StackWeights,
     pub(super) count: usize,
-    pub(super) is_transposed: bool,
     /// [experts, outputs].
     pub(super) bias: Option<Tensor>,
     pub(super) adapters: Option<StackAdapters>,
 }
 
-/// An adapter per expert in the weights' dtype; the flat buffer uses PEFT's layout
+#[derive(Clone, Debug)]
+pub(super) enum StackWeights {
+    /// [experts * outputs, inputs].
+    Numbers(Tensor),
+    /// [experts * inputs, outputs].
+    Transposed(Tensor),
+    Mxfp4(Mxfp4Stack),
+}
+
+impl StackWeights {
+    /// What a product takes, and whether it is transposed.
+    fn matrices(&self) -> (StackedMatrices<'_>, bool) {
+        match self {
+            Self::Numbers(stack) => (stack.into(), false),
+            Self::Transposed(stack) => (stack.into(), true),
+            Self::Mxfp4(stack) => (stack.into(), false),
+        }
+    }
+}
+
+/// An adapter per expert in the model's dtype; the flat buffer uses PEFT's layout
 /// ([`super::expert_adapters`]).
 #[derive(Clone, Debug)]
 pub(super) struct StackAdapters {
@@ -45,7 +64,8 @@ impl Stack {
         bias: Option<ExpertBias<'_>>,
         used: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let y = routing.product(x, &self.weights, self.is_transposed, bias)?;
+        let (matrices, is_transposed) = self.weights.matrices();
+        let y = routing.product(x, matrices, is_transposed, bias)?;
         if let Some(StackAdapters { a, b, .. }) = self
             .adapters
             .as_ref()
@@ -68,7 +88,8 @@ impl Stack {
         (gradient, x): (&Tensor, Option<&Tensor>),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let own = routing.product(gradient, &self.weights, !self.is_transposed, None)?;
+        let (matrices, is_transposed) = self.weights.matrices();
+        let own = routing.product(gradient, matrices, !is_transposed, None)?;
         if let (
             Some(StackAdapters {
                 a,

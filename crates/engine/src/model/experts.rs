@@ -332,7 +332,7 @@ pub(super) fn gpu_problem(
     }
     let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
     (!is_frozen).then(|| {
-        "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
+        "a GPU neither trains nor rounds experts: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
             .to_owned()
     })
 }

@@ -1,12 +1,12 @@
 //! Loads a layer's feed-forward block from a checkpoint: experts as parts of tensors, separately,
 //! or stacked on a GPU.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet};
 use super::beside_dense::BesideDense;
 use super::expert_adapters::{MODULES, OneExpert};
-use super::expert_stack::{Stack, StackAdapters};
+use super::expert_stack::{Stack, StackAdapters, StackWeights};
 use super::experts::{Expert, Experts, Matrices};
 use super::feed_forward::{FeedForward, Mixture};
 use super::gated_delta::MaybeTrained;
@@ -110,23 +110,23 @@ impl TableLoader<'_> {
     ) -> Result<(Matrices, Option<MaybeTrained>), ModelError> {
         let count = experts.count;
         let is_transposed = experts.tensors == hub::ExpertTensors::FusedTransposed;
-        let gate_up = self.tensor(Role::ExpertGateUp)?;
         let gate_up_bias = self.bias(Role::ExpertGateUp)?;
-        let (down, down_bias) = (self.tensor(Role::ExpertDown)?, self.bias(Role::ExpertDown)?);
+        let down_bias = self.bias(Role::ExpertDown)?;
         if self.model.device.is_cuda() {
-            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>, module| {
+            let stack = |role, bias: Option<MaybeTrained>, module| {
                 Ok::<_, ModelError>(Stack {
-                    weights: tensor.flatten(0, 1)?,
+                    weights: self.stack_weights(role, is_transposed)?,
                     count,
-                    is_transposed,
-                    bias: bias.map(|(bias, _)| bias.clone()),
+                    bias: bias.map(|(bias, _)| bias),
                     adapters: self.stack_adapters(module, count)?,
                 })
             };
-            let gate_up = stack(&gate_up, gate_up_bias.as_ref(), MODULES[0])?;
-            let down = stack(&down, None, MODULES[1])?;
+            let gate_up = stack(Role::ExpertGateUp, gate_up_bias, MODULES[0])?;
+            let down = stack(Role::ExpertDown, None, MODULES[1])?;
             return Ok((Matrices::Stacked { gate_up, down }, down_bias));
         }
+        let gate_up = self.tensor(Role::ExpertGateUp)?;
+        let down = self.tensor(Role::ExpertDown)?;
         // One expert's part, with the range of its gradient.
         let part = |(tensor, range): &MaybeTrained, index: usize| {
             let own = tensor.get(index)?;
@@ -161,6 +161,29 @@ impl TableLoader<'_> {
         Ok((Matrices::Apart(own), down_bias))
     }
 
+    /// A fused tensor, in MXFP4 where it is stored so and the model computes in bf16.
+    fn stack_weights(&self, role: Role, is_transposed: bool) -> Result<StackWeights, ModelError> {
+        let ModelLoader {
+            weights,
+            dtype,
+            device,
+            ..
+        } = *self.model;
+        let specs = self.specs(role, false);
+        if dtype == DType::BF16
+            && let ([name], [spec]) = (self.names(&specs, 0).as_slice(), specs.as_slice())
+            && let Some(stack) = weights.mxfp4(name, spec.shape(), device)?
+        {
+            return Ok(StackWeights::Mxfp4(stack));
+        }
+        let (tensor, _) = self.tensor(role)?;
+        let stack = tensor.flatten(0, 1)?;
+        Ok(match is_transposed {
+            true => StackWeights::Transposed(stack),
+            false => StackWeights::Numbers(stack),
+        })
+    }
+
     /// Experts with separate tensors, stacked.
     fn stacked(&self, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let (count, hidden) = (experts.count, self.model.config.hidden_size);
@@ -185,9 +208,8 @@ impl TableLoader<'_> {
                 }
             }
             Ok::<_, ModelError>(Stack {
-                weights: stack,
+                weights: StackWeights::Numbers(stack),
                 count,
-                is_transposed: false,
                 bias: None,
                 adapters: self.stack_adapters(module, count)?,
             })

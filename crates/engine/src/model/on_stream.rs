@@ -5,7 +5,7 @@ use candle_core::{Device, Result};
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter};
 use super::attention::AttentionMixer;
 use super::beside_dense::BesideDense;
-use super::expert_stack::{Stack, StackAdapters};
+use super::expert_stack::{Stack, StackAdapters, StackWeights};
 use super::experts::{Expert, Experts, Matrices};
 use super::feed_forward::{FeedForward, Mixture};
 use super::gated_delta::GatedDeltaMixer;
@@ -77,6 +77,16 @@ impl OnStream for Matrix {
             Self::Numbers(weight) => Self::Numbers(weight.on_stream(device)?),
             Self::Transposed(weight) => Self::Transposed(weight.on_stream(device)?),
             Self::Quantized(matrix) => Self::Quantized(matrix.on_stream(device)?),
+        })
+    }
+}
+
+impl OnStream for StackWeights {
+    fn on_stream(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Numbers(stack) => Self::Numbers(stack.on_stream(device)?),
+            Self::Transposed(stack) => Self::Transposed(stack.on_stream(device)?),
+            Self::Mxfp4(stack) => Self::Mxfp4(stack.on_stream(device)?),
         })
     }
 }

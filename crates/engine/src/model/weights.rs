@@ -3,7 +3,6 @@
 mod files;
 mod fp8_files;
 mod load_progress;
-mod mxfp4_files;
 mod nf4_files;
 mod random_init;
 
@@ -20,6 +19,7 @@ use crate::config::BasePrecision;
 use crate::hub::{
     ExpertTensors, Experts, ModelConfig, ModelSource, ModelTensor, is_quantized, is_trained,
 };
+use crate::kernels::mxfp4::Mxfp4Stack;
 use crate::kernels::quantized::{self, Precision, QuantizedMatrix};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
@@ -231,6 +231,23 @@ impl Weights {
         })
     }
 
+    /// Experts on a GPU as they are stored in MXFP4; `None` in another form, or with adapters
+    /// merged into experts.
+    pub(super) fn mxfp4(
+        &self,
+        name: &str,
+        shape: &[usize],
+        device: &Device,
+    ) -> Result<Option<Mxfp4Stack>, ModelError> {
+        self.check_shape(name, shape)?;
+        match &self.owner(name).origin {
+            Origin::Files(files) => files.mxfp4(name, device),
+            Origin::RandomInit(fresh) => Ok(fresh.mxfp4(name, device)?),
+            Origin::Merged(merge) if !merge.has_experts() => merge.base.mxfp4(name, shape, device),
+            Origin::Memory(_) | Origin::Merged(_) => Ok(None),
+        }
+    }
+
     /// The files that store a matrix as a base in NF4 has it.
     fn nf4_files(&self, name: &str, precision: Precision) -> Option<&Files> {
         match &self.owner(name).origin {
@@ -331,6 +348,11 @@ impl Merge {
             merged
         };
         Ok(merged.to_dtype(dtype)?)
+    }
+
+    fn has_experts(&self) -> bool {
+        let mut names = self.adapters.keys();
+        names.any(|name| expert_adapters::is_of_experts(name))
     }
 
     /// `scale * B A` in f32; `None` without an adapter.

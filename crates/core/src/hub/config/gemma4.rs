@@ -202,6 +202,7 @@ impl Reader<'_> {
             is_renormalised: true,
             layers: vec![true; self.count("num_hidden_layers")?],
             tensors: ExpertTensors::Fused,
+            is_mxfp4: false,
             clamped: None,
             shared_size: None,
             is_beside_dense: true,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::gemma3::layer_types;
 use super::options::{ClampedGate, DecoderOptions, ExpertTensors, Experts, Scope, SlidingWindow};
-use super::{HubError, ModelConfig, Reader, add_missing};
+use super::{HubError, ModelConfig, Quantization, Reader, add_missing};
 
 const DEFAULTS: [(&str, usize); 7] = [
     ("num_attention_heads", 64),
@@ -49,6 +49,7 @@ impl Reader<'_> {
             is_renormalised: true,
             layers: vec![true; self.count("num_hidden_layers")?],
             tensors: ExpertTensors::FusedTransposed,
+            is_mxfp4: Quantization::parse(&self.keys, self.path)? == Some(Quantization::Mxfp4),
             clamped: Some(ClampedGate {
                 slope: bound("swiglu_alpha", DEFAULT_GATE.slope)?,
                 limit: bound("swiglu_limit", DEFAULT_GATE.limit)?,

@@ -137,6 +137,8 @@ pub struct Experts {
     /// One per layer; the others are dense.
     pub layers: Vec<bool>,
     pub tensors: ExpertTensors,
+    /// Whether the checkpoint has them in MXFP4; a copy has not.
+    pub is_mxfp4: bool,
     /// `None`: the decoder's activation.
     pub clamped: Option<ClampedGate>,
     /// Width of the shared expert, scaled by the sigmoid of its gate; `None`: none.

@@ -31,6 +31,7 @@ impl Reader<'_> {
             is_renormalised: true,
             layers: vec![true; self.count("num_hidden_layers")?],
             tensors: ExpertTensors::Fused,
+            is_mxfp4: false,
             clamped: None,
             shared_size: Some(self.count("shared_expert_intermediate_size")?),
             is_beside_dense: false,

@@ -37,6 +37,7 @@ impl Reader<'_> {
                 .map(has_experts)
                 .collect(),
             tensors: ExpertTensors::Separate,
+            is_mxfp4: false,
             clamped: None,
             shared_size: None,
             is_beside_dense: false,

@@ -117,6 +117,25 @@ fn a_quantized_base_takes_a_byte_or_half_a_number_of_its_layers() {
     }
 }
 
+/// 19.11 of 20.91 billion numbers take 4.25 bits each.
+#[test]
+fn experts_in_mxfp4_stay_so_in_bf16() {
+    let model = crate::hub::named_shape("gpt-oss-20b").unwrap();
+    let weights = |number_bytes| {
+        let gpu = GpuMemory {
+            number_bytes,
+            ..h200()
+        };
+        let config = config(&[]);
+        let shape = StepShape::for_config(&config);
+        of(&gpu_memory(&model, &config, &DATA, shape, gpu), "weights")
+    };
+    for (number_bytes, expected) in [(2, 13.76), (4, 83.66)] {
+        let found = weights(number_bytes);
+        assert!((found - expected).abs() < 0.02, "{found}");
+    }
+}
+
 #[test]
 fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
     let found = gpu_memory(

@@ -7,9 +7,9 @@ use memmap2::{Advice, Mmap};
 
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
-use super::mxfp4_files::Mxfp4Codes;
 use super::nf4_files::{Nf4Codes, floats};
 use crate::hub::{ExpertEntries, HubError, ModelSource, Nf4State, Quantization, TensorEntry};
+use crate::kernels::mxfp4::{Mxfp4Stack, StoredMxfp4};
 use crate::kernels::nf4;
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
@@ -225,6 +225,36 @@ impl Files {
         })
     }
 
+    /// Experts on a GPU as they are stored in MXFP4; `None` in another form.
+    pub(super) fn mxfp4(
+        &self,
+        name: &str,
+        device: &Device,
+    ) -> Result<Option<Mxfp4Stack>, ModelError> {
+        let Some(ExpertEntries::Mxfp4 { blocks, scales }) = self.experts(name)? else {
+            return Ok(None);
+        };
+        let stored = self.stored_mxfp4(blocks, scales)?;
+        let stack = Mxfp4Stack::new(&stored, &self.uploader, device)?;
+        if stack.is_some() {
+            self.counter.add(blocks.size_bytes + scales.size_bytes);
+        }
+        Ok(stack)
+    }
+
+    fn stored_mxfp4(
+        &self,
+        blocks: &TensorEntry,
+        scales: &TensorEntry,
+    ) -> Result<StoredMxfp4<'_>, ModelError> {
+        Ok(StoredMxfp4 {
+            blocks: self.find(&blocks.name)?.2.into(),
+            scales: self.find(&scales.name)?.2.into(),
+            outputs: scales.shape[1] as usize,
+            blocks_a_row: scales.shape[2] as usize,
+        })
+    }
+
     fn put_together(
         &self,
         name: &str,
@@ -235,15 +265,8 @@ impl Files {
         let shape = dims(&entries.shape());
         match entries {
             ExpertEntries::Mxfp4 { blocks, scales } => {
-                let (label, _, codes) = self.find(&blocks.name)?;
-                let (_, _, exponents) = self.find(&scales.name)?;
-                let codes = Mxfp4Codes {
-                    blocks: codes,
-                    scales: exponents,
-                    outputs: shape[2],
-                    blocks_a_row: shape[1] / 32,
-                };
-                let numbers = codes.dequantize();
+                let (label, ..) = self.find(&blocks.name)?;
+                let numbers = self.stored_mxfp4(blocks, scales)?.dequantize();
                 let numbers = numbers
                     .map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
                 self.counter.add(blocks.size_bytes + scales.size_bytes);
@@ -340,5 +363,140 @@ fn dtype(element_type: &str) -> Option<DType> {
         "F32" => Some(DType::F32),
         "F64" => Some(DType::F64),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::safetensors::{load, save};
+    use candle_core::{DType, Device, Tensor};
+
+    use crate::hub::ModelSource;
+    use crate::model::Weights;
+    use crate::model::weights::tests::{bits, read};
+
+    const DOWN: &str = "model.layers.0.mlp.experts.down_proj";
+
+    /// transformers' result is stored as `expected`.
+    fn golden() -> HashMap<String, Tensor> {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/parity/mxfp4.safetensors"
+        );
+        load(file, &Device::Cpu).unwrap()
+    }
+
+    fn open(folder: &std::path::Path, tensors: &HashMap<String, Tensor>) -> Weights {
+        let config = r#"{"model_type":"gpt_oss","vocab_size":8,"hidden_size":43,"num_hidden_layers":1,"num_local_experts":2,
+            "num_experts_per_tok":1,"intermediate_size":96,"quantization_config":{"quant_method":"mxfp4"}}"#;
+        std::fs::write(folder.join("config.json"), config).unwrap();
+        save(tensors, folder.join("model.safetensors")).unwrap();
+        Weights::open(&ModelSource::at("m", folder)).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_those_of_transformers_bit_by_bit() {
+        let work = tempfile::tempdir().unwrap();
+        let weights = open(work.path(), &golden());
+        assert_eq!(weights.dtype(DOWN), Some(DType::BF16));
+        let bits = |name| {
+            let tensor = weights.get(name, &[2, 96, 43], DType::BF16, &Device::Cpu);
+            bits(&tensor.unwrap())
+        };
+        assert!(bits(DOWN) == bits("expected"));
+    }
+
+    /// A GPU's codes are those of the files, unless adapters are merged into experts.
+    #[test]
+    fn experts_stay_in_mxfp4_unless_adapters_are_merged_into_them() {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/parity/gpt_oss-mxfp4"
+        );
+        let weights = Weights::open(&ModelSource::at("m", std::path::Path::new(folder))).unwrap();
+        let merged = |module: &str| {
+            let zeros = Tensor::zeros((6, 6), DType::F32, &Device::Cpu).unwrap();
+            let tensor = |which| {
+                (
+                    format!("base_model.model.model.layers.0.{module}.lora_{which}.weight"),
+                    zeros.clone(),
+                )
+            };
+            (weights.clone()).merging(["A", "B"].map(tensor).into(), 1.0, None, "merged")
+        };
+        for (weights, expected) in [
+            (weights.clone(), true),
+            (merged("self_attn.q_proj"), true),
+            (merged("mlp.experts"), false),
+        ] {
+            let found = weights.mxfp4(
+                "model.layers.0.mlp.experts.down_proj",
+                &[6, 32, 64],
+                &Device::Cpu,
+            );
+            assert_eq!(found.unwrap().is_some(), expected);
+        }
+        let work = tempfile::tempdir().unwrap();
+        let golden = open(work.path(), &golden());
+        // 43 outputs have no form on a GPU.
+        assert!(
+            golden
+                .mxfp4(DOWN, &[2, 96, 43], &Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_tensor_and_value() {
+        let (blocks, scales) = (format!("{DOWN}_blocks"), format!("{DOWN}_scales"));
+        let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+        let above = Tensor::full(253_u8, (2, 43, 3), &Device::Cpu).unwrap();
+        for (name, changed, expected) in [
+            (
+                &scales,
+                None,
+                format!("`{blocks}` has no `{scales}`; fetch"),
+            ),
+            (
+                &scales,
+                Some(above),
+                format!("`{scales}`: scale 253 at number 0, supported are 0 to 252; fetch"),
+            ),
+            (
+                &scales,
+                Some(zeros(&[2, 43, 4], DType::U8)),
+                format!(
+                    "`{blocks}` has shape [2, 43, 3, 16] and `{scales}` [2, 43, 4], MXFP4 requires [experts, outputs, blocks, 16] and [experts, outputs, blocks]; fetch"
+                ),
+            ),
+            (
+                &scales,
+                Some(zeros(&[2, 43, 3], DType::F32)),
+                format!("`{scales}` is stored as F32, MXFP4 requires U8; fetch"),
+            ),
+            (
+                &blocks,
+                Some(zeros(&[2, 43, 3, 8], DType::U8)),
+                format!("`{blocks}` has shape [2, 43, 3, 8] and"),
+            ),
+        ] {
+            let (work, mut tensors) = (tempfile::tempdir().unwrap(), golden());
+            tensors.remove(name);
+            tensors.extend(changed.map(|tensor| (name.clone(), tensor)));
+            let weights = open(work.path(), &tensors);
+            let message = read(&weights, DOWN, &[2, 96, 43]).unwrap_err();
+            let expected = format!(
+                "{}: {expected}",
+                work.path().join("model.safetensors").display()
+            );
+            assert!(
+                message.starts_with(&expected),
+                "{message:?} instead of {expected:?}"
+            );
+        }
     }
 }

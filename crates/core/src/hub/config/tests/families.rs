@@ -256,6 +256,7 @@ fn mixtures_of_experts_are_read_in_all_their_spellings() {
         is_renormalised: false,
         layers: vec![true; 2],
         tensors: ExpertTensors::Separate,
+        is_mxfp4: false,
         clamped: None,
         shared_size: None,
         is_beside_dense: false,
