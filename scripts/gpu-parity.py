@@ -5,9 +5,10 @@
 FOLDER is where the random checkpoints are written. One line a check; exit code 1 when one fails.
 Errors are mean and largest |difference| of log-probs in nats against transformers in f32 on the same weights.
 """
-import argparse, json, os, subprocess, sys
+import argparse, json, os, shutil, subprocess, sys
 import torch
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 parser = argparse.ArgumentParser()
 parser.add_argument("binary")
@@ -83,6 +84,41 @@ for name, model in FAMILIES.items():
     half, exact = theirs(read(torch.bfloat16), ids), theirs(read(torch.float32), ids)
     check(f"{name} in f32", ours(folder, ids, "--f32"), exact, 1e-4)
     check(f"{name} in bf16", ours(folder, ids), exact, 0.0, half)
+
+
+def with_mxfp4_experts(folder):
+    """A gpt-oss of random codes, in bf16, and beside it the same in MXFP4."""
+    model = GptOssForCausalLM(GptOssConfig(**{**SIZE, "intermediate_size": 256}, num_attention_heads=8, num_key_value_heads=2, head_dim=64, num_local_experts=8, num_experts_per_tok=2, sliding_window=64))
+    randomise_biases_and_norms(model)
+    magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    stored = {}
+    for name, parameter in model.named_parameters():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            experts, inputs, outputs = parameter.shape
+            codes, scales = torch.randint(0, 16, (experts, outputs, inputs)), torch.randint(119, 123, (experts, outputs, inputs // 32))
+            numbers = torch.where(codes < 8, 1.0, -1.0) * magnitudes[codes % 8] * torch.exp2(scales.repeat_interleave(32, -1) - 127.0)
+            parameter.data.copy_(numbers.transpose(1, 2))
+            stored[f"{name}_blocks"] = (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8).view(experts, outputs, inputs // 32, 16).contiguous()
+            stored[f"{name}_scales"] = scales.to(torch.uint8)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    packed = f"{folder}-mxfp4"
+    shutil.copytree(folder, packed, dirs_exist_ok=True)
+    tensors = load_file(f"{folder}/model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if f"{name}_blocks" not in stored}
+    assert len(kept) + len(stored) // 2 == len(tensors)
+    save_file({**kept, **stored}, f"{packed}/model.safetensors", {"format": "pt"})
+    config = json.load(open(f"{packed}/config.json"))
+    json.dump({**config, "quantization_config": {"quant_method": "mxfp4"}}, open(f"{packed}/config.json", "w"))
+    return packed
+
+
+folder = os.path.join(arguments.folder, "gpt-oss")
+packed = with_mxfp4_experts(folder)
+ids = torch.randint(0, SIZE["vocab_size"], (200,)).tolist()
+read = lambda number_type: AutoModelForCausalLM.from_pretrained(folder, dtype=number_type).to(device)
+half, exact = theirs(read(torch.bfloat16), ids), theirs(read(torch.float32), ids)
+check("gpt-oss in MXFP4, in bf16", ours(packed, ids), exact, 0.0, half)
+check("gpt-oss in MXFP4 and in bf16", ours(packed, ids), ours(folder, ids), 0.0)
 
 try:
     from peft import LoraConfig, PeftModel, get_peft_model
