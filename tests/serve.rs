@@ -478,7 +478,7 @@ fn bench_measures_streams_and_whole_answers() {
         );
         results.as_array().unwrap().len()
     };
-    assert_eq!((measured(&[]), measured(&["--no-stream"])), (5, 3));
+    assert_eq!((measured(&[]), measured(&["--no-stream"])), (7, 4));
     // Six requests each time: one of each client is not counted.
     assert_eq!(server.metric("generation_tokens_total"), 96.0);
     let failed = |url: &str, more: &[&str]| super::program::stderr(&bench(url, more));

@@ -107,8 +107,9 @@ struct GpuArguments {
     /// token counts at evenly spaced quantiles, such as 8,30,60,150,512, or a run, whose lengths are replayed
     #[arg(long, value_name = "LENGTHS|RUN")]
     lengths: Option<String>,
-    /// Measure rollouts of conversations of so many calls instead of steps: kept in the cache, prefilled at each call, and
-    /// with all waiting for each other
+    /// Measure conversations of so many calls instead: rollouts kept in the cache, prefilled at each call, and with all
+    /// waiting for each other; then steps, updated after the rollout and during it (`overlap`), with the share of time in
+    /// which the device has no work
     #[arg(long, value_name = "N", conflicts_with = "lengths")]
     calls: Option<u8>,
     /// What a call takes, in milliseconds

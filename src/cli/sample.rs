@@ -255,7 +255,7 @@ impl SampleStream<'_> {
 }
 
 impl Watcher for SampleStream<'_> {
-    fn on_end(&mut self, prompt: usize, sample: usize, conversation: &Conversation) {
+    fn on_end(&mut self, prompt: usize, sample: usize, conversation: &mut Conversation) {
         failpoint("sample.end", "");
         self.ended
             .entry(prompt)

@@ -537,7 +537,7 @@ fn replayed_experts_of(config: &ModelConfig) {
         };
         let record = completion.experts.take().filter(|_| index % 3 != 2);
         completion.experts = record.map(|ExpertRecord { prompt, completion }| ExpertRecord {
-            prompt: next(&prompt),
+            prompt: prompt.iter().map(|piece| next(piece)).collect(),
             completion: next(&completion),
         });
     }

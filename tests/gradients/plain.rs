@@ -614,7 +614,12 @@ impl Plain<'_> {
         let tokens = [prompt, &completion[..completion.len() - 1]].concat();
         let replayed = sample
             .experts
-            .map(|own| [own.prompt.as_slice(), &own.completion].concat())
+            .map(|own| {
+                let pieces = own.prompt.iter().chain([&own.completion]);
+                pieces
+                    .flat_map(|piece| piece.iter().copied())
+                    .collect::<Vec<u16>>()
+            })
             .unwrap_or_default();
         let logits = self
             .logits(&tokens, &replayed)

@@ -304,7 +304,7 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
             .map(|sample| sample.token_ids.len() - 1)
             .collect();
         let record = |sample: usize| ExpertRecord {
-            prompt: prompt.clone(),
+            prompt: vec![prompt.clone()],
             completion: of_tokens(completions[sample], sample),
         };
         let records: Vec<ExpertRecord> = (0..samples).map(record).collect();
@@ -384,7 +384,7 @@ fn completions_of_a_conversation_are_computed_as_one_sequence() {
                 read.extend_from_slice(follows.unwrap_or_default());
                 let end = read.len() + token_ids.len();
                 let record = ExpertRecord {
-                    prompt: experts(0..read.len()),
+                    prompt: vec![experts(0..2), experts(2..read.len())],
                     completion: experts(read.len()..end - 1),
                 };
                 parts.push((read.clone(), follows, *token_ids, advantage, record));

@@ -272,21 +272,16 @@ impl Tokenizer {
         let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
         let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
         let decoded = self.growth.check_ids(token_ids, length).and_then(|()| {
+            if !skip_special || !token_ids.iter().any(|id| self.text_ids.contains(id)) {
+                return decode(token_ids, skip_special);
+            }
+            // A copy of all.
             let added = self.inner.get_added_tokens_decoder();
             let is_text = |id: &u32| {
                 self.text_ids.contains(id) || added.get(id).is_none_or(|token| !token.special)
             };
-            match skip_special && token_ids.iter().any(|id| self.text_ids.contains(id)) {
-                true => decode(
-                    &token_ids
-                        .iter()
-                        .copied()
-                        .filter(is_text)
-                        .collect::<Vec<_>>(),
-                    false,
-                ),
-                false => decode(token_ids, skip_special),
-            }
+            let texts: Vec<u32> = token_ids.iter().copied().filter(is_text).collect();
+            decode(&texts, false)
         });
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }

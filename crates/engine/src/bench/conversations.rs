@@ -1,10 +1,11 @@
-//! Benchmarks rollouts of conversations with a slow tool: completions of random lengths, replies of
-//! random tokens.
+//! Conversations with a slow tool: completions of random lengths, replies of random tokens. The
+//! same whenever their requests are decoded.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use candle_core::Result;
+use parking_lot::Mutex;
 
 use super::gpu::{Bench, ToolCalls};
 use super::timing::median;
@@ -13,12 +14,13 @@ use crate::kernels::philox::philox;
 use crate::model::Adapters;
 use crate::rollout::{
     Arrivals, Completion, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
-    SizedSource, generate_from,
+    Sampling, SizedSource, generate_from,
 };
+use crate::update::PolicySample;
 
 /// How a conversation continues after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GoingOn {
+pub(super) enum GoingOn {
     /// Its cache is kept.
     Kept,
     /// Its prompt is prefilled again.
@@ -30,8 +32,97 @@ enum GoingOn {
 /// Relative spread of completion lengths around the bench's.
 const SPREAD: f64 = 0.5;
 
+/// What a sample of a request reads and writes after the prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Talk {
+    completions: Vec<Completion>,
+    /// Each between two completions.
+    replies: Vec<Vec<u32>>,
+}
+
+impl Talk {
+    /// Its completions, each continuing the one before.
+    pub(super) fn samples(&self, advantage: f64) -> impl Iterator<Item = PolicySample<'_>> {
+        let read = self.replies.iter().map(|reply| Some(reply.into()));
+        let read = std::iter::once(None).chain(read);
+        let samples = self.completions.iter().zip(read);
+        samples.map(move |(completion, follows)| PolicySample {
+            follows,
+            ..PolicySample::on_policy(completion, advantage)
+        })
+    }
+}
+
+impl From<Completion> for Talk {
+    fn from(completion: Completion) -> Self {
+        Self {
+            completions: vec![completion],
+            replies: Vec::new(),
+        }
+    }
+}
+
+/// Time in which neither a rollout nor an update gives the device work.
+#[derive(Debug, Default)]
+pub(super) struct IdleClock(Mutex<IdleTime>);
+
+#[derive(Debug, Default)]
+struct IdleTime {
+    working: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl IdleClock {
+    pub(super) fn begin_work(&self) {
+        let mut time = self.0.lock();
+        time.working += 1;
+        let idle = time.since.take();
+        time.total += idle.map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    pub(super) fn end_work(&self) {
+        let mut time = self.0.lock();
+        time.working -= 1;
+        time.since = (time.working == 0).then(Instant::now);
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        self.0.lock().total.as_secs_f64()
+    }
+}
+
+/// Called on the decoding thread with the index of a conversation's request, its sample, and itself.
+pub(super) type OnTalk<'a> = &'a (dyn Fn(usize, u32, &Talk) + Sync);
+
+/// Tokens of a conversation's completion.
+fn length(new_tokens: usize, prompt: u32, sample: u32, turn: usize) -> usize {
+    let share = f64::from(philox(3, [prompt, sample, turn as u32, 0])[0]) / f64::from(u32::MAX);
+    let length = new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share);
+    length.round().max(1.0) as usize
+}
+
+/// Tokens of a conversation's completions.
+pub(super) fn conversation_tokens(
+    tools: ToolCalls,
+    new_tokens: usize,
+    prompt: usize,
+    sample: usize,
+) -> usize {
+    let own = |turn| length(new_tokens, prompt as u32, sample as u32, turn);
+    (0..=tools.calls).map(own).sum()
+}
+
+fn most_new_tokens(new_tokens: usize) -> usize {
+    (new_tokens as f64 * (1.0 + SPREAD)).ceil() as usize
+}
+
+fn later_tokens(tools: ToolCalls, new_tokens: usize, turn: usize) -> usize {
+    (tools.calls - turn) * (most_new_tokens(new_tokens) + tools.reply_tokens)
+}
+
 /// Conversations of a rollout; each of `requests` starts some.
-struct Conversations {
+pub(super) struct Conversations<'a> {
     tools: ToolCalls,
     going_on: GoingOn,
     new_tokens: usize,
@@ -39,26 +130,29 @@ struct Conversations {
     /// Pending requests by id.
     active: BTreeMap<u64, Asked>,
     due: Vec<(Instant, u64)>,
-    begun: bool,
     next_id: u64,
-    /// Time without decoding.
-    idle: Duration,
+    clock: &'a IdleClock,
+    on_end: OnTalk<'a>,
     tokens: usize,
 }
 
-/// A request, and its conversation's earlier completions.
+/// A request, and its conversation before it.
 struct Asked {
     request: Request,
     turn: usize,
     after: Option<(u64, u32)>,
+    /// Empty for the first request, which may have several samples.
+    talk: Talk,
     left: usize,
 }
 
-impl Conversations {
-    fn new(
+impl<'a> Conversations<'a> {
+    pub(super) fn new(
         requests: &[Request],
         (tools, going_on): (ToolCalls, GoingOn),
         (new_tokens, vocabulary): (usize, usize),
+        clock: &'a IdleClock,
+        on_end: OnTalk<'a>,
     ) -> Self {
         let mut own = Self {
             tools,
@@ -67,23 +161,23 @@ impl Conversations {
             vocabulary,
             active: BTreeMap::new(),
             due: Vec::new(),
-            begun: false,
             next_id: 0,
-            idle: Duration::ZERO,
+            clock,
+            on_end,
             tokens: 0,
         };
         requests
             .iter()
-            .for_each(|request| own.ask(request.clone(), 0, None));
+            .for_each(|request| own.ask(request.clone(), 0, None, Talk::default()));
         own
     }
 
-    fn most_new_tokens(new_tokens: usize) -> usize {
-        (new_tokens as f64 * (1.0 + SPREAD)).ceil() as usize
+    pub(super) fn sampling(new_tokens: usize) -> Sampling {
+        sampling(most_new_tokens(new_tokens))
     }
 
     /// Cache sizes of the requests.
-    fn sizes(&self) -> Vec<RequestSize> {
+    pub(super) fn sizes(&self) -> Vec<RequestSize> {
         let later = self.later_tokens(0);
         let size = |asked: &Asked| match self.going_on {
             GoingOn::Kept => vec![RequestSize {
@@ -106,29 +200,22 @@ impl Conversations {
     }
 
     fn later_tokens(&self, turn: usize) -> usize {
-        (self.tools.calls - turn)
-            * (Self::most_new_tokens(self.new_tokens) + self.tools.reply_tokens)
+        later_tokens(self.tools, self.new_tokens, turn)
     }
 
-    fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>) {
-        let id = self.next_id;
-        let length = |sample: u32| {
-            let share = f64::from(philox(3, [id as u32, sample, 0, 0])[0]) / f64::from(u32::MAX);
-            (self.new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share))
-                .round()
-                .max(1.0) as usize
+    fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>, talk: Talk) {
+        let (id, left) = (self.next_id, request.samples);
+        let samples = request.first_sample..request.first_sample + left as u32;
+        let own = |sample| length(self.new_tokens, request.prompt_number, sample, turn);
+        request.lengths = samples.map(own).collect();
+        let asked = Asked {
+            request,
+            turn,
+            after,
+            talk,
+            left,
         };
-        request.lengths = (0..request.samples as u32).map(length).collect();
-        let left = request.samples;
-        self.active.insert(
-            id,
-            Asked {
-                request,
-                turn,
-                after,
-                left,
-            },
-        );
+        self.active.insert(id, asked);
         let waits = if turn == 0 {
             0
         } else {
@@ -150,15 +237,22 @@ impl Conversations {
         QueuedRequest {
             id,
             request: request.clone(),
-            sampling: sampling(Self::most_new_tokens(self.new_tokens)),
+            sampling: Self::sampling(self.new_tokens),
             adapter: None,
             follows: after.filter(|_| is_kept),
             later_tokens: if is_kept { self.later_tokens(*turn) } else { 0 },
+            shares_prompt: false,
         }
     }
 }
 
 impl Bench<'_> {
+    /// The longest that a conversation may be, without its prompt.
+    pub(super) fn most_conversation_tokens(&self, tools: ToolCalls) -> usize {
+        let new_tokens = self.bench.new_tokens;
+        most_new_tokens(new_tokens) + later_tokens(tools, new_tokens, 0)
+    }
+
     /// Measures conversations with tools for each way of continuing.
     pub(super) fn converse(
         &self,
@@ -169,10 +263,7 @@ impl Bench<'_> {
         let requests = self.requests(prompts, completions);
         let new = self.bench.new_tokens;
         let batch = prompts * completions;
-        let shape = format!(
-            "{prompts} x {completions}, {} calls of {} ms",
-            tools.calls, tools.milliseconds
-        );
+        let shape = format!("{prompts} x {completions}, {tools}");
         for (name, going_on) in [
             ("conversations", GoingOn::Kept),
             ("conversations, prefilled", GoingOn::Prefilled),
@@ -181,22 +272,23 @@ impl Bench<'_> {
             let memory = RolloutMemory::default();
             let (mut idle, mut tokens, mut prefilled) = (0.0, 0, 0);
             let whole = median(2, || {
+                let clock = IdleClock::default();
+                let sizes = (new, self.config.vocab_size);
+                let talked = &|_, _, _: &Talk| ();
                 let mut source =
-                    Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
-                let sampling = sampling(Conversations::most_new_tokens(new));
+                    Conversations::new(&requests, (tools, going_on), sizes, &clock, talked);
+                let sampling = Conversations::sampling(new);
                 self.engine.synchronize()?;
                 let start = Instant::now();
+                clock.begin_work();
                 let model = (self.model, Adapters::On);
                 let sizes = source.sizes();
                 let sources = [SizedSource::new(&mut source, sizes)];
                 let (counts, _) = generate_from(model, &sources, &sampling, &memory, self.threads)?;
                 drop(sources);
                 let seconds = start.elapsed().as_secs_f64();
-                (idle, tokens, prefilled) = (
-                    source.idle.as_secs_f64() / seconds,
-                    source.tokens,
-                    counts.prefilled,
-                );
+                (idle, tokens, prefilled) =
+                    (clock.seconds() / seconds, source.tokens, counts.prefilled);
                 Ok(seconds)
             })?;
             let mut figure = |what: &str, value, unit| {
@@ -212,23 +304,21 @@ impl Bench<'_> {
     }
 }
 
-impl RequestSource for Conversations {
+impl RequestSource for Conversations<'_> {
     fn arrivals(&mut self, _: usize, is_idle: bool) -> Arrivals {
         if self.active.is_empty() {
             return Arrivals::Closed;
         }
         let together = self.going_on == GoingOn::Together;
         let waits_for_all = together && self.due.len() < self.active.len();
-        let begin = Instant::now();
         let times = self.due.iter().map(|(at, _)| *at);
         let wanted = if together { times.max() } else { times.min() };
         if let Some(at) = wanted.filter(|_| is_idle && !waits_for_all) {
-            std::thread::sleep(at.saturating_duration_since(begin));
+            self.clock.end_work();
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            self.clock.begin_work();
         }
         let now = Instant::now();
-        if is_idle && std::mem::replace(&mut self.begun, true) {
-            self.idle += now - begin;
-        }
         let is_due = |at: &Instant| *at <= now && !waits_for_all;
         let due: Vec<_> = self.due.extract_if(.., |(at, _)| is_due(at)).collect();
         Arrivals::Requests(due.into_iter().map(|(_, id)| self.queued(id)).collect())
@@ -249,26 +339,25 @@ impl RequestSource for Conversations {
         };
         asked.left -= 1;
         let (request, turn) = (asked.request.clone(), asked.turn + 1);
+        let mut talk = std::mem::take(&mut asked.talk);
         if asked.left == 0 {
             self.active.remove(&id);
         }
+        let (prompt, sample_of_prompt) = (request.prompt_number, request.first_sample + sample);
+        let sampled = completion.token_ids.clone();
+        talk.completions.push(completion);
         if turn > self.tools.calls {
+            (self.on_end)(prompt as usize, sample_of_prompt, &talk);
             return;
         }
-        let reply = random_tokens(
-            self.next_id as usize,
-            self.tools.reply_tokens,
-            self.vocabulary,
-        );
-        let prompt = [request.prompt.as_slice(), &completion.token_ids, &reply].concat();
-        let next = Request::new(prompt, request.prompt_number, turn as u32, 1);
-        self.ask(
-            Request {
-                first_sample: request.first_sample + sample,
-                ..next
-            },
-            turn,
-            Some((id, sample)),
-        );
+        let stream = philox(4, [prompt, sample_of_prompt, turn as u32, 0])[0] as usize;
+        let reply = random_tokens(stream, self.tools.reply_tokens, self.vocabulary);
+        let read = [request.prompt.as_slice(), &sampled, &reply].concat();
+        talk.replies.push(reply);
+        let next = Request {
+            first_sample: sample_of_prompt,
+            ..Request::new(read, prompt, turn as u32, 1)
+        };
+        self.ask(next, turn, Some((id, sample)), talk);
     }
 }

@@ -44,7 +44,7 @@ pub struct GpuBench {
     pub tokens_per_micro_batch: usize,
     /// Completion lengths for steps at the steps' shapes; empty: skipped.
     pub lengths: Vec<usize>,
-    /// Tool calls for rollouts at the steps' shapes.
+    /// Tool calls for rollouts and steps of conversations at the steps' shapes.
     pub tools: Option<ToolCalls>,
     /// Values to measure steps with; true: recompute activations.
     pub recompute: Vec<bool>,
@@ -59,6 +59,16 @@ pub struct ToolCalls {
     pub milliseconds: u64,
     /// Length of a reply.
     pub reply_tokens: usize,
+}
+
+impl std::fmt::Display for ToolCalls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{} calls of {} ms",
+            self.calls, self.milliseconds
+        )
+    }
 }
 
 impl Default for GpuBench {
@@ -167,34 +177,30 @@ pub fn measure_gpu(
             })?;
         }
     }
-    if let Some(tools) = bench.tools {
+    let longest = match bench.tools {
+        Some(tools) => work.most_conversation_tokens(tools),
+        None => bench.lengths.iter().copied().max().unwrap_or(0),
+    };
+    if longest > 0 {
+        let (rollouts, steps) = match bench.tools {
+            Some(_) => ("conversations", "step of conversations"),
+            None => ("rollout of lengths", "step of lengths"),
+        };
+        let longest = GpuBench {
+            new_tokens: longest,
+            ..bench.clone()
+        };
         for &(prompts, completions) in &bench.steps {
             let batch = prompts * completions;
-            work.within(("conversations", "", batch), &mut note, |note| {
-                work.converse((prompts, completions), tools, note)
+            work.within((rollouts, "", batch), &mut note, |note| match bench.tools {
+                Some(tools) => work.converse((prompts, completions), tools, note),
+                None => work.replay(prompts, completions, note),
             })?;
-        }
-        return Ok(found);
-    }
-    if !bench.lengths.is_empty() {
-        for &(prompts, completions) in &bench.steps {
-            let batch = prompts * completions;
-            work.within(("rollout of lengths", "", batch), &mut note, |note| {
-                work.replay(prompts, completions, note)
-            })?;
-            let longest = bench.lengths.iter().copied().max().unwrap_or(1);
-            let longest = GpuBench {
-                new_tokens: longest.max(1),
-                ..bench.clone()
-            };
             match longest.plan(config, (prompts, completions), Recompute::Auto, true, gpu) {
-                Ok(planned) => work.within(("step of lengths", "", batch), &mut note, |note| {
-                    work.steps_of_lengths((prompts, completions), planned, note)
+                Ok(planned) => work.within((steps, "", batch), &mut note, |note| {
+                    work.overlapped_steps(steps, (prompts, completions), planned, note)
                 })?,
-                Err(error) => {
-                    let why = error.to_string();
-                    note(Measurement::missing("step of lengths", "", batch, &why));
-                }
+                Err(error) => note(Measurement::missing(steps, "", batch, &error.to_string())),
             }
         }
         return Ok(found);

@@ -4,7 +4,7 @@
 mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
 mod gpu;
-mod overlap; // whole steps of different lengths, updated after and during the rollout
+mod overlap; // whole steps, updated after and during the rollout
 mod server;
 mod timing; // peaks, medians
 

@@ -79,7 +79,7 @@ pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> 
     let mut quantiles = |name: &str, of: fn(&Timed) -> Duration| {
         let mut times: Vec<f64> = timed.iter().map(|timed| of(timed).as_secs_f64()).collect();
         times.sort_by(f64::total_cmp);
-        for (quantile, label) in [(0.5, "median"), (0.95, "p95")] {
+        for (quantile, label) in [(0.5, "median"), (0.95, "p95"), (0.99, "p99")] {
             let index =
                 ((times.len() as f64 * quantile) as usize).min(times.len().saturating_sub(1));
             let value = times.get(index).copied().unwrap_or(f64::NAN);

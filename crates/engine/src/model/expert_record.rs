@@ -9,23 +9,51 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use crate::kernels::router::NOT_RECORDED;
 
 /// Experts of a sequence: token by token, for each layer with experts in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ExpertRecord {
-    /// Experts of prompt tokens, shared by completions.
-    pub prompt: Arc<Vec<u16>>,
+    /// Experts of prompt tokens, in pieces: other completions of the prompt, and later ones of a
+    /// conversation, share them.
+    pub prompt: Vec<Arc<Vec<u16>>>,
     /// Experts of completion tokens except the last, which the model does not read.
     pub completion: Arc<Vec<u16>>,
 }
 
 impl ExpertRecord {
-    /// The record of everything read, for a sequence that continues after this completion.
-    pub(crate) fn followed(self) -> Self {
+    pub(crate) fn of_prompt(prompt: Vec<u16>) -> Self {
         Self {
-            prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()),
+            prompt: vec![Arc::new(prompt)],
             ..Self::default()
         }
     }
+
+    /// The record of everything read, for a sequence that continues after this completion.
+    pub(crate) fn followed(mut self) -> Self {
+        self.prompt.extend([self.completion, Arc::default()]);
+        Self {
+            prompt: self.prompt,
+            ..Self::default()
+        }
+    }
+
+    /// The end of the prompt, of a sequence that continues.
+    pub(crate) fn prompt_mut(&mut self) -> Option<&mut Vec<u16>> {
+        self.prompt.last_mut().map(Arc::make_mut)
+    }
+
+    fn experts(&self) -> impl Iterator<Item = &u16> {
+        let pieces = self.prompt.iter().chain([&self.completion]);
+        pieces.flat_map(|piece| piece.iter())
+    }
 }
+
+/// However the prompt is split.
+impl PartialEq for ExpertRecord {
+    fn eq(&self, other: &Self) -> bool {
+        self.completion == other.completion && self.experts().eq(other.experts())
+    }
+}
+
+impl Eq for ExpertRecord {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertLayers {

@@ -215,9 +215,9 @@ fn hold_all<'s, 'e>(
             tokio::select! {
                 biased;
                 ended = held.next() => match ended.transpose()? {
-                    Some((question, sample, conversation)) => {
+                    Some((question, sample, mut conversation)) => {
                         if let Some(watcher) = &mut watcher {
-                            watcher.on_end(question, sample, &conversation);
+                            watcher.on_end(question, sample, &mut conversation);
                         }
                         conversations[question][sample] = conversation;
                     }

@@ -224,7 +224,7 @@ impl Watcher for Stores {
         Some(Arc::clone(&self.0))
     }
 
-    fn on_end(&mut self, _: usize, _: usize, _: &Conversation) {}
+    fn on_end(&mut self, _: usize, _: usize, _: &mut Conversation) {}
 }
 
 #[test]
@@ -363,7 +363,11 @@ fn requests_of_an_agent_go_on_in_the_cache() {
         .for_each(|trust| trust.set(true).unwrap());
     let conversed = converse(&policy, &task, &[1961, 1962, 1963], 3, 0.0);
     let mut prefilled = 0;
-    for talk in conversed.conversations.concat() {
+    for (sample, talk) in conversed
+        .conversations
+        .iter()
+        .flat_map(|talks| (0..).zip(talks))
+    {
         let turn = &talk.turns[0];
         let record = turn.tools.as_ref().unwrap().agent.as_ref().unwrap();
         let follows: Vec<_> = record
@@ -372,12 +376,11 @@ fn requests_of_an_agent_go_on_in_the_cache() {
             .map(|request| request.follows)
             .collect();
         assert_eq!(follows, [None, Some(0), None, Some(1)], "{record:?}");
-        for ((prompt, completion), request) in turn.prompted(&[]).zip(&record.requests) {
-            prefilled += if request.follows.is_none() {
-                prompt.len()
-            } else {
-                0
-            };
+        let requests = turn.prompted(&[]).zip(&record.requests);
+        for (number, ((prompt, completion), request)) in requests.enumerate() {
+            // The others of a group begin with the same prompt.
+            let is_prefilled = request.follows.is_none() && (number > 0 || sample == 0);
+            prefilled += if is_prefilled { prompt.len() } else { 0 };
             // Prefilling makes no difference to what is sampled.
             let (model, adapters) = policy.model_of(PolicyVersion::Trained);
             let sampling = Sampling::new(&policy.tokenizer, 0.0, 64, 7);
@@ -398,7 +401,7 @@ fn requests_of_an_agent_go_on_in_the_cache() {
     }
     assert_eq!(
         conversed.counts.prefilled, prefilled,
-        "what follows is not prefilled"
+        "what follows is not prefilled, and what all begin with is once"
     );
 }
 

@@ -24,8 +24,8 @@ pub trait Watcher: Send {
     /// Number of conversations, and of those with a known first answer.
     fn begin(&mut self, _total: usize, _known: usize) {}
 
-    /// A conversation has ended, scored.
-    fn on_end(&mut self, question: usize, sample: usize, conversation: &Conversation);
+    /// A conversation has ended, scored. A watcher that takes it leaves the rollout an empty one.
+    fn on_end(&mut self, question: usize, sample: usize, conversation: &mut Conversation);
 }
 
 /// Called at the start, and after each answer from another thread.
@@ -103,7 +103,7 @@ impl Watcher for EvalWatch<'_> {
         (self.on_progress)(&self.progress);
     }
 
-    fn on_end(&mut self, question: usize, _: usize, conversation: &Conversation) {
+    fn on_end(&mut self, question: usize, _: usize, conversation: &mut Conversation) {
         let record_of = self.record_of.as_ref();
         let record = record_of.and_then(|record_of| record_of(question, conversation));
         record.into_iter().for_each(|one| self.progress.show(one));

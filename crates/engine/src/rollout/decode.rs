@@ -11,24 +11,21 @@ use candle_core::{Result, Tensor};
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{
     CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow,
-    joined,
 };
-use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
-use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use super::masks::{ConstrainedRow, Lanes, masks};
+use super::shaping::{ShapedParams, ShapedToken};
 use super::source::{Arrivals, QueuedRequest, RequestSource};
 use super::thinking::RowThinking;
 use super::{Completion, DecodeCounts, GpuFallback, RolloutMemory, ThreadPool};
-use crate::kernels::embedding::gather_rows;
-use crate::kernels::sampler::{SampleParams, SampledToken};
-use crate::model::{
-    AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts,
-};
+use crate::kernels::sampler::SampledToken;
+use crate::model::{Adapters, Decoder, ExpertLayers, ExpertRecord};
 use pass::{StepBackend, sample_after};
 
 mod admission; // admission of requests, and KV slots
 mod drafting; // number of drafted tokens
 mod kept; // completions whose conversation may continue
 mod pass; // runs a pass
+mod prefill; // prompts, and the first tokens of their completions
 mod rows; // state of a completion
 
 /// A completion being decoded.
@@ -72,6 +69,19 @@ struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
+    /// Set if other requests begin with it.
+    shared: Option<SharedPrompt>,
+}
+
+/// What the first token after a prompt is sampled from.
+struct SharedPrompt {
+    /// The request that was prefilled.
+    asked: Arc<QueuedRequest>,
+    /// [1, vocabulary].
+    logits: Tensor,
+    /// Index of the recurrent state after it, if the model has some.
+    state: Option<usize>,
+    experts: Option<ExpertRecord>,
 }
 
 /// A request with KV slots, with all or some of its samples.
@@ -221,95 +231,6 @@ pub(super) fn decode_from(
 }
 
 impl DecodeBatch<'_> {
-    fn prefill(&mut self, taken: Vec<AdmittedRequest>) -> Result<()> {
-        let mut batch = PackedBatch::default();
-        let (mut last_rows, mut row_adapters) = (Vec::with_capacity(taken.len()), Vec::new());
-        for AdmittedRequest { asked, .. } in &taken {
-            let prompt = batch.push_prompt(&asked.request.prompt);
-            let end = prompt.start + prompt.length;
-            row_adapters.resize(end, asked.adapter());
-            last_rows.push((end - 1) as u32);
-        }
-        self.counts.prefilled += batch.rows();
-        let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
-        let states = self.states_of(&taken)?;
-        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
-        let device = self.model.device();
-        let slot = self.capacity.adapter_slot;
-        let row_adapters = (slot > 0)
-            .then(|| Tensor::from_slice(&row_adapters, row_adapters.len(), device))
-            .transpose()?;
-        let record = self
-            .recorded_experts
-            .map(|experts| experts.room(batch.rows(), device))
-            .transpose()?;
-        let adapters = AdapterUse::for_rows(self.adapters, row_adapters.as_ref(), slot);
-        let record_to = record.as_ref();
-        let normed = self.model.prefill(&batch, record_to, adapters, store)?;
-        let rows_of = |table: &Tensor, rows: &[u32]| {
-            let rows = Tensor::from_slice(rows, rows.len(), device)?;
-            gather_rows(table, &rows, table.dtype())
-        };
-        let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
-        let experts = record.zip(self.recorded_experts);
-        let experts = experts
-            .map(|(record, experts)| PassExperts::read(&record, experts))
-            .transpose()?;
-        let first = self.rows.len();
-        let mut prompt_of = Vec::new();
-        for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
-            let AdmittedRequest {
-                asked,
-                prompt: place,
-                samples,
-            } = admitted;
-            let ngrams = match asked.sampling.draft_tokens {
-                0 => Ngrams::default(),
-                _ => Ngrams::from_text(&asked.request.prompt),
-            };
-            let experts = experts.as_ref().map(|experts| {
-                let (end, mut prompt) = (last_rows[index] as usize + 1, Vec::new());
-                experts.append(end - place.1..end, &mut prompt);
-                ExpertRecord {
-                    prompt: Arc::new(prompt),
-                    ..ExpertRecord::default()
-                }
-            });
-            let prompt = self.prefilled;
-            self.prefilled += 1;
-            self.prompts.insert(prompt, Prompt { place, ngrams });
-            for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
-                let (asked, place) = (Arc::clone(&asked), (prompt, kv_slots, state));
-                let row = self.new_row(asked, sample, place, experts.clone());
-                self.rows.push(row);
-                prompt_of.push(index as u32);
-            }
-        }
-        let logits = rows_of(&logits, &prompt_of)?;
-        let rows = &mut self.rows[first..];
-        let params: Vec<SampleParams> = rows.iter().map(|row| row.params(0)).collect();
-        let shaped = rows.iter().enumerate();
-        let shaped = shaped.filter_map(|(index, row)| row.shaped_params(index));
-        let shaped: Vec<ShapedParams> = shaped.collect();
-        let fed = rows.iter_mut();
-        let fed = fed.map(|row| row.constrained.as_mut().map(RowMask::Grammar));
-        let fed: Vec<_> = fed.collect();
-        let (vocabulary, overhead) = (logits.dims()[1], &self.memory.mask_overhead);
-        let is_masked = fed.iter().any(Option::is_some);
-        let masks = is_masked.then(|| masks(fed, vocabulary, overhead));
-        let mut sampled = sample(&logits, &params, masks.as_deref())?;
-        let shaped = sample_shaped(&logits, &shaped, masks.as_deref())?;
-        let mut likeliest = replace_shaped(&mut sampled, shaped);
-        for (index, (row, token)) in rows.iter_mut().zip(sampled).enumerate() {
-            if !row.has_ended() {
-                let likeliest = likeliest.remove(&index).unwrap_or_default();
-                row.push(token, likeliest, self.source);
-            }
-        }
-        self.retire();
-        Ok(())
-    }
-
     /// Feeds each row's newest token and drafts. Without drafts, the next pass starts before the
     /// last one is read: a row that ends is computed once in vain.
     fn step(&mut self) -> Result<()> {

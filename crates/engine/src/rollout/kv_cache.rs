@@ -264,6 +264,18 @@ impl KvCache {
         })
     }
 
+    /// Copies a state.
+    pub(super) fn copy_state(&self, from: usize, to: usize) -> Result<()> {
+        let caches = self.layers.iter().filter_map(|layer| match layer {
+            LayerCache::States(caches) => Some(caches),
+            LayerCache::KeysValues { .. } | LayerCache::OfLayer(_) => None,
+        });
+        caches.flatten().try_for_each(|cache| {
+            let state = cache.narrow(0, from, 1)?.force_contiguous()?;
+            write_rows(cache, to, &state)
+        })
+    }
+
     /// Size of a [`KvCache::save_row`].
     pub(super) fn row_bytes(&self, slots: (usize, usize)) -> usize {
         let bytes = |(cache, _, rows): (&Tensor, _, usize)| {

@@ -272,6 +272,11 @@ impl RolloutMemory {
         self.halvings.load(Ordering::Relaxed)
     }
 
+    /// Undoes what halved it since there were `halvings`; returns whether something did.
+    pub(crate) fn restore(&self, halvings: u32) -> bool {
+        self.halvings.swap(halvings, Ordering::Relaxed) > halvings
+    }
+
     /// Halves the size for this and later rollouts of `all` completions; false if it is already
     /// one.
     pub(crate) fn halve(&self, all: usize) -> bool {

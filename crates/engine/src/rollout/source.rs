@@ -16,12 +16,22 @@ pub struct QueuedRequest {
     pub follows: Option<(u64, u32)>,
     /// Maximum growth of its prompt in the cache before its conversation ends.
     pub later_tokens: usize,
+    /// Whether other requests, of one sample each as this one, begin with the same prompt.
+    pub shares_prompt: bool,
 }
 
 impl QueuedRequest {
     /// Index in the kernels' encoding.
     pub(super) fn adapter(&self) -> u32 {
         self.adapter.unwrap_or(NO_ADAPTER)
+    }
+
+    /// Whether a prefill of the other's prompt serves this request.
+    pub(super) fn shares_with(&self, other: &Self) -> bool {
+        self.shares_prompt
+            && other.shares_prompt
+            && self.adapter == other.adapter
+            && self.request.prompt == other.request.prompt
     }
 }
 
@@ -128,6 +138,7 @@ impl RequestSource for FixedRequests<'_> {
             adapter: None,
             follows: None,
             later_tokens: 0,
+            shares_prompt: false,
         };
         Arrivals::Requests(all.map(queued).collect())
     }

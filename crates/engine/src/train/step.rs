@@ -108,35 +108,28 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     };
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let (conversed, mut streamed) = if trainer.shape.get().overlap {
-        let (conversed, streamed) = converse_and_update(trainer, &planned, &questions, &settings)?;
-        (conversed, Some(streamed))
+    let (mut conversed, groups, mut streamed) = if trainer.shape.get().overlap {
+        let found = converse_and_update(trainer, &planned, &questions, &settings)?;
+        (found.0, Some(found.1), Some(found.2))
     } else {
-        (trainer.policy.converse(&questions, &settings, None)?, None)
+        let conversed = trainer.policy.converse(&questions, &settings, None)?;
+        (conversed, None, None)
     };
     // Answers come with rewards, which become advantages within a group.
+    let conversations = std::mem::take(&mut conversed.conversations);
+    let group = |(planned, conversations): (PlannedPrompt, _)| {
+        let rule = trainer.advantage_rule(planned.prompt);
+        Group::new(planned.position, planned.prompt, conversations, &rule)
+    };
+    let mut groups =
+        groups.unwrap_or_else(|| planned.into_iter().zip(conversations).map(group).collect());
     let Conversed {
-        conversations,
         counts,
         mut gpu_fallbacks,
         rollout_seconds,
         score_seconds,
+        ..
     } = conversed;
-    let mut groups = Vec::with_capacity(planned.len());
-    for (
-        PlannedPrompt {
-            position, prompt, ..
-        },
-        conversations,
-    ) in planned.into_iter().zip(conversations)
-    {
-        groups.push(Group::new(
-            position,
-            prompt,
-            conversations,
-            &trainer.advantage_rule(prompt),
-        ));
-    }
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
     let rollout = |plan: &StepPlan| StepRollout {

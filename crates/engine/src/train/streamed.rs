@@ -2,6 +2,7 @@
 //! gradient while others are sampled, in the order of [`UpdateKey`], so that the result is that of
 //! an update after the rollout. On a GPU they are computed in a stream of lower priority.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,26 +17,34 @@ use super::rollout_order::PlannedPrompt;
 use super::trainer::Trainer;
 use crate::config::TrainConfig;
 use crate::model::Decoder;
+use crate::plan::StepShape;
 use crate::policy::{Conversation, ConverseSettings, Conversed, Question, Watcher};
-use crate::rollout::ThreadPool;
+use crate::rollout::{GpuFallback, RolloutMemory, ThreadPool};
 use crate::update::{PolicyGroup, PolicyUpdate, update_beside};
 
 /// Interval of looking how far unfinished groups are; affects only when work begins.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Answers and scores questions, and begins the update with the groups that end first.
+/// A group, and its place in the order of sums.
+struct EndedGroup {
+    key: UpdateKey,
+    group: Group,
+}
+
+/// Answers and scores questions, and begins the update with the groups that end first. Returns the
+/// groups in the order of `questions`; what was conversed is without them.
 pub(super) fn converse_and_update(
     trainer: &Trainer,
     planned: &[PlannedPrompt],
     questions: &[Question<'_>],
     settings: &ConverseSettings<'_>,
-) -> Result<(Conversed, StreamedUpdate)> {
-    let policy = &trainer.policy;
+) -> Result<(Conversed, Vec<Group>, StreamedUpdate)> {
+    let (policy, halvings) = (&trainer.policy, trainer.policy.memory.halvings());
     let samples: Vec<usize> = questions.iter().map(|one| one.request.samples).collect();
     let tokens: Arc<[AtomicUsize]> = (0..samples.iter().sum())
         .map(|_| AtomicUsize::new(0))
         .collect();
-    let groups: Vec<OnceLock<Group>> = planned.iter().map(|_| OnceLock::new()).collect();
+    let groups: Vec<OnceLock<EndedGroup>> = planned.iter().map(|_| OnceLock::new()).collect();
     let (is_over, (sender, ended)) = (AtomicBool::new(false), channel());
     let watch = GroupWatch::new(
         trainer,
@@ -49,10 +58,6 @@ pub(super) fn converse_and_update(
         config: &trainer.config,
         entropy_coef: trainer.entropy_coef(),
         prompts: &trainer.prompts,
-        may_guide: planned
-            .iter()
-            .map(|planned| trainer.may_guide(planned.prompt))
-            .collect(),
         threads: &policy.threads,
         samples: &samples,
         groups: &groups,
@@ -76,14 +81,38 @@ pub(super) fn converse_and_update(
         order: beside.other,
         seconds_after: beside.seconds_after,
     };
-    Ok((beside.rollout?, streamed))
+    let mut conversed = beside.rollout?;
+    give_memory_back(&trainer.shape, &policy.memory, halvings, &mut conversed);
+    let groups = groups.into_iter().filter_map(OnceLock::into_inner);
+    let groups = groups.map(|ended| ended.group).collect();
+    Ok((conversed, groups, streamed))
+}
+
+/// A rollout that ran out of memory beside an update has it all from the next step on, which is
+/// not overlapped.
+fn give_memory_back(
+    shape: &Cell<StepShape>,
+    memory: &RolloutMemory,
+    halvings: u32,
+    conversed: &mut Conversed,
+) {
+    if memory.restore(halvings) {
+        shape.set(StepShape {
+            overlap: false,
+            ..shape.get()
+        });
+        let is_smaller = |fallback: &GpuFallback| matches!(fallback, GpuFallback::Smaller { .. });
+        conversed.gpu_fallbacks.retain(|one| !is_smaller(one));
+    }
 }
 
 /// Collects conversations into groups.
 struct GroupWatch<'w> {
-    groups: &'w [OnceLock<Group>],
+    groups: &'w [OnceLock<EndedGroup>],
     planned: &'w [PlannedPrompt],
     rules: Vec<AdvantageRule>,
+    /// By question, as [`UpdateKey::of`].
+    may_guide: Vec<bool>,
     /// By question, then sample.
     conversations: Vec<Vec<Option<Conversation>>>,
     tokens: Arc<[AtomicUsize]>,
@@ -95,14 +124,16 @@ impl<'w> GroupWatch<'w> {
         trainer: &Trainer,
         planned: &'w [PlannedPrompt],
         samples: &[usize],
-        groups: &'w [OnceLock<Group>],
+        groups: &'w [OnceLock<EndedGroup>],
         tokens: Arc<[AtomicUsize]>,
         ended: Sender<usize>,
     ) -> Self {
         let rule = |planned: &PlannedPrompt| trainer.advantage_rule(planned.prompt);
+        let may_guide = planned.iter().map(|one| trainer.may_guide(one.prompt));
         Self {
             groups,
             planned,
+            may_guide: may_guide.collect(),
             rules: planned.iter().map(rule).collect(),
             conversations: samples.iter().map(|samples| vec![None; *samples]).collect(),
             tokens,
@@ -116,9 +147,9 @@ impl Watcher for GroupWatch<'_> {
         Some(Arc::clone(&self.tokens))
     }
 
-    fn on_end(&mut self, question: usize, sample: usize, conversation: &Conversation) {
+    fn on_end(&mut self, question: usize, sample: usize, conversation: &mut Conversation) {
         let all = &mut self.conversations[question];
-        all[sample] = Some(conversation.clone());
+        all[sample] = Some(std::mem::take(conversation));
         if all.iter().any(Option::is_none) {
             return;
         }
@@ -127,7 +158,8 @@ impl Watcher for GroupWatch<'_> {
             position, prompt, ..
         } = self.planned[question];
         let group = Group::new(position, prompt, conversations, &self.rules[question]);
-        if self.groups[question].set(group).is_ok() {
+        let key = UpdateKey::of(question, &group, self.may_guide[question]);
+        if self.groups[question].set(EndedGroup { key, group }).is_ok() {
             // After a failed update nobody listens.
             _ = self.ended.send(question);
         }
@@ -139,13 +171,11 @@ struct Streaming<'w> {
     config: &'w TrainConfig,
     entropy_coef: f64,
     prompts: &'w PromptSets,
-    /// By question, as [`UpdateKey::of`].
-    may_guide: Vec<bool>,
     threads: &'w ThreadPool,
     /// By question.
     samples: &'w [usize],
     /// Set before the question is sent.
-    groups: &'w [OnceLock<Group>],
+    groups: &'w [OnceLock<EndedGroup>],
     tokens: &'w [AtomicUsize],
     /// Set once the rollout has ended: the rest is computed after it.
     is_over: &'w AtomicBool,
@@ -167,9 +197,9 @@ impl<'w> Streaming<'w> {
             let is_over = self.is_over.load(Ordering::Relaxed);
             let next = waiting.first().copied();
             let next = next.filter(|next| !is_over && self.is_next(*next, &order));
-            if let Some(group) = next.and_then(|next| self.groups[next.index()].get()) {
+            if let Some(ended) = next.and_then(|next| self.groups[next.index()].get()) {
                 order.extend(waiting.pop_first().map(UpdateKey::index));
-                let prompts = self.prompts;
+                let (prompts, group) = (self.prompts, &ended.group);
                 let own = group_batch(self.config, self.entropy_coef, prompts, group, (0, None));
                 forwarded.extend(own.groups);
                 update.extend(&forwarded);
@@ -191,8 +221,7 @@ impl<'w> Streaming<'w> {
     }
 
     fn key(&self, question: usize) -> Option<UpdateKey> {
-        let group = self.groups[question].get()?;
-        Some(UpdateKey::of(question, group, self.may_guide[question]))
+        self.groups[question].get().map(|ended| ended.key)
     }
 
     /// Whether no group that is not yet in `order` can come before `key`.
@@ -222,7 +251,6 @@ mod tests {
     use super::*;
     use crate::hub::ModelConfig;
     use crate::model::{Gradients, Trainable, Weights};
-    use crate::plan::StepShape;
     use crate::update::{StepTotals, policy_gradient};
 
     const EARLY: Shape<'_> = &[(3, false, 1.0), (2, false, 0.0)];
@@ -237,7 +265,6 @@ mod tests {
             config: &config(&[]),
             entropy_coef: 0.0,
             prompts: &prompts(),
-            may_guide: vec![false, true],
             threads: &ThreadPool::calling(),
             samples: &[2, 2],
             groups: &groups,
@@ -246,18 +273,51 @@ mod tests {
         })
     }
 
+    /// The second question may be guided.
+    fn end(work: &Streaming<'_>, question: usize, shape: Shape<'_>) {
+        let group = group(shape);
+        let key = UpdateKey::of(question, &group, question == 1);
+        assert!(work.groups[question].set(EndedGroup { key, group }).is_ok());
+    }
+
+    #[test]
+    fn a_rollout_that_ran_out_of_memory_beside_an_update_is_small_once() {
+        let shape = StepShape {
+            overlap: true,
+            ..StepShape::for_config(&config(&[]))
+        };
+        let fallbacks = || {
+            let cause = String::new();
+            let smaller = GpuFallback::Smaller { parts: 4 };
+            vec![smaller, GpuFallback::Unrecorded { cause }]
+        };
+        for (halved, overlap, left) in [(0, true, 2), (2, false, 1)] {
+            let (shape, memory) = (Cell::new(shape), RolloutMemory::default());
+            assert!(memory.halve(64));
+            (0..halved).for_each(|_| assert!(memory.halve(64)));
+            let mut conversed = Conversed {
+                gpu_fallbacks: fallbacks(),
+                ..Conversed::default()
+            };
+            give_memory_back(&shape, &memory, 1, &mut conversed);
+            assert_eq!(memory.halvings(), 1);
+            assert_eq!(shape.get().overlap, overlap);
+            assert_eq!(conversed.gpu_fallbacks.len(), left);
+        }
+    }
+
     #[test]
     fn a_group_waits_for_those_that_may_come_before_it() {
         streaming([3, 1, 0, 0], |work| {
             let next = |tokens| work.is_next(UpdateKey::at_least(1, 2, tokens), &[]);
-            work.groups[1].set(group(FAILED)).unwrap();
+            end(work, 1, FAILED);
             assert!(next(2) && !next(3), "the other has 3 tokens");
             work.tokens[1].store(5, Ordering::Relaxed);
             assert!(next(4) && !next(5));
             // It may get a guiding answer after the rollout.
             let key = work.key(1).unwrap();
             assert!(key.is_guided_later && !work.is_next(key, &[]));
-            work.groups[0].set(group(LATE)).unwrap();
+            end(work, 0, LATE);
             assert!(next(5) && !next(10) && !work.is_next(key, &[]));
             let later = UpdateKey::at_least(1, 2, 10);
             assert!(work.is_next(later, &[0]), "the other is added");
@@ -279,8 +339,8 @@ mod tests {
             tokens: 16,
         };
         streaming([0; 4], |work| {
-            work.groups[0].set(group(LATE)).unwrap();
-            work.groups[1].set(group(EARLY)).unwrap();
+            end(work, 0, LATE);
+            end(work, 1, EARLY);
             for most_tokens in [4, 9, 100] {
                 let shape = StepShape {
                     tokens_per_micro_batch: most_tokens,
@@ -299,7 +359,7 @@ mod tests {
                 let (update, order) = work.run(&seen, begun(), &ended);
                 assert_eq!(order, [1, 0]);
                 let all = order.iter().flat_map(|&index| {
-                    let group = work.groups[index].get().unwrap();
+                    let group = &work.groups[index].get().unwrap().group;
                     group_batch(work.config, 0.0, work.prompts, group, (0, None)).groups
                 });
                 let all: Vec<PolicyGroup<'_>> = all.collect();

@@ -379,20 +379,30 @@ fn replay_experts(
             continue;
         };
         let prompt_end = *last as usize + 1;
-        if follows.is_some() {
+        let positions = batch.positions[*last as usize] as usize + 1;
+        let first = match follows {
             // The previous completion's last token, read only now, and what follows it.
-            let rows = read_before + 1..prompt_end;
-            let per_token = record.prompt.len() / (batch.positions[*last as usize] as usize + 1);
-            let new = record.prompt.len() - rows.len() * per_token;
-            batch
-                .replayed
-                .push((rows, Arc::new(record.prompt[new..].to_vec())));
-        } else if prompt_end > last_prompt {
-            batch.replayed.push((
-                prompt_end - groups[group].prompt.len()..prompt_end,
-                record.prompt.clone(),
-            ));
-            last_prompt = prompt_end;
+            Some(_) => read_before + 1,
+            None if prompt_end > last_prompt => prompt_end - positions,
+            None => prompt_end,
+        };
+        if follows.is_none() {
+            last_prompt = last_prompt.max(prompt_end);
+        }
+        let experts: usize = record.prompt.iter().map(|piece| piece.len()).sum();
+        let (per_token, mut end) = ((experts / positions).max(1), prompt_end);
+        for piece in record.prompt.iter().rev().filter(|piece| !piece.is_empty()) {
+            let rows = end.saturating_sub(piece.len() / per_token).max(first)..end;
+            end = rows.start;
+            if rows.is_empty() {
+                break;
+            }
+            let of_rows = rows.len() * per_token;
+            let experts = match of_rows == piece.len() {
+                true => Arc::clone(piece),
+                false => Arc::new(piece[piece.len() - of_rows..].to_vec()),
+            };
+            batch.replayed.push((rows, experts));
         }
         if let Some(&first) = own.first() {
             batch.replayed.push((

@@ -10,6 +10,10 @@ use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
 use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
 
+/// A prefill whose prompts take this many times as long as reading the weights does not wait for
+/// more.
+const PREFILL_WEIGHTS: usize = 16;
+
 impl DecodeBatch<'_> {
     /// Receives new requests.
     pub(super) fn receive(&mut self) -> Result<()> {
@@ -55,9 +59,9 @@ impl DecodeBatch<'_> {
             return Ok(());
         }
         self.go_on()?;
-        // A prefill reads all weights: wait for several rows.
+        self.share_prompts()?;
         let (rows, most) = (self.rows.len(), self.limits.rows);
-        if rows > 0 && most - rows < most.div_ceil(8) {
+        if rows > 0 && most - rows < most.div_ceil(8) && !self.is_worth_a_prefill(most - rows) {
             return Ok(());
         }
         loop {
@@ -70,13 +74,38 @@ impl DecodeBatch<'_> {
             {
                 return Ok(());
             }
+            self.share_prompts()?;
         }
     }
 
+    /// A prefill reads all weights: it waits for many rows, or for prompts that take much longer.
+    fn is_worth_a_prefill(&self, rows: usize) -> bool {
+        let mut left = rows;
+        let mut fits = |samples: usize| {
+            let fits = samples <= left;
+            left = left.saturating_sub(samples);
+            fits
+        };
+        let waiting = self.waiting.iter();
+        let waiting = waiting.take_while(|(_, samples)| fits(samples.len()));
+        let tokens: usize = waiting.map(|(asked, _)| asked.request.prompt.len()).sum();
+        tokens
+            >= self
+                .limits
+                .prefill_rows
+                .min(PREFILL_WEIGHTS * self.limits.balanced_rows)
+    }
+
     /// The next requests that fit with all samples; if nothing is decoded, what fits of the first.
+    /// Those that one of them serves wait for its prefill.
     fn next_requests(&mut self) -> Vec<AdmittedRequest> {
-        let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
-        while let Some((asked, samples)) = self.waiting.front_mut() {
+        let mut taken: Vec<AdmittedRequest> = Vec::new();
+        let (mut index, mut prompt_rows, mut count) = (0, 0, self.rows.len());
+        while let Some((asked, samples)) = self.waiting.get_mut(index) {
+            if taken.iter().any(|other| asked.shares_with(&other.asked)) {
+                index += 1;
+                continue;
+            }
             let length = asked.request.prompt.len();
             let most = asked.sampling.max_completion_tokens + asked.later_tokens;
             let initial_slots = self.capacity.initial_slots.min(most);
@@ -113,23 +142,10 @@ impl DecodeBatch<'_> {
                 samples: samples.drain(..kv_slots.len()).zip(kv_slots).collect(),
             });
             if samples.is_empty() {
-                self.waiting.pop_front();
+                self.waiting.remove(index);
             }
         }
         taken
-    }
-
-    /// A state per sample of each request.
-    pub(super) fn states_of(&mut self, taken: &[AdmittedRequest]) -> Result<Vec<Vec<usize>>> {
-        self.free_states_for(taken.iter().map(|admitted| admitted.samples.len()).sum());
-        let mut free_state = |_: &_| self.free_states.allocate(1);
-        let states = taken
-            .iter()
-            .map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
-        match states.collect() {
-            Some(states) => Ok(states),
-            None => bail!("more completions than states"),
-        }
     }
 
     /// A completion at its start, with given prompt, KV slots and state.
@@ -268,6 +284,10 @@ impl DecodeBatch<'_> {
         let unused = |prompt: &usize, _: &mut _| !used.contains(prompt);
         for (_, prompt) in self.prompts.extract_if(.., unused) {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
+            let state = prompt.shared.and_then(|shared| shared.state);
+            state
+                .into_iter()
+                .for_each(|state| self.free_states.give_back(state, 1));
         }
     }
 }

@@ -56,7 +56,7 @@ impl DecodeBatch<'_> {
 
     /// As [`DecodeBatch::free_kept`], until `count` states are free or none is kept.
     pub(super) fn free_states_for(&mut self, count: usize) {
-        while self.free_states.count() < count && self.free_kept() {}
+        while self.free_states.count() < count && (self.free_kept() || self.stop_sharing()) {}
     }
 
     fn take_kept(&mut self, id: (u64, u32)) -> Option<KeptRow> {

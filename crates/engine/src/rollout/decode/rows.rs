@@ -12,7 +12,7 @@ use super::Row;
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
-use crate::model::PassExperts;
+use crate::model::{ExpertRecord, PassExperts};
 
 impl Row {
     pub(super) fn id(&self) -> (u64, u32) {
@@ -169,8 +169,10 @@ impl Row {
 
     /// Records experts of tokens before its completion, computed at these rows.
     pub(super) fn record_before(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
-        if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
-            experts.append(rows, Arc::make_mut(&mut record.prompt));
+        let record = self.completion.experts.as_mut();
+        let prompt = record.and_then(ExpertRecord::prompt_mut);
+        if let (Some(experts), Some(prompt)) = (experts, prompt) {
+            experts.append(rows, prompt);
         }
     }
 

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
-use crate::model::{Trainable, Weights};
+use crate::model::{PackedBatch, PassExperts, Trainable, Weights};
 use crate::rollout::source::FixedRequests;
 use crate::rollout::{Request, RequestSize, RolloutOutput, Sampling, StopReason};
 
@@ -443,6 +443,32 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     );
 }
 
+#[test]
+fn prompts_that_take_longer_than_reading_the_weights_do_not_wait_for_more_rows() {
+    let (sampling, threads) = (Sampling::plain(1.0, 40, 11), ThreadPool::calling());
+    let sampling = Sampling {
+        draft_tokens: 0,
+        ..sampling
+    };
+    // One ends in each pass.
+    let first = Request {
+        lengths: (2..34).collect(),
+        ..Request::new(vec![1, 2, 3], 0, 4, 32)
+    };
+    let requests = [first, Request::new(vec![5; 20], 1, 4, 1)];
+    let steps = |balanced_rows| {
+        let limits = DecodeLimits {
+            rows: 32,
+            balanced_rows,
+            ..ROOM
+        };
+        let memory = RolloutMemory::default();
+        let output = decode(&model(), &requests, &sampling, &memory, limits, &threads);
+        output.unwrap().counts.steps
+    };
+    assert_eq!((steps(1), steps(2)), (1 + 39, 4 + 39));
+}
+
 /// Yields one request at a time, and drops some completions midway.
 struct Trickle {
     left: Vec<QueuedRequest>,
@@ -516,6 +542,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         adapter: None,
         follows: None,
         later_tokens: 0,
+        shares_prompt: false,
     };
     // With recurrent states, drafts need theirs before the next pass.
     for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {
@@ -623,10 +650,10 @@ fn recorded_experts_are_those_of_packed_rows() {
                         selected.append(row as usize..row as usize + 1, &mut expected[1]);
                     });
                     assert_eq!(
-                        [&*record.prompt, &*record.completion],
+                        [&*record.prompt[0], &*record.completion],
                         [&expected[0], &expected[1]]
                     );
-                    compared += record.prompt.len() + record.completion.len();
+                    compared += record.prompt[0].len() + record.completion.len();
                 }
             }
             assert!(compared > 4000, "{compared}");

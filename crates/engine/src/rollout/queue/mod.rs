@@ -81,6 +81,8 @@ pub(crate) struct Place {
     pub(crate) follows: Option<u32>,
     /// Maximum growth of its prompt in tokens; `None`: continuations are prefilled again.
     pub(crate) later_tokens: Option<usize>,
+    /// As [`QueuedRequest::shares_prompt`].
+    pub(crate) shares_prompt: bool,
 }
 
 /// Order of taking jobs.
@@ -261,6 +263,7 @@ impl<'q> Worker<'q> {
             adapter: job.adapter,
             follows: after.filter(|_| later_tokens.is_some()),
             later_tokens: later_tokens.unwrap_or(0),
+            shares_prompt: job.place.is_some_and(|place| place.shares_prompt),
         }
     }
 }

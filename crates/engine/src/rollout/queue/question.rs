@@ -92,6 +92,8 @@ impl QueuedQuestion {
             number,
             follows,
             later_tokens: most.map(|most| most.saturating_sub(request.prompt.len())),
+            // Of an agent: others ask for all samples at once.
+            shares_prompt: number == 0 && request.samples < self.first.samples,
         };
         self.queue.ask(Job {
             place: Some(place),

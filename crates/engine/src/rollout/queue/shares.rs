@@ -2,12 +2,12 @@
 //! waits alone takes all it needs; if it needs more than there are it leaves some, so that the next
 //! client never waits for the longest completion.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Job, Order, Queue, QueueError, Worker};
+use super::{Job, Order, Queue, QueueError, Running, Worker};
 
 /// A lone client with a large demand leaves one in this many rows.
 const LEFT_ONE_IN: usize = 8;
@@ -99,11 +99,15 @@ impl Worker<'_> {
         };
         let (mut left, mut taken) = (rows, Vec::new());
         state.waiting.retain(|job| !job.client.is_gone());
-        while taken.len() < share
-            && let Some(job) = self.next_job(&mut state.waiting, left, cached_tokens)
-        {
-            left -= job.request.samples;
-            taken.push(self.start(job));
+        // While all rows are taken, nothing is counted: this is called before every pass.
+        if left > 0 && !state.waiting.is_empty() {
+            let mut load = Load::of(self.running.values(), cached_tokens);
+            while taken.len() < share
+                && let Some(job) = load.next_job(&mut state.waiting, left)
+            {
+                left -= job.request.samples;
+                taken.push(self.start(job));
+            }
         }
         let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty();
         state.idle -= usize::from(is_idle);
@@ -112,51 +116,63 @@ impl Worker<'_> {
         self.decoding.run_errand();
         (!is_over || has_errand).then_some(taken)
     }
+}
+
+/// What a thread decodes, counted once for all waiting jobs.
+struct Load {
+    /// Completions by client, which is known by the address of its counter.
+    of_clients: HashMap<*const AtomicUsize, usize>,
+    /// Cached tokens that no completion may need.
+    free_tokens: usize,
+}
+
+impl Load {
+    fn of<'r>(running: impl Iterator<Item = &'r Running>, cached_tokens: usize) -> Self {
+        let mut load = Self {
+            of_clients: HashMap::new(),
+            free_tokens: cached_tokens,
+        };
+        running.for_each(|one| load.add(&one.job, one.unfinished.len()));
+        load
+    }
+
+    fn add(&mut self, job: &Job, samples: usize) {
+        *self
+            .of_clients
+            .entry(Arc::as_ptr(&job.decoded))
+            .or_default() += samples;
+        let tokens = samples * job.sampling.max_completion_tokens;
+        self.free_tokens = self.free_tokens.saturating_sub(tokens);
+    }
 
     /// The next job, or part of one, for `rows` free rows: of the client with the fewest
     /// completions in decoding.
-    fn next_job(
-        &self,
-        waiting: &mut VecDeque<Job>,
-        rows: usize,
-        cached_tokens: usize,
-    ) -> Option<Job> {
+    fn next_job(&mut self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
         let decoded = |job: &Job| job.decoded.load(Ordering::Relaxed);
         let first = waiting.front()?;
         let is_its = |job: &Job| Arc::ptr_eq(&job.decoded, &first.decoded);
         let is_alone = waiting.iter().all(is_its);
         let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
         let fits = |(at, job): (usize, &Job)| {
-            let samples = self.most_samples(job, rows, cached_tokens, alone);
+            let samples = self.most_samples(job, rows, alone);
             (samples > 0).then(|| (decoded(job), at, samples))
         };
         let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
         let job = waiting.get_mut(at)?;
-        match samples < job.request.samples {
-            true => Some(job.split_off(samples)),
-            false => waiting.remove(at),
-        }
+        let job = match samples < job.request.samples {
+            true => job.split_off(samples),
+            false => waiting.remove(at)?,
+        };
+        self.add(&job, samples);
+        Some(job)
     }
 
     /// Completions to take of a job. `alone`: the client's waiting completions, if no other waits;
     /// otherwise at most half of the free rows and cached tokens.
-    fn most_samples(
-        &self,
-        job: &Job,
-        rows: usize,
-        cached_tokens: usize,
-        alone: Option<usize>,
-    ) -> usize {
-        let (mut of_client, mut reserved) = (0, 0);
-        for running in self.running.values() {
-            let unfinished = running.unfinished.len();
-            reserved += unfinished * running.job.sampling.max_completion_tokens;
-            if Arc::ptr_eq(&running.job.decoded, &job.decoded) {
-                of_client += unfinished;
-            }
-        }
-        let limit = job.sampling.max_completion_tokens.max(1);
-        let places = cached_tokens.saturating_sub(reserved) / limit;
+    fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
+        let of_client = self.of_clients.get(&Arc::as_ptr(&job.decoded));
+        let of_client = of_client.copied().unwrap_or(0);
+        let places = self.free_tokens / job.sampling.max_completion_tokens.max(1);
         let share = |free: usize| {
             let all = free + of_client;
             let most = match alone {

@@ -227,6 +227,7 @@ fn request(conversation: usize, number: u32, samples: usize) -> (Job, Receiver<T
         number,
         follows: number.checked_sub(1),
         later_tokens: Some(99),
+        shares_prompt: false,
     });
     (job, told)
 }
