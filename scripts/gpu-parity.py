@@ -115,9 +115,7 @@ def with_mxfp4_experts(folder):
 folder = os.path.join(arguments.folder, "gpt-oss")
 packed = with_mxfp4_experts(folder)
 ids = torch.randint(0, SIZE["vocab_size"], (200,)).tolist()
-read = lambda number_type: AutoModelForCausalLM.from_pretrained(folder, dtype=number_type).to(device)
-half, exact = theirs(read(torch.bfloat16), ids), theirs(read(torch.float32), ids)
-check("gpt-oss in MXFP4, in bf16", ours(packed, ids), exact, 0.0, half)
+# With transformers it is compared in f32 by tests/parity: in bf16 a router may choose others.
 check("gpt-oss in MXFP4 and in bf16", ours(packed, ids), ours(folder, ids), 0.0)
 
 try:

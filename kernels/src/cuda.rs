@@ -362,7 +362,8 @@ impl Kernel {
         } = self;
         let context = device.cuda_stream().context().clone();
         let key = (context.ordinal(), module.name, name, dtype);
-        let is_large = shared_bytes > 48 << 10;
+        // Above 48 KiB with the static one.
+        let is_large = shared_bytes > 40 << 10;
         let mut functions = FUNCTIONS.lock();
         let known = functions.get(&key);
         if let Some((function, may_be_large)) = known

@@ -101,33 +101,40 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
   if (threadIdx.x == 0)
     for (int chunk = 0; chunk < min(n.stages, count); chunk++) stage(chunk);
   float acc[TILES][4] = {};
+  uint32_t a[2][4][4]; // a chunk's weights are widened while products of the chunk before run
   int at = 0, turn = 0;
-  for (int read = 0; read < reads; read += AHEAD) {
+  constexpr int LATER = TILES > 8; // chunks whose products may still run; smaller blocks have others of their multiprocessor to fill the time
+  const auto multiply_read = [&](int read, int u) {
+    own.prepare(ahead[u], read + u);
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
-      if (u > 0 && read + u >= reads) break;
-      own.prepare(ahead[u], read + u);
+    for (int part = 0; part < PARTS; part++) {
+      uint32_t(&weights)[4][4] = a[(u * PARTS + part) % 2];
+      own.widen(weights, ahead[u], part);
+      if (part == PARTS - 1) own.template fetch<read_once>(ahead[u], min(read + u + AHEAD, reads - 1));
+      uint32_t is_there = 0;
+      while (!is_there)
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
+      const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
+      products_start();
 #pragma unroll
-      for (int part = 0; part < PARTS; part++) {
-        uint32_t a[4][4];
-        own.widen(a, ahead[u], part);
-        if (part == PARTS - 1) own.template fetch<read_once>(ahead[u], min(read + u + AHEAD, reads - 1));
-        uint32_t is_there = 0;
-        while (!is_there)
-          asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
-        const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
-        products_start();
-#pragma unroll
-        for (int q = 0; q < 4; q++) multiply_weights(acc, a[q], b + 2 * q);
-        products_commit();
-        products_end<0>(acc);
-        __syncthreads();
-        const int later = (read + u) * PARTS + part + n.stages;
-        if (threadIdx.x == 0 && later < count) stage(later);
-        if (++at == n.stages) at = 0, turn ^= 1;
-      }
+      for (int q = 0; q < 4; q++) multiply_weights(acc, weights[q], b + 2 * q);
+      products_commit();
+      products_wait<LATER>();
+      __syncthreads();
+      const int before = (read + u) * PARTS + part - LATER; // its products have ended
+      if (threadIdx.x == 0 && before >= 0 && before + n.stages < count) stage(before + n.stages);
+      if (++at == n.stages) at = 0, turn ^= 1;
     }
+  };
+  int read = 0;
+  for (; read + AHEAD <= reads; read += AHEAD) {
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) multiply_read(read, u);
   }
+#pragma unroll
+  for (int u = 0; u < AHEAD - 1; u++)
+    if (read + u < reads) multiply_read(read, u);
+  products_end<0>(acc);
   wait_for_cluster(); // no block reads its activations any more
   float *sums = reinterpret_cast<float *>(memory);
 #pragma unroll

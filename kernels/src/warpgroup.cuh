@@ -19,8 +19,10 @@ __device__ __forceinline__ void show_to_products() { asm volatile("fence.proxy.a
 // Between `products_start` and `products_end` do not touch results and operands in registers. Waits for committed products in order, except the `later` newest.
 __device__ __forceinline__ void products_start() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+// The waiting alone: results stay untouchable.
+template <int LATER> __device__ __forceinline__ void products_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(LATER) : "memory"); }
 template <int LATER, int N> __device__ __forceinline__ void products_end(float (&d)[N][4]) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(LATER) : "memory");
+  products_wait<LATER>();
 #pragma unroll
   for (int n = 0; n < N; n++) asm volatile("" : "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])::"memory");
 }

@@ -331,17 +331,19 @@ fn run(matrix: &QuantizedMatrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor
             &arguments,
         );
     }
+    // The products of one may still run.
+    let stages = if room > 64 { 6 } else { STAGES };
     // Activations, later reused for sums or the warps' A products.
     let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
     let map = rows_map(x, room)?;
     let arguments = arguments!(
         given Argument::Struct(std::ptr::from_ref(&map).cast());
         at x; given weights, beside, to;
-        int rows, inputs, outputs, rank; given stride; int STAGES
+        int rows, inputs, outputs, rank; given stride; int stages
     );
     DECODE.kernel(hopper).early().clusters(splits).launch(
         gpu,
-        grid((STAGES * room * CHUNK * 2).max(sums)),
+        grid((stages * room * CHUNK * 2).max(sums)),
         &arguments,
     )
 }
