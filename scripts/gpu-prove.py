@@ -146,6 +146,8 @@ if importlib.util.find_spec("sglang"):
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(work / "merged"), "--served-model-name", "base", "--port", "8014", "--mem-fraction-static", "0.15"]
     servers.append((Server("sglang-merged", command, 8014), [("sglang", "base")]))
 if names:
+    if unknown := set(names) - {proof for _, proofs in servers for proof, _ in proofs}:
+        sys.exit(f"FAIL prove: unknown names {unknown}")
     kept = [(server, [proof for proof in proofs if proof[0] in names]) for server, proofs in servers]
     servers = [(server, proofs) for server, proofs in kept if proofs]
 failed = []
@@ -166,6 +168,8 @@ for server, proofs in servers:
     for name, served in proofs:
         if name != "misnamed" or server.load(name, work / name):
             server.prove(name, served)
+        else:
+            print(f"not proven: {name}", flush=True)
     server.end()
 for name, document in found.items():
     faults = [finding["fault"] for finding in document["findings"]]

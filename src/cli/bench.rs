@@ -109,7 +109,7 @@ struct GpuArguments {
     lengths: Option<String>,
     /// Measure conversations of so many calls instead: rollouts kept in the cache, prefilled at each call, and with all
     /// waiting for each other; then steps, updated after the rollout and during it (`overlap`), with the share of time in
-    /// which the device has no work
+    /// which all wait for calls and no update runs
     #[arg(long, value_name = "N", conflicts_with = "lengths")]
     calls: Option<u8>,
     /// What a call takes, in milliseconds

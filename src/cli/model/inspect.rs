@@ -305,7 +305,7 @@ impl Inspection {
         let quantized = match self.quantization {
             None => String::new(),
             Some(Quantization::Mxfp4) => {
-                "\n  mxfp4         experts in blocks of 32 numbers, read as they are by a GPU, dequantized by a CPU".to_owned()
+                "\n  mxfp4         experts in blocks of 32 numbers, read as they are by a GPU in bf16, else dequantized".to_owned()
             }
             Some(Quantization::Nf4) => {
                 let then = match self.is_nf4_base {

@@ -171,6 +171,11 @@ impl Decoder {
         let layers = (0..config.num_hidden_layers)
             .map(|index| assembly.table(Some(index), &parameters).layer(table(index)))
             .collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut config = config.clone();
+        // What is planned for the rest of the GPU follows from it.
+        if let Some(experts) = &mut config.options.experts {
+            experts.is_mxfp4 &= layers.iter().all(Layer::keeps_mxfp4);
+        }
         let final_norm = outside.norm(Role::FinalNorm)?;
         parameters.copy_into(
             layers
@@ -181,12 +186,12 @@ impl Decoder {
         )?;
         Ok(Self {
             layers,
-            sources: sources(config),
+            sources: sources(&config),
             layer_inputs,
             final_norm,
             head: plain_linear(head),
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
-            config: config.clone(),
+            config,
             device: device.clone(),
             base_precision: weights.base_precision(),
             parameters,

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::adapter::{AdapterSet, AdapterUse};
-use super::expert_stack::Stack;
+use super::expert_stack::{Stack, StackWeights};
 use super::experts::RouterUse;
 use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
@@ -333,6 +333,12 @@ impl Layer {
     /// Whether a router selects experts.
     pub(super) fn has_experts(&self) -> bool {
         matches!(self.feed_forward, FeedForward::Experts(_))
+    }
+
+    /// Whether its experts on a GPU, if any, are in MXFP4.
+    pub(super) fn keeps_mxfp4(&self) -> bool {
+        let is_mxfp4 = |stack: &Stack| matches!(stack.weights, StackWeights::Mxfp4(_));
+        self.feed_forward.stacks().into_iter().all(is_mxfp4)
     }
 
     /// Copies of adapters.

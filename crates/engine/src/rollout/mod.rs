@@ -215,6 +215,8 @@ pub enum GpuFallback {
     Unrecorded { cause: String },
     /// Out of memory: caches and batches are one in `parts` from now on.
     Smaller { parts: usize },
+    /// Out of memory beside an update: from now on updates follow their rollouts.
+    NotOverlapped,
     /// Host memory for a table of embeddings could not be locked.
     EmbeddingsOnGpu { cause: String },
 }

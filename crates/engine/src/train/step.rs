@@ -17,6 +17,7 @@ use super::trainer::Trainer;
 use crate::config::Advantage;
 use crate::facts::PhaseKind;
 use crate::files::panic_point;
+use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
@@ -31,9 +32,10 @@ const REFILL_ROUNDS: usize = 3;
 /// Takes the next steps, all sampled with the current weights. Ratios of the first are exactly 1;
 /// for the others, old log-probs are computed by a training forward before any update.
 pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
-    let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
+    let first = trainer.state.step + 1;
     record.phase(first, PhaseKind::Rollout)?;
     let mut rollouts = sample_groups(trainer, record)?;
+    let shape = trainer.shape.get();
     record.on_rank_0(|recorder| recorder.check_scores(trainer, &rollouts))?;
     for rollout in rollouts.iter_mut().skip(1) {
         let start = Instant::now();
@@ -216,7 +218,11 @@ fn loss_gradient(
         memory_point(trainer.ranks.rank())?;
         let settings = trainer.policy_settings();
         let (model, threads) = (&policy.model, &policy.threads);
-        let begun = begun.take().transpose()?;
+        let begun = match begun.take() {
+            // The rollout had no memory either, and the next ones are not overlapped.
+            Some(Err(error)) if is_out_of_memory(&error) && !trainer.shape.get().overlap => None,
+            begun => begun.transpose()?,
+        };
         if settings.loss.kl_beta > 0.0 {
             let (reference, adapters) = policy.model_of(PolicyVersion::Base);
             let log_probs =

@@ -101,8 +101,11 @@ fn give_memory_back(
             overlap: false,
             ..shape.get()
         });
-        let is_smaller = |fallback: &GpuFallback| matches!(fallback, GpuFallback::Smaller { .. });
-        conversed.gpu_fallbacks.retain(|one| !is_smaller(one));
+        for fallback in &mut conversed.gpu_fallbacks {
+            if let GpuFallback::Smaller { .. } = fallback {
+                *fallback = GpuFallback::NotOverlapped;
+            }
+        }
     }
 }
 
@@ -291,7 +294,9 @@ mod tests {
             let smaller = GpuFallback::Smaller { parts: 4 };
             vec![smaller, GpuFallback::Unrecorded { cause }]
         };
-        for (halved, overlap, left) in [(0, true, 2), (2, false, 1)] {
+        let smaller = GpuFallback::Smaller { parts: 4 };
+        for (halved, overlap, told) in [(0, true, smaller), (2, false, GpuFallback::NotOverlapped)]
+        {
             let (shape, memory) = (Cell::new(shape), RolloutMemory::default());
             assert!(memory.halve(64));
             (0..halved).for_each(|_| assert!(memory.halve(64)));
@@ -302,7 +307,8 @@ mod tests {
             give_memory_back(&shape, &memory, 1, &mut conversed);
             assert_eq!(memory.halvings(), 1);
             assert_eq!(shape.get().overlap, overlap);
-            assert_eq!(conversed.gpu_fallbacks.len(), left);
+            assert_eq!(conversed.gpu_fallbacks[0], told);
+            assert_eq!(conversed.gpu_fallbacks.len(), 2);
         }
     }
 

@@ -10,10 +10,6 @@ use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
 use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
 
-/// A prefill whose prompts take this many times as long as reading the weights does not wait for
-/// more.
-const PREFILL_WEIGHTS: usize = 16;
-
 impl DecodeBatch<'_> {
     /// Receives new requests.
     pub(super) fn receive(&mut self) -> Result<()> {
@@ -60,8 +56,9 @@ impl DecodeBatch<'_> {
         }
         self.go_on()?;
         self.share_prompts()?;
+        // A prefill reads all weights: wait for several rows.
         let (rows, most) = (self.rows.len(), self.limits.rows);
-        if rows > 0 && most - rows < most.div_ceil(8) && !self.is_worth_a_prefill(most - rows) {
+        if rows > 0 && most - rows < most.div_ceil(8) {
             return Ok(());
         }
         loop {
@@ -76,24 +73,6 @@ impl DecodeBatch<'_> {
             }
             self.share_prompts()?;
         }
-    }
-
-    /// A prefill reads all weights: it waits for many rows, or for prompts that take much longer.
-    fn is_worth_a_prefill(&self, rows: usize) -> bool {
-        let mut left = rows;
-        let mut fits = |samples: usize| {
-            let fits = samples <= left;
-            left = left.saturating_sub(samples);
-            fits
-        };
-        let waiting = self.waiting.iter();
-        let waiting = waiting.take_while(|(_, samples)| fits(samples.len()));
-        let tokens: usize = waiting.map(|(asked, _)| asked.request.prompt.len()).sum();
-        tokens
-            >= self
-                .limits
-                .prefill_rows
-                .min(PREFILL_WEIGHTS * self.limits.balanced_rows)
     }
 
     /// The next requests that fit with all samples; if nothing is decoded, what fits of the first.

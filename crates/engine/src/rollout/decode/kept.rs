@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Result;
 
 use super::super::draft::Ngrams;
+use super::prefill::Sharing;
 use super::{DecodeBatch, KeptRow, QueuedRequest, Row};
 use crate::model::PassExperts;
 
@@ -54,9 +55,13 @@ impl DecodeBatch<'_> {
         self.forget_prompts();
     }
 
-    /// As [`DecodeBatch::free_kept`], until `count` states are free or none is kept.
+    /// Frees states that are kept for later, until `count` are free or none is left.
     pub(super) fn free_states_for(&mut self, count: usize) {
-        while self.free_states.count() < count && (self.free_kept() || self.stop_sharing()) {}
+        while self.free_states.count() < count
+            && (self.stop_sharing(Sharing::Unused)
+                || self.free_kept()
+                || self.stop_sharing(Sharing::Any))
+        {}
     }
 
     fn take_kept(&mut self, id: (u64, u32)) -> Option<KeptRow> {

@@ -16,6 +16,13 @@ use crate::kernels::embedding::gather_rows;
 use crate::kernels::sampler::SampleParams;
 use crate::model::{AdapterUse, ExpertRecord, PackedBatch, PassExperts};
 
+/// Shared prompts: all, or those that no waiting request begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Unused,
+    Any,
+}
+
 impl DecodeBatch<'_> {
     /// Computes prompts, and samples their completions' first tokens.
     pub(super) fn prefill(&mut self, taken: Vec<AdmittedRequest>) -> Result<()> {
@@ -127,7 +134,8 @@ impl DecodeBatch<'_> {
     /// Starts requests whose prompt another's prefill has computed.
     pub(super) fn share_prompts(&mut self) -> Result<()> {
         let mut waiting = self.waiting.iter();
-        if waiting.all(|(asked, _)| self.shared_prompt(asked).is_none()) {
+        let first = waiting.find(|(asked, _)| self.shared_prompt(asked).is_some());
+        if first.is_none_or(|(asked, _)| !self.may_start(asked)) {
             return Ok(());
         }
         // A pass's tokens are read in row order.
@@ -141,40 +149,61 @@ impl DecodeBatch<'_> {
                 index += 1;
                 continue;
             };
-            if self.free_states.count() == 0 {
-                // It may free the prompt.
-                match rows.is_empty() && self.free_kept() {
-                    true => continue,
-                    false => break,
-                }
+            // Freeing a kept completion may free the prompt.
+            if self.free_states.count() == 0
+                && rows.is_empty()
+                && (self.stop_sharing(Sharing::Unused) || self.free_kept())
+            {
+                continue;
             }
-            let most = asked.sampling.max_completion_tokens + asked.later_tokens;
-            let slots = self.capacity.initial_slots.min(most);
-            // As where prompts are prefilled.
-            let kept = match slots < most {
-                true => slots * (self.rows.len() + rows.len()),
-                false => 0,
-            };
-            let fits = self.free_slots.count() >= slots + kept;
+            let (slots, needed) = self.slots_to_start(&asked, rows.len());
+            let fits = self.free_slots.count() >= needed;
             let Some(first) = fits.then(|| self.free_slots.allocate(slots)).flatten() else {
                 break;
             };
-            let (state, shared) = (self.free_states.allocate(1), &self.prompts[&key].shared);
-            let (Some(state), Some(shared)) = (state, shared) else {
-                bail!("more completions than states")
+            let Some(shared) = self.prompts.get(&key).and_then(|one| one.shared.as_ref()) else {
+                bail!("a shared prompt without its logits")
             };
-            if let Some(from) = shared.state {
-                self.caches.copy_state(from, state)?;
-            }
             logits.push(shared.logits.clone());
-            let (place, experts) = ((key, (first, slots), state), shared.experts.clone());
-            rows.push(self.new_row(asked, 0, place, experts));
+            let experts = shared.experts.clone();
+            let state = match (self.free_states.allocate(1), shared.state) {
+                (Some(state), Some(from)) => {
+                    self.caches.copy_state(from, state)?;
+                    state
+                }
+                (Some(state), None) => state,
+                // The prompt's own is the last: others will prefill the prompt again.
+                (None, Some(own)) => {
+                    self.prompts.entry(key).and_modify(|one| one.shared = None);
+                    own
+                }
+                (None, None) => bail!("more completions than states"),
+            };
+            rows.push(self.new_row(asked, 0, (key, (first, slots), state), experts));
             self.waiting.remove(index);
         }
         match rows.is_empty() {
             true => Ok(()),
             false => self.sample_first(rows, &Tensor::cat(&logits, 0)?),
         }
+    }
+
+    /// Slots of a completion at its start, and those that must be free then beside `others` that
+    /// start with it.
+    fn slots_to_start(&self, asked: &QueuedRequest, others: usize) -> (usize, usize) {
+        let most = asked.sampling.max_completion_tokens + asked.later_tokens;
+        let slots = self.capacity.initial_slots.min(most);
+        // As where prompts are prefilled.
+        let kept = match slots < most {
+            true => slots * (self.rows.len() + others),
+            false => 0,
+        };
+        (slots, slots + kept)
+    }
+
+    fn may_start(&self, asked: &QueuedRequest) -> bool {
+        self.rows.len() < self.limits.rows
+            && self.free_slots.count() >= self.slots_to_start(asked, 0).1
     }
 
     /// The prompt that serves a waiting request.
@@ -202,12 +231,19 @@ impl DecodeBatch<'_> {
     }
 
     /// Frees the state of a shared prompt; returns whether there was one.
-    pub(super) fn stop_sharing(&mut self) -> bool {
-        let has_state = |prompt: &&mut Prompt| {
-            let shared = prompt.shared.as_ref();
-            shared.is_some_and(|shared| shared.state.is_some())
+    pub(super) fn stop_sharing(&mut self, which: Sharing) -> bool {
+        let waiting = &self.waiting;
+        let is_used = |shared: &SharedPrompt| {
+            let mut waiting = waiting.iter();
+            waiting.any(|(asked, _)| asked.shares_with(&shared.asked))
         };
-        let shared = self.prompts.values_mut().find(has_state);
+        let may_go = |prompt: &&mut Prompt| {
+            let shared = prompt.shared.as_ref();
+            shared.is_some_and(|shared| {
+                shared.state.is_some() && (which == Sharing::Any || !is_used(shared))
+            })
+        };
+        let shared = self.prompts.values_mut().find(may_go);
         let state = shared.and_then(|prompt| prompt.shared.take()?.state);
         let is_some = state.is_some();
         state

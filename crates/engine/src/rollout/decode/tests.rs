@@ -443,32 +443,6 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     );
 }
 
-#[test]
-fn prompts_that_take_longer_than_reading_the_weights_do_not_wait_for_more_rows() {
-    let (sampling, threads) = (Sampling::plain(1.0, 40, 11), ThreadPool::calling());
-    let sampling = Sampling {
-        draft_tokens: 0,
-        ..sampling
-    };
-    // One ends in each pass.
-    let first = Request {
-        lengths: (2..34).collect(),
-        ..Request::new(vec![1, 2, 3], 0, 4, 32)
-    };
-    let requests = [first, Request::new(vec![5; 20], 1, 4, 1)];
-    let steps = |balanced_rows| {
-        let limits = DecodeLimits {
-            rows: 32,
-            balanced_rows,
-            ..ROOM
-        };
-        let memory = RolloutMemory::default();
-        let output = decode(&model(), &requests, &sampling, &memory, limits, &threads);
-        output.unwrap().counts.steps
-    };
-    assert_eq!((steps(1), steps(2)), (1 + 39, 4 + 39));
-}
-
 /// Yields one request at a time, and drops some completions midway.
 struct Trickle {
     left: Vec<QueuedRequest>,

@@ -277,7 +277,19 @@ fn a_prompt_with_which_several_requests_begin_is_prefilled_once() {
             ..ROOM
         };
         let few = DecodeLimits { rows: 4, ..ROOM };
-        for (limits, shares_prompt) in [(ROOM, true), (ahead, true), (few, true), (ROOM, false)] {
+        // As many states as rows.
+        let exact = DecodeLimits {
+            drafted_rows: 0,
+            ..few
+        };
+        let cases = [
+            (ROOM, true),
+            (ahead, true),
+            (few, true),
+            (exact, true),
+            (ROOM, false),
+        ];
+        for (limits, shares_prompt) in cases {
             let queued = |id: u32| {
                 let (prompt, sample) = (id % 2, id / 2);
                 let request = Request {
