@@ -22,7 +22,7 @@ fn add<T: Real>(target: &Tensor, addend: &Tensor) -> Result<()> {
                 target.len()
             )
         }
-        vectorised(|| {
+        vectorised!(|| {
             for (t, &a) in target.iter_mut().zip(addend) {
                 *t += a;
             }

@@ -148,7 +148,7 @@ impl AdamWStep {
 fn average(moment: &Tensor, gradient: &Tensor, keep: f64, of: impl Fn(f32) -> f32) -> Result<()> {
     let (keep, add) = (keep as f32, (1.0 - keep) as f32);
     let average = in_place("adamw moment", |moment: &mut [f32], gradient: &[f32]| {
-        vectorised(|| {
+        vectorised!(|| {
             for (m, &g) in moment.iter_mut().zip(gradient) {
                 *m = keep * *m + add * of(g);
             }
@@ -167,7 +167,7 @@ fn update(parameters: &Tensor, [first, second]: [&Tensor; 2], step: AdamWStep) -
     let epsilon = step.epsilon as f32;
     numbers!(f32: second = second);
     let update = in_place("adamw", |parameters: &mut [f32], first: &[f32]| {
-        vectorised(|| {
+        vectorised!(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {
                 *p = keep * *p - correct_first * m / ((v * correct_second).sqrt() + epsilon);
             }

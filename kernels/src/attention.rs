@@ -106,13 +106,12 @@ pub struct AttentionOutput {
 }
 
 /// `packed`: [rows, row_width] of rotated queries and keys, and values.
-pub fn segment_attention<'a>(
+pub fn segment_attention(
     packed: &Tensor,
-    attention: impl Into<Attention<'a>>,
+    attention: Attention<'_>,
     segments: &Segments,
     adapter_columns: usize,
 ) -> Result<AttentionOutput> {
-    let attention = attention.into();
     check(packed, &segments.list)?;
     on_gpu!(packed => gpu::forward(packed, attention, segments, adapter_columns));
     no_adapter_columns(adapter_columns)?;
@@ -129,14 +128,13 @@ pub fn segment_attention<'a>(
     not(feature = "cuda"),
     expect(unused_variables, reason = "only a GPU reads what was attended")
 )]
-pub fn segment_attention_backward<'a>(
+pub fn segment_attention_backward(
     gradient: &Tensor,
     packed: &Tensor,
     attended: &AttentionOutput,
-    attention: impl Into<Attention<'a>>,
+    attention: Attention<'_>,
     segments: &Segments,
 ) -> Result<Tensor> {
-    let attention = attention.into();
     check(packed, &segments.list)?;
     on_gpu!(packed => gpu::backward(gradient, packed, attended, attention, segments));
     Ok(by_number_type!(
@@ -239,7 +237,7 @@ fn probabilities<T: Real>(
             false,
         );
     }
-    vectorised(|| {
+    vectorised!(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
             let (before, seen) = seen.split_at_mut(attention.first_key(prefix + i + 1));
@@ -388,7 +386,7 @@ fn backward<T: Real>(
 fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) -> T {
     let one = T::one();
     let mut sum = T::zero();
-    vectorised(|| {
+    vectorised!(|| {
         for (i, (p, d)) in scores
             .chunks_exact(width)
             .zip(changes.chunks_exact_mut(width))

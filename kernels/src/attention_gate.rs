@@ -92,7 +92,7 @@ fn join<T: Real>(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
 fn forward<T: Real>(attended: &Tensor, gate: &Tensor) -> Result<Tensor> {
     numbers!(T: numbers = attended, gates = gate);
     let mut output = numbers.to_vec();
-    vectorised(|| {
+    vectorised!(|| {
         output
             .iter_mut()
             .zip(gates)
@@ -109,7 +109,7 @@ fn backward<T: Real>(
     numbers!(T: gradients = gradient, numbers = attended, gates = gate);
     let mut attended_gradient = gradients.to_vec();
     let mut gate_gradient = vec![T::zero(); gates.len()];
-    vectorised(|| {
+    vectorised!(|| {
         for i in 0..gates.len() {
             let s = sigmoid(gates[i]);
             gate_gradient[i] = attended_gradient[i] * numbers[i] * s * (T::one() - s);

@@ -93,7 +93,7 @@ fn forward<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> R
     let (weights, width, _) = by_token::<T>(weight)?;
     numbers!(T: numbers = packed);
     let mut output = vec![T::zero(); rows * width];
-    vectorised(|| {
+    vectorised!(|| {
         for &segment in segments {
             for token in 0..segment.length {
                 let row = segment.start + token;
@@ -118,7 +118,7 @@ fn backward<T: Real>(
     let mut output = vec![T::zero(); rows * width];
     let mut weight_sums = vec![T::zero(); kernel * width];
     let mut sums = vec![T::zero(); width];
-    vectorised(|| {
+    vectorised!(|| {
         for &segment in segments {
             for token in 0..segment.length {
                 let row = segment.start + token;
@@ -187,7 +187,7 @@ fn step<T: Real>(
     let mut output = vec![T::zero(); rows.len() * width];
     let step = in_place("convolution step", |states: &mut [T], packed: &[T]| {
         let packed = &packed[..rows.len() * row_width];
-        vectorised(|| {
+        vectorised!(|| {
             let new = packed.chunks_exact(row_width);
             for ((out, row), new) in output.chunks_exact_mut(width).zip(rows).zip(new) {
                 let (before, slot) = row.states;

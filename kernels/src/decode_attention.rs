@@ -92,14 +92,13 @@ pub(super) fn append_keys_values(
 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width]; `cache`: [slots,
 /// 2 * key_width] -> [rows, query_width]. Adjacent rows of one prompt read its keys once.
-pub fn decode_attention<'a>(
+pub fn decode_attention(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: impl Into<Attention<'a>>,
+    attention: Attention<'_>,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
-    let attention = attention.into();
     on_gpu!(packed => gpu::attend(packed, prefix, cache, attention, rows.table()?));
     by_number_type!(
         packed,
@@ -232,7 +231,7 @@ impl GroupHead<'_> {
             scale,
             false,
         );
-        vectorised(|| {
+        vectorised!(|| {
             for (index, row) in self.group.iter().enumerate() {
                 let first = self.attention.first_key(prefix + row.length);
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
@@ -268,7 +267,7 @@ impl GroupHead<'_> {
             T::one(),
             false,
         );
-        vectorised(|| {
+        vectorised!(|| {
             for (index, row) in self.group.iter().enumerate() {
                 let first = self.attention.first_key(prefix + row.length);
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {

@@ -168,7 +168,7 @@ impl<T: Real> Prepared<T> {
         let stride = packed.dims2()?.1;
         let mut rows = convolved.to_vec();
         let scale = T::constant(1.0 / (heads.key_dimension as f64).sqrt());
-        vectorised(|| {
+        vectorised!(|| {
             for row in rows.chunks_exact_mut(heads.row_width()) {
                 for (index, head) in row[..2 * heads.key_width()]
                     .chunks_exact_mut(heads.key_dimension)
@@ -303,7 +303,7 @@ fn forward<T: Real>(
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
         for (index, segment) in segments.iter().enumerate() {
             start_from(&mut state, *segment, &prompts)?;
-            vectorised(|| {
+            vectorised!(|| {
                 for row in segment.start..segment.start + segment.length {
                     let at = row * width + head * heads.value_dimension;
                     let out = &mut output[at..at + heads.value_dimension];
@@ -359,7 +359,7 @@ fn step<T: Real>(
     let mut update = vec![T::zero(); heads.value_dimension];
     let step = in_place("delta rule step", |states: &mut [T], convolved: &[T]| {
         let prepared = Prepared::<T>::new(convolved, rule)?;
-        vectorised(|| {
+        vectorised!(|| {
             for (row, out) in output.chunks_exact_mut(width).enumerate() {
                 let (before, slot) = rows[row].states;
                 let of = |slot: usize| slot * heads.state_width()..(slot + 1) * heads.state_width();

@@ -43,7 +43,7 @@ fn forward<T: Real>(
     numbers!(T: numbers = x, gates = packed, weights = norm.weight);
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     let mut output = vec![T::zero(); numbers.len()];
-    vectorised(|| {
+    vectorised!(|| {
         let rows = numbers
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
@@ -75,7 +75,7 @@ fn backward<T: Real>(
     let mut gate_gradient = x_gradient.clone();
     let mut weight_gradient = vec![T::zero(); size];
     let mut inner = vec![T::zero(); size];
-    vectorised(|| {
+    vectorised!(|| {
         for (index, row) in numbers.chunks_exact(size).enumerate() {
             let at = index * size;
             let from = at / width * stride + column + at % width;

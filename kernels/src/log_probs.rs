@@ -38,7 +38,7 @@ pub fn log_sum_exp(logits: &[f32], allowed: Option<&[u32]>) -> f64 {
         Some(words) => words.get(at).copied().unwrap_or(0),
         None => u32::MAX,
     };
-    vectorised(|| {
+    vectorised!(|| {
         let mut largest = [f32::NEG_INFINITY; WORD];
         for at in 0..=chunks.len() {
             let (chunk, word) = (chunks.get(at).unwrap_or(&last), word(at));
@@ -148,7 +148,7 @@ fn forward<T: Real>(
     let inverse = T::constant(1.0 / temperature);
     let mut scaled = vec![T::zero(); vocabulary];
     let rows = numbers.chunks_exact(vocabulary).zip(targets);
-    Ok(vectorised(|| {
+    Ok(vectorised!(|| {
         rows.map(|(row, &target)| {
             let largest = scale_row(row, inverse, &mut scaled);
             let target_logit = (scaled[target as usize] - largest).double();
@@ -202,7 +202,7 @@ fn backward<T: Real>(
         .zip(output.chunks_exact_mut(vocabulary))
         .zip(targets)
         .zip(weights);
-    vectorised(|| {
+    vectorised!(|| {
         for (((row, out), &target), &weight) in places {
             let largest = scale_row(row, inverse, out);
             if weight.entropy == 0.0 {

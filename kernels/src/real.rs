@@ -54,11 +54,14 @@ impl Real for f64 {
     }
 }
 
-/// Runs `work` compiled for this processor's widest vector instructions.
-#[inline(always)]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Runs a closure compiled for this processor's widest vector instructions. It is inlined there
+/// whatever its size: called, it would have those of every processor.
+macro_rules! vectorised {
+    ($($work:tt)*) => {
+        pulp::Arch::new().dispatch(#[inline(always)] $($work)*)
+    };
 }
+pub(super) use vectorised;
 
 #[inline(always)]
 pub(super) fn sigmoid<T: Real>(x: T) -> T {

@@ -126,7 +126,7 @@ fn forward<T: Real>(x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     numbers!(T: numbers = x, weights = norm.weight);
     let mut output = vec![T::zero(); numbers.len()];
-    vectorised(|| {
+    vectorised!(|| {
         for (row, out) in numbers
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
@@ -142,7 +142,7 @@ fn backward<T: Real>(gradient: &Tensor, x: &Tensor, norm: Norm<'_>) -> Result<Te
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     numbers!(T: gradients = gradient, numbers = x, weights = norm.weight);
     let mut output = vec![T::zero(); numbers.len()];
-    vectorised(|| {
+    vectorised!(|| {
         for ((g, row), out) in gradients
             .chunks_exact(width)
             .zip(numbers.chunks_exact(width))
@@ -158,7 +158,7 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
     let (_, width) = x.dims2()?;
     numbers!(T: gradients = gradient, numbers = x);
     let mut output = vec![T::zero(); width];
-    vectorised(|| {
+    vectorised!(|| {
         for (g, row) in gradients
             .chunks_exact(width)
             .zip(numbers.chunks_exact(width))

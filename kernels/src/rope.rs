@@ -165,7 +165,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let norms = norms::<T>(context)?;
     let half = context.table.half();
     let mut output = numbers.to_vec();
-    vectorised(|| {
+    vectorised!(|| {
         for ((row, out), &position) in numbers
             .chunks_exact(width)
             .zip(output.chunks_exact_mut(width))
@@ -256,7 +256,7 @@ fn backward<T: Real>(
     let mut output = gradients.to_vec();
     let mut weight_gradients = [vec![T::zero(); dimension], vec![T::zero(); dimension]];
     let mut turned = vec![T::zero(); dimension];
-    vectorised(|| {
+    vectorised!(|| {
         let rows = gradients
             .chunks_exact(width)
             .zip(numbers.chunks_exact(width))

@@ -363,7 +363,7 @@ fn entropy<T: Real>(probabilities: &Tensor) -> Result<f64> {
 }
 
 fn softmax<T: Real>(row: &mut [T]) {
-    vectorised(|| {
+    vectorised!(|| {
         let most = row.iter().fold(T::neg_infinity(), |most, &logit| {
             num_traits::Float::max(most, logit)
         });

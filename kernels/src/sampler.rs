@@ -141,7 +141,7 @@ fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<
         let (uniform, temperature) = (params.uniform, params.temperature);
         let greedy = temperature == 0.0 || uniform < 0.0;
         let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
-        let largest = vectorised(|| {
+        let largest = vectorised!(|| {
             let largest = scale_row(row, inverse, &mut scaled);
             for (w, &s) in weights.iter_mut().zip(&scaled) {
                 *w = (s - largest).exponential();

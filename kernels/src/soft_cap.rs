@@ -40,7 +40,7 @@ impl InplaceOp1 for Cap {
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the absolute error is that of numbers near 1.
 fn cap<T: Real>(logits: &mut [T], cap: f64) {
     let (one, two, cap) = (T::one(), T::constant(2.0), T::constant(cap));
-    vectorised(|| {
+    vectorised!(|| {
         for logit in logits {
             *logit = cap * (one - two / ((two * *logit / cap).exponential() + one));
         }
@@ -57,7 +57,7 @@ fn uncap<T: Real>(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
                 capped.len()
             )
         }
-        vectorised(|| {
+        vectorised!(|| {
             for (own, &capped) in gradient.iter_mut().zip(capped) {
                 let tanh = capped / cap;
                 *own *= one - tanh * tanh;

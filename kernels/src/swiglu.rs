@@ -81,7 +81,7 @@ fn clamped<T: Real>(gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> 
     let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::one());
     numbers!(T: numbers = gate_up);
     let mut output = Vec::with_capacity(rows * double / 2);
-    vectorised(|| {
+    vectorised!(|| {
         output.extend(numbers.chunks_exact(2).map(|pair| {
             let (gate, up) = bounded(pair, limit);
             gate * sigmoid(slope * gate) * (up + one)
@@ -99,7 +99,7 @@ fn clamped_backward<T: Real>(
     let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::one());
     numbers!(T: gradients = gradient, numbers = gate_up);
     let mut output = vec![T::zero(); numbers.len()];
-    vectorised(|| {
+    vectorised!(|| {
         for ((pair, out), &d) in numbers
             .chunks_exact(2)
             .zip(output.chunks_exact_mut(2))
@@ -137,7 +137,7 @@ fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) ->
     let width = double / 2;
     numbers!(T: numbers = gate_up);
     let mut output = vec![T::zero(); rows * width];
-    vectorised(|| {
+    vectorised!(|| {
         for (row, out) in numbers
             .chunks_exact(double)
             .zip(output.chunks_exact_mut(width))
@@ -160,7 +160,7 @@ fn backward<T: Real>(
     let width = double / 2;
     numbers!(T: gradients = gradient, numbers = gate_up);
     let mut output = vec![T::zero(); rows * double];
-    vectorised(|| {
+    vectorised!(|| {
         for ((d, row), out) in gradients
             .chunks_exact(width)
             .zip(numbers.chunks_exact(double))

@@ -46,7 +46,7 @@ pub(super) fn backward<T: Real>(
         log_decays,
         ..
     } = work;
-    vectorised(|| unnormalise(&mut row_gradients, numbers, heads));
+    vectorised!(|| unnormalise(&mut row_gradients, numbers, heads));
     let mut gates = zeros(rows * 2 * heads.value);
     let mut decay = zeros(heads.value);
     let mut bias = zeros(heads.value);
@@ -110,7 +110,7 @@ impl<T: Real> Work<'_, T> {
     fn chunk_starts(&self, state: &mut [T], segment: Segment, head: usize) -> Vec<T> {
         let mut starts = Vec::with_capacity(segment.length.div_ceil(CHUNK) * state.len());
         let mut update = vec![T::zero(); self.prepared.heads.value_dimension];
-        vectorised(|| {
+        vectorised!(|| {
             for token in 0..segment.length {
                 if token.is_multiple_of(CHUNK) {
                     starts.extend_from_slice(state);
@@ -132,7 +132,7 @@ impl<T: Real> Work<'_, T> {
         let mut decayed = vec![T::zero(); longest * size];
         let mut updates = vec![T::zero(); longest * values];
         let mut state = vec![T::zero(); size];
-        vectorised(|| {
+        vectorised!(|| {
             for (chunk, start) in starts.chunks_exact(size).enumerate().rev() {
                 let first = segment.start + chunk * CHUNK;
                 let rows = first..(first + CHUNK).min(segment.start + segment.length);
