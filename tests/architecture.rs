@@ -151,7 +151,8 @@ fn violations(path: &str, text: &str) -> Vec<String> {
             .chain(wrong_modules(path, module, &code));
         let wrong = wrong
             .chain(wrong_crates(module, &code))
-            .chain(leaves_module(path, &code));
+            .chain(leaves_module(path, &code))
+            .chain(compiled_elsewhere(path, &code));
         found.extend(
             wrong
                 .chain(other_way_out(path, &code))
@@ -170,6 +171,15 @@ fn opens_itself(path: &str, module: &str, line: &str) -> Option<String> {
     opens.then(|| {
         "opens a file itself; `crate::files` refuses what would wait, act or never end".to_owned()
     })
+}
+
+/// A kernel that is generic over an argument is compiled with its caller's crate, for size, and slower.
+fn compiled_elsewhere(path: &str, line: &str) -> Option<String> {
+    // Called by kernels alone.
+    let own = ["kernels/src/cuda.rs", "kernels/src/cuda_errors.rs"].contains(&path);
+    let is_kernel = path.starts_with("kernels/src/") && !own;
+    (is_kernel && line.contains(": impl Into<"))
+        .then(|| "`impl Into` has a kernel compiled with its caller; take the type".to_owned())
 }
 
 /// The module below its crate's root that a file belongs to, or its crate; none for the roots and the tests.
@@ -491,6 +501,11 @@ fn each_rule_can_fail() {
         "crates/core/src/text/template.rs",
         &with("use super::super::train::x;"),
         &["leaves the module"],
+    );
+    check(
+        "kernels/src/attention.rs",
+        &with("    attention: impl Into<Attention<'a>>,"),
+        &["take the type"],
     );
     // Crates.
     check("kernels/src/lib.rs", &with("use candle_core::Tensor;"), &[]);

@@ -65,11 +65,11 @@ pub fn uniform_weights_on(
     device: &Device,
     seed: u64,
     stream: u32,
-    shape: impl Into<Shape>,
+    shape: &[usize],
     bound: f64,
     dtype: DType,
 ) -> Result<Tensor> {
-    let shape = shape.into();
+    let shape = Shape::from(shape);
     let count = shape.elem_count();
     if count > u32::MAX as usize {
         bail!("{count} weights in one stream: its keys are 32 bits")

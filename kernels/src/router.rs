@@ -68,18 +68,6 @@ pub enum StackedMatrices<'a> {
     Mxfp4(&'a Mxfp4Stack),
 }
 
-impl<'a> From<&'a Tensor> for StackedMatrices<'a> {
-    fn from(stack: &'a Tensor) -> Self {
-        Self::Numbers(stack)
-    }
-}
-
-impl<'a> From<&'a Mxfp4Stack> for StackedMatrices<'a> {
-    fn from(stack: &'a Mxfp4Stack) -> Self {
-        Self::Mxfp4(stack)
-    }
-}
-
 /// Layout of all experts' low-rank matrices in one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LowRankLayout {
@@ -176,14 +164,13 @@ impl Routing {
 
     /// GPU only: `x`: [pairs, inputs] times each pair's expert matrix, [outputs, inputs], or if
     /// transposed [inputs, outputs] -> [pairs, outputs].
-    pub fn product<'a>(
+    pub fn product(
         &self,
         x: &Tensor,
-        matrices: impl Into<StackedMatrices<'a>>,
+        matrices: StackedMatrices<'_>,
         is_transposed: bool,
         bias: Option<ExpertBias<'_>>,
     ) -> Result<Tensor> {
-        let matrices = matrices.into();
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), bias, None),
@@ -207,7 +194,12 @@ impl Routing {
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs
-                .product(x, (matrices.into(), is_transposed), None, Some(sum))
+                .product(
+                    x,
+                    (StackedMatrices::Numbers(matrices), is_transposed),
+                    None,
+                    Some(sum),
+                )
                 .map(drop),
             Self::Listed(_) => {
                 bail!("{matrices:?} {is_transposed} added to {sum:?} {x:?}")

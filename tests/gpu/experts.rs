@@ -128,13 +128,16 @@ fn products_of_mxfp4_have_the_bits_of_dequantized_matrices() {
                 is_weighted: true,
             });
             for bias in [None, bias] {
-                let expected = bits(&x, (&numbers).into(), true, bias);
+                let expected = bits(&x, StackedMatrices::Numbers(&numbers), true, bias);
                 assert!(expected.iter().any(|bits| *bits != 0), "{what}");
-                assert!(bits(&x, (&codes).into(), false, bias) == expected, "{what}");
+                assert!(
+                    bits(&x, StackedMatrices::Mxfp4(&codes), false, bias) == expected,
+                    "{what}"
+                );
             }
-            let expected = bits(&gradient, (&numbers).into(), false, None);
+            let expected = bits(&gradient, StackedMatrices::Numbers(&numbers), false, None);
             assert!(expected.iter().any(|bits| *bits != 0), "{what}");
-            let found = bits(&gradient, (&codes).into(), true, None);
+            let found = bits(&gradient, StackedMatrices::Mxfp4(&codes), true, None);
             assert!(found == expected, "{what}");
         }
     }
@@ -246,7 +249,12 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
             });
             poison(pairs * outputs);
             let found = there
-                .product(&of_pairs, &matrices, is_transposed, bias)
+                .product(
+                    &of_pairs,
+                    StackedMatrices::Numbers(&matrices),
+                    is_transposed,
+                    bias,
+                )
                 .unwrap();
             let what = what(&format!(
                 "products, transposed: {is_transposed}, weighted bias: {is_weighted:?}"

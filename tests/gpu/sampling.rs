@@ -236,7 +236,7 @@ fn fresh_weights_are_the_cpus() {
     for dtype in NUMBER_TYPES {
         let [found, expected] = [gpu(), Device::Cpu].map(|device| {
             poison(3 * 1001);
-            uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, (3, 1001), 0.02, dtype).unwrap()
+            uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, &[3, 1001], 0.02, dtype).unwrap()
         });
         assert_eq!((found.dtype(), found.dims()), (dtype, [3, 1001].as_slice()));
         assert_close(

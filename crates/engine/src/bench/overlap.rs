@@ -256,7 +256,7 @@ impl Step<'_> {
                 let tell = |request, sample, talk: &Talk| {
                     _ = sender.send((request, sample, talk.clone()));
                 };
-                let sampled = self.sample(clock, &tell);
+                let sampled = self.sample(clock, Some(&tell));
                 is_over.store(true, Ordering::Relaxed);
                 let seconds = start.elapsed().as_secs_f64();
                 sampled.map(|sampled| (sampled, seconds))
@@ -265,7 +265,7 @@ impl Step<'_> {
             let beside = update_beside((engine, model), stream, update, rollout)?;
             (beside.rollout?, beside.update?, beside.other)
         } else {
-            let sampled = self.sample(clock, &|_, _, _| ())?;
+            let sampled = self.sample(clock, None)?;
             let seconds = start.elapsed().as_secs_f64();
             let sum = Gradients::zeros(model.parameters())?;
             let update = PolicyUpdate::begin(sum, self.totals, &self.settings);
@@ -285,7 +285,7 @@ impl Step<'_> {
     }
 
     /// Samples by request; `on_end` is told of each.
-    fn sample(&self, clock: &IdleClock, on_end: OnTalk<'_>) -> Result<Vec<Vec<Talk>>> {
+    fn sample(&self, clock: &IdleClock, on_end: Option<OnTalk<'_>>) -> Result<Vec<Vec<Talk>>> {
         let Bench {
             config,
             bench,
@@ -300,7 +300,9 @@ impl Step<'_> {
             let all: Vec<Vec<OnceLock<Talk>>> = self.requests.iter().map(own).collect();
             let told = |request: usize, sample: u32, talk: &Talk| {
                 _ = all[request][sample as usize].set(talk.clone());
-                on_end(request, sample, talk);
+                if let Some(on_end) = on_end {
+                    on_end(request, sample, talk);
+                }
             };
             let (tools, sizes) = (
                 (tools, GoingOn::Kept),
@@ -317,7 +319,9 @@ impl Step<'_> {
                 .collect()
         } else {
             let told = |request: usize, sample: u32, completion: &Completion| {
-                on_end(request, sample, &completion.clone().into());
+                if let Some(on_end) = on_end {
+                    on_end(request, sample, &completion.clone().into());
+                }
             };
             let sampling = sampling(self.longest);
             let (requests, memory) = (&self.requests, &self.memory);

@@ -71,7 +71,7 @@ pub(super) fn adapter_tensors(
     let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let tensor = if name.contains(".lora_A.") {
             let bound = 1.0 / (shape[1] as f64).sqrt();
-            uniform_weights_on(device, seed, stream as u32, shape, bound, DType::F32)?
+            uniform_weights_on(device, seed, stream as u32, &shape, bound, DType::F32)?
         } else {
             Tensor::zeros(shape, DType::F32, device)?
         };

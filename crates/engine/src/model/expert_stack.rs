@@ -35,9 +35,9 @@ impl StackWeights {
     /// What a product takes, and whether it is transposed.
     fn matrices(&self) -> (StackedMatrices<'_>, bool) {
         match self {
-            Self::Numbers(stack) => (stack.into(), false),
-            Self::Transposed(stack) => (stack.into(), true),
-            Self::Mxfp4(stack) => (stack.into(), false),
+            Self::Numbers(stack) => (StackedMatrices::Numbers(stack), false),
+            Self::Transposed(stack) => (StackedMatrices::Numbers(stack), true),
+            Self::Mxfp4(stack) => (StackedMatrices::Mxfp4(stack), false),
         }
     }
 }
@@ -71,7 +71,7 @@ impl Stack {
             .as_ref()
             .filter(|_| used.adapters == Adapters::On)
         {
-            let mut inner = routing.product(x, a, false, None)?;
+            let mut inner = routing.product(x, StackedMatrices::Numbers(a), false, None)?;
             if let Some((own, slot)) = used.own {
                 inner = keep_own_of_pairs(inner, own, routing.rows_of_pairs(), b.dims2()?.1, slot)?;
             }
@@ -101,9 +101,10 @@ impl Stack {
             Some(x),
         ) = (&self.adapters, x)
         {
-            let inner = routing.product(x, a, false, None)?;
+            let inner = routing.product(x, StackedMatrices::Numbers(a), false, None)?;
             // B includes the scale.
-            let inner_gradient = routing.product(gradient, b, true, None)?;
+            let inner_gradient =
+                routing.product(gradient, StackedMatrices::Numbers(b), true, None)?;
             routing.add_outer(
                 (x, &inner_gradient),
                 &gradients.range(a_range)?,

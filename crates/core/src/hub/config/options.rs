@@ -137,7 +137,7 @@ pub struct Experts {
     /// One per layer; the others are dense.
     pub layers: Vec<bool>,
     pub tensors: ExpertTensors,
-    /// Whether the checkpoint has them in MXFP4; a copy has not.
+    /// Whether they are in MXFP4: in the checkpoint, and of a model on a GPU, there.
     pub is_mxfp4: bool,
     /// `None`: the decoder's activation.
     pub clamped: Option<ClampedGate>,

@@ -127,7 +127,7 @@ impl RandomInit {
                 Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(dtype)
             }
             Numbers::Uniform { bound } => {
-                uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype)
+                uniform_weights_on(device, self.seed, *stream, shape, *bound, dtype)
             }
             Numbers::Mxfp4 { scale } => {
                 let numbers = self.codes(*stream, shape, *scale).dequantize();

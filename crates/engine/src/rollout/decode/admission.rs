@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, bail};
 
+use super::super::kv_cache::Capacity;
 use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
 use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
@@ -86,13 +87,7 @@ impl DecodeBatch<'_> {
                 continue;
             }
             let length = asked.request.prompt.len();
-            let most = asked.sampling.max_completion_tokens + asked.later_tokens;
-            let initial_slots = self.capacity.initial_slots.min(most);
-            // Rows in decoding must be able to double their slots once.
-            let kept = match initial_slots < most {
-                true => initial_slots * count,
-                false => 0,
-            };
+            let (initial_slots, kept) = slots_at_start(&self.capacity, asked, count);
             let is_first = count == 0;
             let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
                 && (is_first || self.free_slots.count() >= initial_slots * samples.len() + kept)
@@ -269,4 +264,20 @@ impl DecodeBatch<'_> {
                 .for_each(|state| self.free_states.give_back(state, 1));
         }
     }
+}
+
+/// Slots of a completion at its start, and those that must then stay free beside `rows` completions.
+pub(super) fn slots_at_start(
+    capacity: &Capacity,
+    asked: &QueuedRequest,
+    rows: usize,
+) -> (usize, usize) {
+    let most = asked.sampling.max_completion_tokens + asked.later_tokens;
+    let slots = capacity.initial_slots.min(most);
+    // Each must be able to double its slots once.
+    let kept = match slots < most {
+        true => slots * rows,
+        false => 0,
+    };
+    (slots, kept)
 }

@@ -9,6 +9,7 @@ use super::super::draft::Ngrams;
 use super::super::kv_cache::joined;
 use super::super::masks::{RowMask, masks, sample};
 use super::super::shaping::{ShapedParams, sample_shaped};
+use super::admission::slots_at_start;
 use super::{
     AdmittedRequest, DecodeBatch, Prompt, QueuedRequest, Row, SharedPrompt, replace_shaped,
 };
@@ -78,7 +79,8 @@ impl DecodeBatch<'_> {
                 experts.append(end - place.1..end, &mut prompt);
                 ExpertRecord::of_prompt(prompt)
             });
-            let is_shared = self.shares(&asked, shared_states[index]);
+            let has_its_state = !self.has_states() || shared_states[index].is_some();
+            let is_shared = asked.shares_prompt && has_its_state;
             let shared = is_shared.then(|| {
                 Ok::<_, Error>(SharedPrompt {
                     asked: Arc::clone(&asked),
@@ -135,7 +137,11 @@ impl DecodeBatch<'_> {
     pub(super) fn share_prompts(&mut self) -> Result<()> {
         let mut waiting = self.waiting.iter();
         let first = waiting.find(|(asked, _)| self.shared_prompt(asked).is_some());
-        if first.is_none_or(|(asked, _)| !self.may_start(asked)) {
+        let Some((asked, _)) = first else {
+            return Ok(());
+        };
+        let (slots, kept) = slots_at_start(&self.capacity, asked, self.rows.len());
+        if self.rows.len() >= self.limits.rows || self.free_slots.count() < slots + kept {
             return Ok(());
         }
         // A pass's tokens are read in row order.
@@ -156,8 +162,9 @@ impl DecodeBatch<'_> {
             {
                 continue;
             }
-            let (slots, needed) = self.slots_to_start(&asked, rows.len());
-            let fits = self.free_slots.count() >= needed;
+            let others = self.rows.len() + rows.len();
+            let (slots, kept) = slots_at_start(&self.capacity, &asked, others);
+            let fits = self.free_slots.count() >= slots + kept;
             let Some(first) = fits.then(|| self.free_slots.allocate(slots)).flatten() else {
                 break;
             };
@@ -174,7 +181,9 @@ impl DecodeBatch<'_> {
                 (Some(state), None) => state,
                 // The prompt's own is the last: others will prefill the prompt again.
                 (None, Some(own)) => {
-                    self.prompts.entry(key).and_modify(|one| one.shared = None);
+                    if let Some(prompt) = self.prompts.get_mut(&key) {
+                        prompt.shared = None;
+                    }
                     own
                 }
                 (None, None) => bail!("more completions than states"),
@@ -188,24 +197,6 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// Slots of a completion at its start, and those that must be free then beside `others` that
-    /// start with it.
-    fn slots_to_start(&self, asked: &QueuedRequest, others: usize) -> (usize, usize) {
-        let most = asked.sampling.max_completion_tokens + asked.later_tokens;
-        let slots = self.capacity.initial_slots.min(most);
-        // As where prompts are prefilled.
-        let kept = match slots < most {
-            true => slots * (self.rows.len() + others),
-            false => 0,
-        };
-        (slots, slots + kept)
-    }
-
-    fn may_start(&self, asked: &QueuedRequest) -> bool {
-        self.rows.len() < self.limits.rows
-            && self.free_slots.count() >= self.slots_to_start(asked, 0).1
-    }
-
     /// The prompt that serves a waiting request.
     fn shared_prompt(&self, asked: &QueuedRequest) -> Option<usize> {
         let serves = |prompt: &Prompt| {
@@ -217,15 +208,13 @@ impl DecodeBatch<'_> {
         prompts.find_map(|(key, prompt)| serves(prompt).then_some(*key))
     }
 
-    fn shares(&self, asked: &QueuedRequest, state: Option<usize>) -> bool {
-        let has_states = self.model.config().options.gated_delta.is_some();
-        asked.shares_prompt && (state.is_some() || !has_states)
+    fn has_states(&self) -> bool {
+        self.model.config().options.gated_delta.is_some()
     }
 
     /// A state for a shared prompt's end, if the model has states and one is free.
     fn state_to_share(&mut self, asked: &QueuedRequest) -> Option<usize> {
-        let has_states = self.model.config().options.gated_delta.is_some();
-        (asked.shares_prompt && has_states)
+        (asked.shares_prompt && self.has_states())
             .then(|| self.free_states.allocate(1))
             .flatten()
     }
