@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::device::{DeviceArguments, devices, wait_for_one};
+use super::device::{DeviceArguments, devices, gib, wait_for_one};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{ModelLocation, SharedBase};
 use crate::config::{BasePrecision, ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
+use crate::plan::CONTEXT_BYTES;
 use crate::prompts::template_options;
 use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{
@@ -64,6 +65,9 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
+    /// Take this much of the GPU's memory, such as 22GiB [default: the model, and three quarters of what it leaves free]
+    #[arg(long, value_name = "SIZE", value_parser = gib)]
+    gpu_memory: Option<u64>,
     /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -111,6 +115,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         },
         None => (Place::Address(listen), arguments.device.engine()?),
     };
+    if let Some(gib) = arguments.gpu_memory {
+        engine.limit_memory(gib << 30, CONTEXT_BYTES)?;
+    }
     let located = ModelLocation::find(&name, &run_folders)?;
     let run = match &located {
         ModelLocation::Run { run, .. } => Some(run.path().to_owned()),

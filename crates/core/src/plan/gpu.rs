@@ -7,8 +7,8 @@ mod refusal;
 use serde::{Deserialize, Serialize};
 
 pub use caches::{
-    GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, gpu_completion_places, gpu_decode_rows,
-    gpu_kept_cache_bytes, gpu_prefill_rows, gpu_prompt_rows, gpu_rollout_places,
+    CachePlaces, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, gpu_decode_rows, gpu_kept_cache_bytes,
+    gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
 };
 use caches::{prefill_row_bytes, step_row_bytes};
 pub use cards::{Card, cards};
@@ -439,7 +439,7 @@ fn rollout(
     );
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
-    let places = gpu_rollout_places(model, config.base_precision, trained, gpu).max(completion);
+    let places = gpu_rollout_places(model, config.base_precision, trained, gpu);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
@@ -454,24 +454,22 @@ fn rollout(
             // In later turns each completion has a prompt of its own.
             _ => rows,
         };
-        let prompt_rows =
-            (together * longest).min(gpu_prompt_rows(model, number, gpu.total_bytes).max(longest));
-        let prefilled = prompt_rows.min(gpu_prefill_rows(gpu.total_bytes).max(longest));
         // Conversations with tools continue in the cache, where replies are read as tokens of passes.
         let (later, read) = if data.turns > 1 {
             (longest, GPU_DRAFTED_ROWS)
         } else {
             (0, 0)
         };
+        let (prompt_rows, slots) = (together * longest, rows * (completion + later));
+        let slots = places.of_completions(slots, prompt_rows).max(completion);
+        let prompt_rows = places.of_prompts(prompt_rows, slots).max(longest);
+        let prefilled = prompt_rows.min(gpu_prefill_rows(gpu.total_bytes).max(longest));
         let step_rows = rows
             .max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS))
             .max(read);
         let step = step_rows * step_row_bytes(&shape, layer);
         let token = shape.key_values_per_token * number;
-        let caches = [
-            prompt_rows * token,
-            (rows * (completion + later)).min(places) * token,
-        ];
+        let caches = [prompt_rows * token, slots * token];
         let drafted = if config.draft_tokens > 0 {
             GPU_DRAFTED_ROWS
         } else {

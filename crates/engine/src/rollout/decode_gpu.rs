@@ -19,8 +19,8 @@ use crate::kernels::sampler::{
 };
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 use crate::plan::{
-    GPU_DRAFTED_ROWS, gpu_completion_places, gpu_decode_rows, gpu_kept_cache_bytes,
-    gpu_prefill_rows, gpu_prompt_rows, memory_limit_bytes,
+    CachePlaces, GPU_DRAFTED_ROWS, gpu_decode_rows, gpu_kept_cache_bytes, gpu_prefill_rows,
+    memory_limit_bytes,
 };
 
 /// A pass of 64 rows at the Qwen3-8B shape takes 6.05 ms on an H200 and one of 256 rows 10.7 ms:
@@ -35,10 +35,9 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     let gpu_bytes = memory(model.device()).map_or(0, |(_, all)| all);
     DecodeLimits {
         rows: gpu_decode_rows(model.config(), number, gpu_bytes),
-        kv_slots: gpu_completion_places(model.config(), number, gpu_bytes),
+        places: super::gpu_places(model).unwrap_or(CachePlaces::UNLIMITED),
         parked_bytes: memory_limit_bytes().map_or(0, |bytes| bytes as usize / PARKED_SHARE),
         initial_slots: 64,
-        prompt_rows: gpu_prompt_rows(model.config(), number, gpu_bytes),
         prefill_rows: gpu_prefill_rows(gpu_bytes),
         drafted_rows: GPU_DRAFTED_ROWS,
         balanced_rows: BALANCED_ROWS,

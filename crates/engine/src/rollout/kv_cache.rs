@@ -8,20 +8,19 @@ use crate::kernels::pinned_memory::copy_to_host;
 use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::kernels::write_rows::write_rows;
 use crate::model::{CacheView, CacheWidth, Decoder, PassExperts, PrefilledRows};
+use crate::plan::CachePlaces;
 
 /// Limits of joint decoding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeLimits {
     /// Completions.
     pub(super) rows: usize,
-    /// Their tokens.
-    pub(super) kv_slots: usize,
+    /// Of a list of requests.
+    pub(super) places: CachePlaces,
     /// Host memory in bytes for parked completions.
     pub(super) parked_bytes: usize,
     /// Initial slots of a completion if not all can have the maximum; doubled when full.
     pub(super) initial_slots: usize,
-    /// Tokens of their prompts.
-    pub(super) prompt_rows: usize,
     /// Prompt tokens prefilled at once; a longer prompt is alone.
     pub(super) prefill_rows: usize,
     /// Rows of a step with drafts; with more completions there are none.
@@ -77,15 +76,18 @@ impl Capacity {
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(sum(|request| request.samples));
         let rows = halved(all_rows, 1);
-        let kv_slots = halved((all_rows * limit).min(limits.kv_slots), limit);
+        let all_prompts = sum(|request| request.prompt_tokens);
+        let places = limits.places;
+        let kv_slots = halved(places.of_completions(all_rows * limit, all_prompts), limit);
         // A branch is decoded while others of its conversation are kept.
         let fits = kv_slots == rows * limit && !requests.iter().any(|request| request.has_branches);
         let prompt_rows = match later > 0 && !fits {
             // Branches and evicted conversations are prefilled, each with its own prompt.
             true => sum(|request| request.samples * (request.prompt_tokens + request.later_tokens)),
-            false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
+            false => all_prompts + if later > 0 { longest } else { 0 },
         };
-        let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
+        let prompt_rows = places.of_prompts(prompt_rows.min(rows * longest), kv_slots);
+        let prompt_rows = halved(prompt_rows, longest).min(rows * longest);
         let initial_slots = match fits {
             true => limit,
             false => sampling.max_completion_tokens.min(limits.initial_slots),

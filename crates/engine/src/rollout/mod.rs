@@ -23,7 +23,10 @@ use parking_lot::Mutex;
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
 use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
-use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, GpuMemory, gpu_rollout_places};
+use crate::plan::{
+    CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, CachePlaces, GpuMemory, gpu_rollout_places,
+    gpu_server_places,
+};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 use source::{FixedRequests, OnEnd};
@@ -385,8 +388,7 @@ pub(crate) fn generate_from(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-    let mut limits = limits(model);
-    limits.kv_slots = gpu_places(model).unwrap_or(limits.kv_slots);
+    let limits = limits(model);
     let mut totals = (DecodeCounts::default(), Vec::new());
     let decode = |sized: &SizedSource<'_>| {
         // A GPU tensor cannot be empty.
@@ -407,16 +409,24 @@ pub(crate) fn generate_from(
     Ok(totals)
 }
 
-/// KV slots of completions on a GPU for a maximal rollout; `None` on the CPU.
-pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
-    let (_, all) = memory(model.device())?;
+/// Tokens that a rollout's caches on a GPU may hold; `None` on the CPU.
+pub(crate) fn gpu_places(model: &Decoder) -> Option<CachePlaces> {
+    let gpu = gpu_memory(model)?;
     let gpu = GpuMemory {
-        usable_bytes: all,
-        total_bytes: all,
-        number_bytes: model.dtype().size_in_bytes(),
+        usable_bytes: gpu.total_bytes,
+        ..gpu
     };
     let (base, trained) = (model.base_precision(), model.parameters().count());
     Some(gpu_rollout_places(model.config(), base, trained, gpu))
+}
+
+fn gpu_memory(model: &Decoder) -> Option<GpuMemory> {
+    let (usable_bytes, total_bytes) = memory(model.device())?;
+    Some(GpuMemory {
+        usable_bytes,
+        total_bytes,
+        number_bytes: model.dtype().size_in_bytes(),
+    })
 }
 
 /// Limits of joint decoding from a [`RequestSource`].
@@ -431,14 +441,19 @@ pub struct QueueSize {
 }
 
 impl QueueSize {
-    /// Sizes of a rollout on a GPU; on the CPU per thread, sharing the model.
-    pub fn for_model(model: &Decoder) -> Self {
-        if !model.device().is_cpu() {
-            let limits = limits(model);
+    /// On a GPU what its free memory allows, at most for completions of `most_tokens`; on the CPU per
+    /// thread, sharing the model. `shares_gpu`: with a run.
+    pub fn for_model(model: &Decoder, most_tokens: usize, shares_gpu: bool) -> Self {
+        if let Some(gpu) = gpu_memory(model) {
+            let (rows, config) = (limits(model).rows, model.config());
+            let places = gpu_server_places(config, model.base_precision(), gpu, shares_gpu);
+            let positions = config.max_position_embeddings;
+            let (prompts, completions) = (rows * positions, rows * most_tokens.min(positions));
+            let completion_tokens = places.of_completions(completions, prompts);
             return Self {
-                rows: limits.rows,
-                completion_tokens: limits.kv_slots,
-                prompt_tokens: limits.prompt_rows,
+                rows,
+                completion_tokens,
+                prompt_tokens: places.of_prompts(prompts, completion_tokens),
             };
         }
         let token = |width| match width {
@@ -491,10 +506,9 @@ fn limits(model: &Decoder) -> DecodeLimits {
 /// for eight and 3 ms for 32.
 const CPU_LIMITS: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
-    kv_slots: usize::MAX,
+    places: CachePlaces::UNLIMITED,
     parked_bytes: 0,
     initial_slots: usize::MAX,
-    prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: CPU_DRAFTED_ROWS,
     balanced_rows: 2,

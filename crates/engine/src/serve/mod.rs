@@ -204,7 +204,9 @@ pub fn serve(
         max_completion_tokens,
         ..
     } = served;
-    let size = QueueSize::for_model(&model);
+    // What loading has freed is free; otherwise the caches are smaller.
+    _ = engine.trim_memory();
+    let size = QueueSize::for_model(&model, max_completion_tokens, conditions.is_some());
     let most = max_completion_tokens.min(size.completion_tokens);
     let limits = (size.prompt_tokens, most);
     let asked = AskedModel {

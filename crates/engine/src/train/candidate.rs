@@ -322,9 +322,10 @@ impl Candidate {
 
     /// Completions decoded together even if all have maximum length.
     fn decode_rows(&self) -> usize {
-        let Some(slots) = gpu_places(&self.policy.model) else {
+        let Some(places) = gpu_places(&self.policy.model) else {
             return CPU_DECODE_ROWS;
         };
+        let slots = places.of_completions(usize::MAX, usize::MAX);
         let model = &self.policy.model;
         let most = gpu_decode_rows(
             model.config(),

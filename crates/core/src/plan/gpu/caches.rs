@@ -22,35 +22,100 @@ const GPU_KEPT_CACHE_BYTES: [usize; 2] = [1 << 30, 4 << 30];
 /// Rows of a decode step with drafted tokens.
 pub const GPU_DRAFTED_ROWS: usize = 256;
 
-/// The number of completion tokens whose keys and values a rollout keeps on a GPU. It follows from the model and the GPU, so
-/// that a rollout's batches do not depend on what else uses the GPU. `trained`: numbers that an optimizer moves.
+/// Tokens whose keys and values a GPU keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachePlaces {
+    /// Of prompts and completions.
+    pub all: usize,
+    /// Of prompts, if completions need all others.
+    pub prompts: usize,
+}
+
+impl CachePlaces {
+    pub const UNLIMITED: Self = Self {
+        all: usize::MAX,
+        prompts: usize::MAX,
+    };
+
+    /// Of completions that need `completions`, beside prompts that need `prompts`.
+    pub fn of_completions(self, completions: usize, prompts: usize) -> usize {
+        completions.min(self.all.saturating_sub(prompts.min(self.prompts)))
+    }
+
+    /// Of prompts that need `prompts`, beside `completions` places of completions.
+    pub fn of_prompts(self, prompts: usize, completions: usize) -> usize {
+        prompts.min(self.all.saturating_sub(completions))
+    }
+}
+
+/// Of a rollout. They follow from the model and the GPU, so that a rollout's batches do not depend on what else uses the GPU.
+/// `trained`: numbers that an optimizer moves.
 pub fn gpu_rollout_places(
     model: &ModelConfig,
     base: BasePrecision,
     trained: usize,
     gpu: GpuMemory,
-) -> usize {
+) -> CachePlaces {
     let (shape, number_bytes) = (ModelShape::from_config(model), gpu.number_bytes);
     // Gradients, f32 weights and two moments.
     let held = WeightBytes::new(&shape, base, number_bytes).gpu + 16 * trained;
     let share = CACHE_SHARE * gpu.usable_bytes.saturating_sub(held as u64) as f64;
     // On a small GPU the rest of that is less than a rollout works with.
-    let working = held + rollout_work(model, base, gpu);
+    let working = held + CONTEXT_BYTES as usize + rollout_work(model, base, gpu);
     let beside = USABLE * gpu.usable_bytes as f64 - working as f64;
-    let least = cache_bytes(&shape, number_bytes, gpu.total_bytes);
-    let prompts = least / 2;
-    let caches = (share.min(beside) as usize).saturating_sub(prompts);
-    caches.max(least) / (shape.key_values_per_token * number_bytes).max(1)
+    let least = least_places(&shape, gpu);
+    CachePlaces {
+        all: (share.min(beside) as usize / token_bytes(&shape, number_bytes)).max(least.all),
+        ..least
+    }
 }
 
-/// What a rollout takes beside weights and caches at the most rows, but for adapters.
+/// Of a server whose model is loaded. `gpu.usable_bytes`: what is free. `shares_gpu`: no more than beside a run.
+pub fn gpu_server_places(
+    model: &ModelConfig,
+    base: BasePrecision,
+    gpu: GpuMemory,
+    shares_gpu: bool,
+) -> CachePlaces {
+    let shape = ModelShape::from_config(model);
+    let free = gpu.usable_bytes as f64;
+    let kept = (1.0 - USABLE) * gpu.total_bytes as f64 + rollout_work(model, base, gpu) as f64;
+    let free = (CACHE_SHARE * free).min(free - kept) as usize;
+    let least = least_places(&shape, gpu);
+    let all = free / token_bytes(&shape, gpu.number_bytes);
+    let all = if shares_gpu { all.min(least.all) } else { all };
+    // An empty cache is none.
+    let all = all.max(2);
+    CachePlaces {
+        all,
+        prompts: all / 3,
+    }
+}
+
+/// What a rollout has on any GPU.
+fn least_places(shape: &ModelShape, gpu: GpuMemory) -> CachePlaces {
+    let completions = cache_bytes(shape, gpu.number_bytes, gpu.total_bytes);
+    let token = token_bytes(shape, gpu.number_bytes);
+    let prompts = (completions / 2 / token).max(gpu_prefill_rows(gpu.total_bytes));
+    CachePlaces {
+        all: completions / token + prompts,
+        prompts,
+    }
+}
+
+/// Keys and values of a token.
+fn token_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
+    (shape.key_values_per_token * number_bytes).max(1)
+}
+
+/// What decoding at the most rows takes beside weights, caches and CUDA's context, but for adapters.
 fn rollout_work(model: &ModelConfig, base: BasePrecision, gpu: GpuMemory) -> usize {
     let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     let step = gpu_decode_rows(model, number, gpu.total_bytes) * step_row_bytes(&shape, layer);
     let prefill = gpu_prefill_rows(gpu.total_bytes) * prefill_row_bytes(&shape, layer, number);
     let widened = widened_bytes(model, base, number);
-    CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES + widened + step + step.max(prefill)
+    CUBLAS_WORKSPACE_BYTES + widened + step + step.max(prefill)
 }
 
 /// Of a row of a decode step. `layer`: its activations in one.
@@ -60,13 +125,6 @@ pub(super) fn step_row_bytes(shape: &ModelShape, layer: usize) -> usize {
 
 pub(super) fn prefill_row_bytes(shape: &ModelShape, layer: usize, number: usize) -> usize {
     layer + 2 * shape.hidden * number
-}
-
-/// The number of completion tokens whose keys and values a server keeps on a GPU.
-pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let shape = ModelShape::from_config(model);
-    cache_bytes(&shape, number_bytes, gpu_bytes)
-        / (shape.key_values_per_token * number_bytes).max(1)
 }
 
 /// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
@@ -85,14 +143,6 @@ fn cache_bytes(shape: &ModelShape, number_bytes: usize, gpu_bytes: u64) -> usize
     (shape.parameters * number_bytes)
         .clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
         .min(most)
-}
-
-/// The number of prompt tokens whose keys and values a GPU keeps while it decodes.
-pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize, gpu_bytes: u64) -> usize {
-    let shape = ModelShape::from_config(model);
-    let row_bytes = shape.key_values_per_token * number_bytes;
-    (cache_bytes(&shape, number_bytes, gpu_bytes) / 2 / row_bytes.max(1))
-        .max(gpu_prefill_rows(gpu_bytes))
 }
 
 /// Prompt rows that are prefilled together. `gpu_bytes`: 0 if unknown.

@@ -96,6 +96,7 @@ fn variants(model: &ModelConfig, config: &TrainConfig) -> Vec<(Vec<String>, Trai
 fn completions_together(model: &ModelConfig, config: &TrainConfig, gpu: GpuMemory) -> usize {
     let trained = trainable_parameters(model, config);
     let places = gpu_rollout_places(model, config.base_precision, trained, gpu);
+    let places = places.of_completions(usize::MAX, usize::MAX);
     let step = config.prompt_groups_per_step * config.completions_per_prompt;
     (places / config.max_completion_tokens.max(1))
         .min(step * config.weight_sync_interval as usize)

@@ -55,6 +55,8 @@ fn qwen3_8b_with_adapters() {
     check("logits of a head chunk and gradient", 0.93 + 0.39);
     // 500 rows of the test set x 256 tokens x 144 KiB.
     check("KV cache, completions", 18.87);
+    // As many prompts of 250 tokens.
+    check("KV cache, prompts", 18.43);
     check("rotary tables", 0.02);
     assert_eq!(
         of(&found, "frozen reference"),
@@ -62,7 +64,7 @@ fn qwen3_8b_with_adapters() {
         "the adapters off are the reference"
     );
     assert!(
-        (30e9..50e9).contains(&(found.peak_bytes as f64)),
+        (50e9..60e9).contains(&(found.peak_bytes as f64)),
         "{}",
         found.peak_bytes
     );
@@ -208,41 +210,49 @@ fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
 
 #[test]
 fn a_rollout_is_bounded_by_its_caches() {
-    // 144 KiB a token: 16.4 GB are 512 rows of 217 tokens.
-    assert_eq!(
-        gpu_completion_places(&qwen3_8b(), 2, 80_000_000_000) / 217,
-        511
-    );
-    // Of 80 GB adapters leave 16 completions of 16,384 tokens; all weights leave no more than a server has.
-    let places = |base, trained| gpu_rollout_places(&qwen3_8b(), base, trained, card(80));
+    // Of 80 GB adapters leave 16 completions of 16,384 tokens beside prompts.
+    let all = |base, trained| gpu_rollout_places(&qwen3_8b(), base, trained, card(80));
+    let places = |base, trained| all(base, trained).of_completions(usize::MAX, usize::MAX);
     assert_eq!(places(BasePrecision::Bf16, 43_646_976) / 16_384, 16);
     // Three quarters of the 10.3 GB that the matrices save in NF4, and of the 1.24 GB of the embedding.
     assert_eq!(places(BasePrecision::Nf4, 43_646_976) / 16_384, 19);
+    // 144 KiB a token: beside all weights' optimizer 16.4 GB are 512 rows of 217 tokens.
+    assert_eq!(places(BasePrecision::Bf16, 8_190_735_360) / 217, 511);
+    // Short completions leave their places to prompts.
+    let short = all(BasePrecision::Bf16, 43_646_976);
+    let slots = short.of_completions(512 * 64, 64 * 8000);
     assert_eq!(
-        places(BasePrecision::Bf16, 8_190_735_360),
-        gpu_completion_places(&qwen3_8b(), 2, 80_000_000_000)
+        (slots, short.of_prompts(64 * 8000, slots)),
+        (512 * 64, short.all - 512 * 64)
+    );
+    // Of a server three quarters of what is free, two thirds of it for completions; beside a run as much as all weights left.
+    let gpu = GpuMemory {
+        usable_bytes: 60_000_000_000,
+        ..card(80)
+    };
+    let server = |shares_gpu| gpu_server_places(&qwen3_8b(), BasePrecision::Bf16, gpu, shares_gpu);
+    assert_eq!(server(false).all, 45_000_000_000 / 147_456);
+    assert_eq!(server(false).prompts, server(false).all / 3);
+    assert_eq!(
+        server(true).all,
+        all(BasePrecision::Bf16, 8_190_735_360).all
     );
     let long = DataShape {
         longest_prompt_tokens: 8000,
         turns: 1,
         ..DATA
     };
-    let parts = rollout(
-        &qwen3_8b(),
-        &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]),
-        &long,
-        h200(),
-    );
+    let config = config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]);
+    let parts = rollout(&qwen3_8b(), &config, &long, h200());
     let prompts = parts
         .iter()
         .find(|(name, ..)| *name == "KV cache, prompts")
         .unwrap()
         .2;
-    // Half as much as the weights.
-    assert_eq!(
-        prompts,
-        55_546 * ModelShape::from_config(&qwen3_8b()).key_values_per_token * 2
-    );
+    // All that 512 completions leave.
+    let trained = trainable_parameters(&qwen3_8b(), &config);
+    let most = gpu_rollout_places(&qwen3_8b(), BasePrecision::Bf16, trained, h200());
+    assert_eq!(prompts, (most.all - 512 * 64) * 147_456);
 }
 
 #[test]

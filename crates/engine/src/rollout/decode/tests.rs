@@ -6,6 +6,7 @@ use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{PackedBatch, PassExperts, Trainable, Weights};
+use crate::plan::CachePlaces;
 use crate::rollout::source::FixedRequests;
 use crate::rollout::{Request, RequestSize, RolloutOutput, Sampling, StopReason};
 
@@ -13,10 +14,9 @@ mod conversations;
 
 const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
-    kv_slots: usize::MAX,
+    places: CachePlaces::UNLIMITED,
     parked_bytes: usize::MAX,
     initial_slots: 4,
-    prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: 1000,
     balanced_rows: 1_000_000,
@@ -24,6 +24,17 @@ const ROOM: DecodeLimits = DecodeLimits {
     padded: |rows| rows,
     padded_drafted: |rows| rows,
 };
+
+/// The prompts of [`requests`].
+const PROMPT_TOKENS: usize = 171;
+
+/// For these prompts and `kv_slots` tokens of completions.
+fn places(kv_slots: usize) -> CachePlaces {
+    CachePlaces {
+        all: PROMPT_TOKENS + kv_slots,
+        prompts: PROMPT_TOKENS,
+    }
+}
 
 /// A model of 61 tokens, with weights so sharp that completions repeat themselves.
 fn model() -> Decoder {
@@ -253,12 +264,12 @@ fn states_go_back_where_a_draft_does_not_hold() {
         for limits in [
             DecodeLimits { rows: 8, ..ROOM },
             DecodeLimits {
-                kv_slots: 110,
+                places: places(110),
                 drafted_rows: 12,
                 ..ROOM
             },
             DecodeLimits {
-                kv_slots: 41,
+                places: places(41),
                 ..ROOM
             },
             DecodeLimits {
@@ -322,16 +333,16 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
     for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
         // Slots for the longest alone; some; half of all.
-        for kv_slots in [40, 41, 110, 500] {
+        for places in [40, 41, 110, 500].map(places) {
             for limits in [
-                DecodeLimits { kv_slots, ..ROOM },
+                DecodeLimits { places, ..ROOM },
                 DecodeLimits {
-                    kv_slots,
+                    places,
                     parked_bytes: 10_000,
                     ..ROOM
                 },
                 DecodeLimits {
-                    kv_slots,
+                    places,
                     runs_ahead: true,
                     drafted_rows: 12,
                     ..ROOM
@@ -374,7 +385,7 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
         // together.
         let few = sampled(
             DecodeLimits {
-                kv_slots: 360,
+                places: places(360),
                 ..ROOM
             },
             temperature,
@@ -427,7 +438,10 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     check(
         DecodeLimits {
             rows: 16,
-            prompt_rows: 35,
+            places: CachePlaces {
+                all: 16 * 40 + 35,
+                prompts: 35,
+            },
             ..ROOM
         },
         0,
@@ -435,7 +449,10 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     check(
         DecodeLimits {
             rows: 12,
-            prompt_rows: 60,
+            places: CachePlaces {
+                all: 12 * 40 + 60,
+                prompts: 60,
+            },
             prefill_rows: 20,
             ..ROOM
         },
@@ -574,7 +591,7 @@ fn recorded_experts_are_those_of_packed_rows() {
             ..ROOM
         };
         let little = DecodeLimits {
-            kv_slots: 110,
+            places: places(110),
             ..ahead
         };
         let given_up = DecodeLimits {

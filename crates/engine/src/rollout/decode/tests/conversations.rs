@@ -168,14 +168,14 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
             (
                 8,
                 DecodeLimits {
-                    kv_slots: 300,
+                    places: places(300),
                     ..ahead
                 },
             ),
             (
                 0,
                 DecodeLimits {
-                    kv_slots: 130,
+                    places: places(130),
                     parked_bytes: 0,
                     ..ROOM
                 },
@@ -208,7 +208,7 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
                 );
             }
             // With room only first prompts are prefilled.
-            let is_roomy = limits.kv_slots == usize::MAX && limits.rows == usize::MAX;
+            let is_roomy = limits.places == CachePlaces::UNLIMITED && limits.rows == usize::MAX;
             assert!(
                 !is_roomy || counts.prefilled == first,
                 "{counts:?}, prompts of {first} tokens"
