@@ -124,8 +124,8 @@ struct DecodeBatch<'a> {
     recorded_experts: Option<ExpertLayers>,
     /// KV slots of completions.
     free_slots: FreeSlots,
-    /// KV rows of prompts.
-    free_rows: FreeSlots,
+    /// KV rows of prompts; `None`: they take slots.
+    free_rows: Option<FreeSlots>,
     /// States of completions, and after their drafts.
     free_states: FreeSlots,
     /// Waiting requests with their samples.
@@ -195,7 +195,7 @@ pub(super) fn decode_from(
             false => ThreadPool::count_of(0),
         }),
         free_slots: FreeSlots::all(capacity.kv_slots),
-        free_rows: FreeSlots::all(capacity.prompt_rows),
+        free_rows: (capacity.prompt_rows > 0).then(|| FreeSlots::all(capacity.prompt_rows)),
         free_states: FreeSlots::all(states),
         model,
         adapters,

@@ -41,6 +41,7 @@ pub(super) struct Capacity {
     pub(super) rows: usize,
     /// KV slots of completions.
     pub(super) kv_slots: usize,
+    /// 0: prompts take slots.
     pub(super) prompt_rows: usize,
     /// Initial slots of a completion.
     pub(super) initial_slots: usize,
@@ -123,8 +124,8 @@ impl Capacity {
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         Self {
             rows: size.rows,
-            kv_slots: size.completion_tokens,
-            prompt_rows: size.prompt_tokens,
+            kv_slots: size.tokens,
+            prompt_rows: 0,
             initial_slots: usize::MAX,
             longest: 0,
             draft_tokens,
@@ -176,7 +177,7 @@ pub(super) struct KvCache {
     size: CacheSize,
 }
 
-/// Completion tokens, prompt tokens, states.
+/// Completion tokens, prompt tokens, states. Without rows of their own, prompts take slots.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CacheSize {
     pub(super) kv_slots: usize,
@@ -187,7 +188,8 @@ pub(super) struct CacheSize {
 #[derive(Debug)]
 enum LayerCache {
     KeysValues {
-        /// [prompt rows, 2 * key_width]; on the CPU created by the first prompts.
+        /// [prompt rows, 2 * key_width], if prompts have their own; on the CPU created by the
+        /// first prompts.
         prompts: Option<Tensor>,
         /// [slots, 2 * key_width].
         written: Tensor,
@@ -208,7 +210,7 @@ impl KvCache {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
                 written: zeros(size.kv_slots, width)?,
                 // Recorded passes need fixed addresses.
-                prompts: match device.is_cpu() {
+                prompts: match device.is_cpu() || size.prompt_rows == 0 {
                     true => None,
                     false => Some(zeros(size.prompt_rows, width)?),
                 },
@@ -236,8 +238,11 @@ impl KvCache {
         states: &[Vec<usize>],
     ) -> Result<()> {
         match (&mut self.layers[layer], prefilled) {
-            (LayerCache::KeysValues { prompts, .. }, PrefilledRows::KeysValues(prefilled)) => {
-                store_rows(prompts, self.size.prompt_rows, prefilled, ranges)
+            (LayerCache::KeysValues { prompts, written }, PrefilledRows::KeysValues(prefilled)) => {
+                match self.size.prompt_rows {
+                    0 => write_ranges(written, &prefilled, ranges),
+                    rows => store_rows(prompts, rows, prefilled, ranges),
+                }
             }
             (LayerCache::OfLayer(_), PrefilledRows::Nothing) => Ok(()),
             (LayerCache::States(caches), PrefilledRows::States(prefilled)) => {
@@ -401,6 +406,10 @@ fn store_rows(
             cache.insert(Tensor::zeros((size, width), prefilled.dtype(), device)?)
         }
     };
+    write_ranges(cache, &prefilled, ranges)
+}
+
+fn write_ranges(cache: &Tensor, prefilled: &Tensor, ranges: &[(usize, usize)]) -> Result<()> {
     let mut first = 0;
     for &(start, rows) in ranges {
         write_rows(cache, start, &prefilled.narrow(0, first, rows)?)?;
@@ -441,6 +450,16 @@ impl FreeSlots {
             self.0.insert(index, (start + rows, free - rows));
         }
         Some(start)
+    }
+
+    /// From the end, where prompts of different lengths do not divide what completions take.
+    pub(super) fn allocate_last(&mut self, rows: usize) -> Option<usize> {
+        let index = self.0.iter().rposition(|(_, free)| *free >= rows)?;
+        let (start, free) = &mut self.0[index];
+        *free -= rows;
+        let place = *start + *free;
+        self.0.retain(|(_, free)| *free > 0);
+        Some(place)
     }
 
     /// Replaces `old` by `rows` contiguous slots; `None`, without change, if there are none.
@@ -491,6 +510,18 @@ mod tests {
         free.give_back(0, 4);
         assert_eq!(free.allocate(10), Some(0));
         free.give_back(6, 4);
+        free.give_back(2, 2);
+        assert_eq!(
+            [
+                free.allocate_last(2),
+                free.allocate_last(2),
+                free.allocate_last(1)
+            ],
+            [Some(8), Some(6), Some(3)]
+        );
+        free.give_back(6, 4);
+        free.give_back(3, 1);
+        assert_eq!(free.allocate(2), Some(2));
         // Returned slots count, and none is lost.
         assert_eq!(
             (

@@ -434,26 +434,22 @@ fn gpu_memory(model: &Decoder) -> Option<GpuMemory> {
 pub struct QueueSize {
     /// Completions.
     pub rows: usize,
-    /// Sum of their maximum tokens.
-    pub completion_tokens: usize,
-    /// Tokens of their prompts.
-    pub prompt_tokens: usize,
+    /// Their prompts' and their maximum new tokens.
+    pub tokens: usize,
 }
 
 impl QueueSize {
-    /// On a GPU what its free memory allows, at most for completions of `most_tokens`; on the CPU per
-    /// thread, sharing the model. `shares_gpu`: with a run.
-    pub fn for_model(model: &Decoder, most_tokens: usize, shares_gpu: bool) -> Self {
+    /// On a GPU what its free memory allows; on the CPU per thread, sharing the model.
+    /// `shares_gpu`: with a run.
+    pub fn for_model(model: &Decoder, shares_gpu: bool) -> Self {
+        let positions = model.config().max_position_embeddings;
         if let Some(gpu) = gpu_memory(model) {
-            let (rows, config) = (limits(model).rows, model.config());
-            let places = gpu_server_places(config, model.base_precision(), gpu, shares_gpu);
-            let positions = config.max_position_embeddings;
-            let (prompts, completions) = (rows * positions, rows * most_tokens.min(positions));
-            let completion_tokens = places.of_completions(completions, prompts);
+            let rows = limits(model).rows;
+            let base = model.base_precision();
+            let places = gpu_server_places(model.config(), base, gpu, shares_gpu);
             return Self {
                 rows,
-                completion_tokens,
-                prompt_tokens: places.of_prompts(prompts, completion_tokens),
+                tokens: places.min(rows * positions),
             };
         }
         let token = |width| match width {
@@ -462,18 +458,15 @@ impl QueueSize {
         };
         let token_width = model.cache_widths().map(token).sum::<usize>();
         let token_bytes = token_width * model.dtype().size_in_bytes();
-        let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
-        let tokens = (CPU_QUEUE_BYTES / token_bytes.max(1)).min(longest);
         Self {
             rows: CPU_DECODE_ROWS,
-            completion_tokens: tokens,
-            prompt_tokens: tokens,
+            tokens: (CPU_QUEUE_BYTES / token_bytes.max(1)).min(CPU_DECODE_ROWS * positions),
         }
     }
 }
 
-/// Bytes of prompt KV per thread, and as much for completions. Only used pages take memory.
-const CPU_QUEUE_BYTES: usize = 1 << 30;
+/// Bytes of KV per thread. Only used pages take memory.
+const CPU_QUEUE_BYTES: usize = 2 << 30;
 
 /// Decodes a source until it closes, on this thread. `draft_tokens`: maximum of any request;
 /// `adapter_slot`: rank per adapter if there are several, else 0. Every request fits `size` and the

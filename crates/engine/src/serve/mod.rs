@@ -206,18 +206,18 @@ pub fn serve(
     } = served;
     // What loading has freed is free; otherwise the caches are smaller.
     _ = engine.trim_memory();
-    let size = QueueSize::for_model(&model, max_completion_tokens, conditions.is_some());
-    let most = max_completion_tokens.min(size.completion_tokens);
-    let limits = (size.prompt_tokens, most);
-    let asked = AskedModel {
+    let size = QueueSize::for_model(&model, conditions.is_some());
+    let limits = (size.tokens, max_completion_tokens);
+    let mut asked = AskedModel {
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
         ..AskedModel::new(model.config(), served.tokenizer, served.template, limits)
     };
+    asked.positions = asked.positions.min(size.tokens);
     let shared = Arc::new(Shared {
         queue: Queue::new(Order::Shares {
             waiting: settings.queued,
-            completion_tokens: size.completion_tokens,
+            tokens: size.tokens,
         }),
         metrics: Arc::default(),
         model: Arc::new(asked),

@@ -70,26 +70,23 @@ pub fn gpu_rollout_places(
     }
 }
 
-/// Of a server whose model is loaded. `gpu.usable_bytes`: what is free. `shares_gpu`: no more than beside a run.
+/// Tokens whose keys and values a server keeps whose model is loaded. `gpu.usable_bytes`: what is free. `shares_gpu`: with a run.
 pub fn gpu_server_places(
     model: &ModelConfig,
     base: BasePrecision,
     gpu: GpuMemory,
     shares_gpu: bool,
-) -> CachePlaces {
+) -> usize {
     let shape = ModelShape::from_config(model);
     let free = gpu.usable_bytes as f64;
     let kept = (1.0 - USABLE) * gpu.total_bytes as f64 + rollout_work(model, base, gpu) as f64;
     let free = (CACHE_SHARE * free).min(free - kept) as usize;
-    let least = least_places(&shape, gpu);
-    let all = free / token_bytes(&shape, gpu.number_bytes);
-    let all = if shares_gpu { all.min(least.all) } else { all };
-    // An empty cache is none.
-    let all = all.max(2);
-    CachePlaces {
-        all,
-        prompts: all / 3,
-    }
+    let places = match free / token_bytes(&shape, gpu.number_bytes) {
+        all if shares_gpu => all.min(least_places(&shape, gpu).all),
+        all => all,
+    };
+    // A prompt and a completion at least.
+    places.max(2)
 }
 
 /// What a rollout has on any GPU.

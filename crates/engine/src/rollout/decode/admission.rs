@@ -37,7 +37,11 @@ impl DecodeBatch<'_> {
                 "a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions"
             )
         }
-        if prompt > self.capacity.prompt_rows || new > self.capacity.kv_slots {
+        let is_too_large = match self.capacity.prompt_rows {
+            0 => prompt + new > self.capacity.kv_slots,
+            rows => prompt > rows || new > self.capacity.kv_slots,
+        };
+        if is_too_large {
             bail!(
                 "a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}",
                 self.capacity
@@ -89,10 +93,16 @@ impl DecodeBatch<'_> {
             let length = asked.request.prompt.len();
             let (initial_slots, kept) = slots_at_start(&self.capacity, asked, count);
             let is_first = count == 0;
+            let of_prompt = if self.free_rows.is_some() { 0 } else { length };
+            let slots = initial_slots * samples.len() + kept + of_prompt;
             let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
-                && (is_first || self.free_slots.count() >= initial_slots * samples.len() + kept)
+                && (is_first || self.free_slots.count() >= slots)
                 && (is_first || count + samples.len() <= self.limits.rows);
-            let Some(start) = fits.then(|| self.free_rows.allocate(length)).flatten() else {
+            let mut place = || match &mut self.free_rows {
+                Some(rows) => rows.allocate(length),
+                None => self.free_slots.allocate_last(length),
+            };
+            let Some(start) = fits.then(&mut place).flatten() else {
                 break;
             };
             let mut kv_slots = Vec::new();
@@ -106,7 +116,8 @@ impl DecodeBatch<'_> {
                 for (first, count) in kv_slots {
                     self.free_slots.give_back(first, count);
                 }
-                self.free_rows.give_back(start, length);
+                let rows = self.free_rows.as_mut().unwrap_or(&mut self.free_slots);
+                rows.give_back(start, length);
                 break;
             }
             (prompt_rows, count) = (prompt_rows + length, count + kv_slots.len());
@@ -257,7 +268,8 @@ impl DecodeBatch<'_> {
         let used: BTreeSet<usize> = rows.chain(kept).collect();
         let unused = |prompt: &usize, _: &mut _| !used.contains(prompt);
         for (_, prompt) in self.prompts.extract_if(.., unused) {
-            self.free_rows.give_back(prompt.place.0, prompt.place.1);
+            let rows = self.free_rows.as_mut().unwrap_or(&mut self.free_slots);
+            rows.give_back(prompt.place.0, prompt.place.1);
             let state = prompt.shared.and_then(|shared| shared.state);
             state
                 .into_iter()

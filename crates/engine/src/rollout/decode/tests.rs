@@ -521,8 +521,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
     let (models, threads) = ([model(), hybrid(), sharing()], ThreadPool::new(1).unwrap());
     let size = QueueSize {
         rows: 12,
-        completion_tokens: 200,
-        prompt_tokens: 90,
+        tokens: 290,
     };
     let memory = RolloutMemory::default();
     let requests = requests();

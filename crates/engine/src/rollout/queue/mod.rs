@@ -89,10 +89,7 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Fair shares of rows and cached tokens per client; limits waiting jobs.
-    Shares {
-        waiting: usize,
-        completion_tokens: usize,
-    },
+    Shares { waiting: usize, tokens: usize },
     /// All requests of conversations; `is_paced`: after a fixed number of passes, for deterministic
     /// results. Limits parallel agents.
     Conversations { is_paced: bool, agents: usize },
@@ -276,9 +273,7 @@ impl RequestSource for Worker<'_> {
 
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals {
         let asked = match self.queue.order {
-            Order::Shares {
-                completion_tokens, ..
-            } => self.next_shares(rows, completion_tokens, is_idle),
+            Order::Shares { tokens, .. } => self.next_shares(rows, tokens, is_idle),
             Order::Conversations { is_paced, agents } => {
                 self.next_of_conversations(is_idle, is_paced, agents)
             }

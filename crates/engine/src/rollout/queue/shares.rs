@@ -122,7 +122,7 @@ impl Worker<'_> {
 struct Load {
     /// Completions by client, which is known by the address of its counter.
     of_clients: HashMap<*const AtomicUsize, usize>,
-    /// Cached tokens that no completion may need.
+    /// Cached tokens that nothing running may need.
     free_tokens: usize,
 }
 
@@ -141,7 +141,7 @@ impl Load {
             .of_clients
             .entry(Arc::as_ptr(&job.decoded))
             .or_default() += samples;
-        let tokens = samples * job.sampling.max_completion_tokens;
+        let tokens = job.request.prompt.len() + samples * job.sampling.max_completion_tokens;
         self.free_tokens = self.free_tokens.saturating_sub(tokens);
     }
 
@@ -172,7 +172,8 @@ impl Load {
     fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
         let of_client = self.of_clients.get(&Arc::as_ptr(&job.decoded));
         let of_client = of_client.copied().unwrap_or(0);
-        let places = self.free_tokens / job.sampling.max_completion_tokens.max(1);
+        let free = self.free_tokens.saturating_sub(job.request.prompt.len());
+        let places = free / job.sampling.max_completion_tokens.max(1);
         let share = |free: usize| {
             let all = free + of_client;
             let most = match alone {

@@ -59,7 +59,8 @@ fn job(samples: usize) -> (Job, Receiver<Told>, Arc<Listener>) {
 fn shares(waiting: usize) -> Queue {
     Queue::new(Order::Shares {
         waiting,
-        completion_tokens: 9 * 32,
+        // With four prompts of two tokens.
+        tokens: 9 * 32 + 4 * 2,
     })
 }
 
