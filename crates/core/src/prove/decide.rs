@@ -1,6 +1,6 @@
 //! Facts -> checks, and the cause of what differs. Nothing is equal that was not compared.
 
-use super::facts::{Facts, IdFacts, LogProbFacts, Setting, SettingFacts, ThinkFacts};
+use super::facts::{EXPLAINED, Facts, IdFacts, LogProbFacts, Setting, SettingFacts, ThinkFacts};
 use crate::format::{counted, percent};
 use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
@@ -11,10 +11,6 @@ use crate::statistics::Verdict;
 
 /// A server may answer so many of a hundred prompts otherwise without a cause of its own.
 const MAX_OTHER_PERCENT: usize = 10;
-/// Shares of the distance from the run's log-probs within which other weights explain the server's.
-const EXPLAINED: f64 = 0.25;
-/// Log-probs of two models that are this close are told apart by rounding alone.
-const MIN_DISTANCE_NATS: f64 = 1e-4;
 /// A further step from 1 is a scale of its own.
 const MIN_SCALE_STEP: f64 = 0.15;
 /// Weights whose log-probs are this unlike the run's are not roundings of them. Where most tokens are certain, a few
@@ -200,14 +196,10 @@ fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
         "{:.4} nats/token from the base's log-probs, {mean:.4} from the run's; these are {:.4} apart",
         base.of_server, base.of_run
     );
-    let (near, far) = (base.of_server.min(mean), base.of_server.max(mean));
-    match () {
-        // Where both are as near, nothing is told.
-        () if near > EXPLAINED * far || base.of_run < MIN_DISTANCE_NATS => {
-            found.check(name, NotCompared, format!("too close to tell: {detail}"));
-        }
-        () if mean < base.of_server => found.check(name, Equal, detail),
-        () => {
+    match measured.is_base() {
+        None => found.check(name, NotCompared, format!("too close to tell: {detail}")),
+        Some(false) => found.check(name, Equal, detail),
+        Some(true) => {
             let what = if facts.has_adapter {
                 "the adapter is not applied"
             } else {

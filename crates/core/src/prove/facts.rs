@@ -4,6 +4,11 @@ use super::Reference;
 use super::replies::Likeness;
 use crate::run::{ServingFault, SettingResult};
 
+/// Shares of the distance from the run's log-probs within which other weights explain the server's.
+pub(super) const EXPLAINED: f64 = 0.25;
+/// Log-probs of two models that are this close are told apart by rounding alone.
+const MIN_DISTANCE_NATS: f64 = 1e-4;
+
 /// Everything that [`super::decide`] reads.
 pub(super) struct Facts {
     /// Prompts rendered as the request is sent, then with the run's `chat_template_kwargs`; the reason if not told.
@@ -51,6 +56,8 @@ pub(super) enum Setting {
 }
 
 impl Setting {
+    pub(super) const ALL: [Self; 3] = [Self::Chat, Self::Raw, Self::Schema];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -100,6 +107,16 @@ pub(super) struct LogProbFacts {
     pub(super) other_step: Option<(u64, f64)>,
     /// Least-squares slope of server - base on run - base, and the share of the difference that is left.
     pub(super) slope: Option<(f64, f64)>,
+}
+
+impl LogProbFacts {
+    /// Whether the server's weights are those that training started from; `None` where both are as near.
+    pub(super) fn is_base(&self) -> Option<bool> {
+        let base = self.base.as_ref().ok()?;
+        let (near, far) = (base.of_server.min(self.mean), base.of_server.max(self.mean));
+        let is_told = near <= EXPLAINED * far && base.of_run >= MIN_DISTANCE_NATS;
+        is_told.then_some(base.of_server <= self.mean)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -179,6 +196,16 @@ impl Facts {
                 .any(|prompt| prompt.other_ids.is_some()),
             model_names: Vec::new(),
         }
+    }
+
+    /// Answers are not asked for.
+    pub(super) fn leave_answers(&mut self, reference: &Reference<'_>, why: &str) {
+        self.batch = Err(why.to_owned());
+        self.stream = Err(why.to_owned());
+        self.is_schema_enforced = Err(why.to_owned());
+        self.calls = reference.has_calls.then(|| Err(why.to_owned()));
+        let left = |setting| (setting, Err(why.to_owned()));
+        self.settings = Setting::ALL.map(left).into();
     }
 
     /// Whether the server renders prompts otherwise than the run, as far as it tells.

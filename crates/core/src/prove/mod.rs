@@ -90,6 +90,9 @@ pub enum ProveError {
     Json(#[from] serde_json::Error),
 }
 
+/// Why answers are not asked for: they would be those of the base.
+const UNTRAINED: &str = "not asked: the server has the weights of before training";
+
 /// Compares. `other_weights`: log-probs of all answers under other weights, by prompt; asked for if those of the run
 /// differ from the server's.
 ///
@@ -111,7 +114,12 @@ pub fn prove(
     if (facts.log_probs.as_ref()).is_ok_and(|found| found.mean > reference.max_nats) {
         facts.model_names = ids::model_names(reference, asker);
     }
-    settings::measure(reference, asker, &mut facts)?;
+    let has_base = |found: &facts::LogProbFacts| found.is_base() == Some(true);
+    if facts.log_probs.as_ref().is_ok_and(has_base) {
+        facts.leave_answers(reference, UNTRAINED);
+    } else {
+        settings::measure(reference, asker, &mut facts)?;
+    }
     let (checks, findings) = decide::decide(&facts);
     let spent = asker.spent();
     Ok(ProveRecord {
