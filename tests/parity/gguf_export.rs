@@ -229,9 +229,7 @@ fn exports_have_template_commands_and_a_modelfile() {
         ),
         (
             &gguf,
-            format!(
-                "llama-server -m model.gguf --lora model-lora.gguf --jinja --chat-template-kwargs {kwargs}\n"
-            ),
+            "llama-server -m model.gguf --lora model-lora.gguf --jinja\n".to_owned(),
         ),
         (&gguf, "ollama create trained -f Modelfile\n".to_owned()),
     ];
@@ -245,11 +243,15 @@ fn exports_have_template_commands_and_a_modelfile() {
     let modelfile = read(&gguf, "Modelfile");
     let (first, rest) = modelfile.split_once("TEMPLATE \"\"\"").unwrap();
     assert_eq!(first, "FROM ./model.gguf\nADAPTER ./model-lora.gguf\n");
-    let parameters = rest.split_once("\"\"\"\n").unwrap().1;
+    let parameters = rest.split_once("PARSER passthrough\n").unwrap().1;
     assert_eq!(
         parameters,
         "PARAMETER stop \"<|endoftext|>\"\nPARAMETER stop \"<|im_end|>\"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1\nPARAMETER num_ctx 1024\n"
     );
+    // Servers turn thinking on, which the run did not have.
+    let model = std::fs::read(gguf.join("model.gguf")).unwrap();
+    let pin = b"{%- set enable_thinking = false %}";
+    assert!(model.windows(pin.len()).any(|bytes| bytes == pin));
     // A file has its Modelfile beside it.
     let file = written(&["--gguf", "q8_0"], "one.gguf");
     assert!(file.is_file());

@@ -15,7 +15,7 @@ use crate::prompts::template_options;
 use crate::report::{ExportForm, GgufFiles, Report, model_card, serving_card};
 use crate::run::{RunFolders, configured_gpu_price};
 use crate::score::Task;
-use crate::text::{Modelfile, Thinking, Tokenizer, exported_templates};
+use crate::text::{Modelfile, TemplateOptions, Thinking, Tokenizer, exported_templates};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -159,7 +159,11 @@ impl ExportedModel<'_> {
 
     fn write_gguf(&self, gguf: &GgufTarget<'_>) -> Result<(), Failure> {
         let (source, adapter) = (&self.loaded.source, self.arguments.adapter.as_deref());
-        let modelfile = self.modelfile_text(&gguf.files)?;
+        let task = self.task();
+        let options = task
+            .as_ref()
+            .map_or_else(|| Thinking::On.into(), template_options);
+        let modelfile = self.modelfile_text(&gguf.files, task.as_ref(), options.clone())?;
         let lora = match &gguf.files.adapter {
             Some(file) => Some((file, self.unmerged()?)),
             None => None,
@@ -170,7 +174,8 @@ impl ExportedModel<'_> {
         };
         let write = |folder: &Path| -> Result<(), Failure> {
             let file = folder.join(&gguf.files.model);
-            if let Some(rounding) = export_gguf(&file, source, &weights, gguf.stored_as)? {
+            if let Some(rounding) = export_gguf(&file, source, &weights, gguf.stored_as, &options)?
+            {
                 eprintln!("{}", rounding_text(gguf.stored_as, rounding));
             }
             if let Some((file, lora)) = &lora {
@@ -235,10 +240,20 @@ impl ExportedModel<'_> {
         Ok(ExportedAdapter::new(&parameters, base, rank, alpha))
     }
 
+    /// A run's.
+    fn task(&self) -> Option<Task> {
+        let (report, _) = self.run.as_ref()?;
+        Task::load(&report.directory.first_task_path()).ok()
+    }
+
     /// Ollama's Modelfile, with the prompts of a run's task.
-    fn modelfile_text(&self, files: &GgufFiles) -> Result<String, Failure> {
+    fn modelfile_text(
+        &self,
+        files: &GgufFiles,
+        task: Option<&Task>,
+        options: TemplateOptions,
+    ) -> Result<String, Failure> {
         let run = self.run.as_ref().map(|(report, _)| &report.directory);
-        let task = run.and_then(|run| Task::load(&run.first_task_path()).ok());
         let completion = run.map_or(0, |run| run.file().config.max_completion_tokens);
         let modelfile = Modelfile {
             model: &files.model,
@@ -246,18 +261,25 @@ impl ExportedModel<'_> {
             context_tokens: (4 * completion)
                 .max(8192)
                 .min(self.loaded.config.max_position_embeddings),
-            options: task
-                .as_ref()
-                .map_or_else(|| Thinking::On.into(), template_options),
+            options,
+            has_tools: task.is_none_or(may_have_tools),
         };
         let (text, is_known) = modelfile.text(&Tokenizer::load(&self.loaded.source)?);
         if !is_known {
             eprintln!(
-                "note: the chat template is none of those that are written for Ollama, which takes one from its own list: compare its prompts, or use llama-server"
+                "note: the chat template is none of those that are written for Ollama: use Ollama 0.30 or newer, which takes the GGUF file's, and compare it with `grpo-tui prove`, or use llama-server"
             );
         }
         Ok(text)
     }
+}
+
+fn may_have_tools(task: &Task) -> bool {
+    task.toolset().is_some()
+        || task.calls_functions()
+        || task.tools().is_some()
+        || task.command().is_some()
+        || task.agent().is_some()
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), Failure> {

@@ -1,6 +1,9 @@
 //! Facts -> checks, and the cause of what differs. Nothing is equal that was not compared.
 
-use super::facts::{EXPLAINED, Facts, IdFacts, LogProbFacts, Setting, SettingFacts, ThinkFacts};
+use super::facts::{
+    EXPLAINED, Facts, IdFacts, LogProbFacts, SchemaFact, Setting, SettingFacts, ThinkFacts,
+};
+use super::replies::TIE_NATS;
 use crate::format::{counted, percent};
 use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
@@ -18,6 +21,8 @@ const MIN_SCALE_STEP: f64 = 0.15;
 const MIN_CORRELATION: f64 = 0.5;
 const MIN_OTHER_NATS: f64 = 0.5;
 const MAX_NOISE_NATS: f64 = 2.0;
+/// A share of the limit: rounding to f16 scatters less.
+const MIN_NOISE: f64 = 0.1;
 
 #[derive(Default)]
 struct Decision {
@@ -213,10 +218,7 @@ fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
 
 fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, String) {
     let LogProbFacts {
-        mean,
-        bias,
-        correlation,
-        ..
+        mean, correlation, ..
     } = *measured;
     let explains = |distance: Option<f64>| {
         distance.filter(|distance| {
@@ -262,6 +264,21 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
             ),
         );
     }
+    (ServingFault::Quantised, rounded(facts, measured))
+}
+
+/// Whether log-probs scatter enough to change answers, although not beyond the limit.
+fn is_noisy(measured: &LogProbFacts, max_nats: f64) -> bool {
+    measured.max > f64::from(TIE_NATS) && measured.mean > MIN_NOISE * max_nats
+}
+
+fn rounded(facts: &Facts, measured: &LogProbFacts) -> String {
+    let LogProbFacts {
+        mean,
+        bias,
+        correlation,
+        ..
+    } = measured;
     let chat = facts.settings.iter().find_map(|(setting, facts)| {
         let facts = facts.as_ref().ok()?;
         (*setting != Setting::Schema).then(|| rates(&facts.result))
@@ -271,13 +288,12 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
         "log-probs scatter around the run's by {mean:.3} nats/token (mean {bias:+.3}, correlation {correlation:.3})"
     );
     let named = facts.model_names.iter().find_map(|name| rounding(name));
-    let sentence = match named {
+    match named {
         Some(kind) => format!("the server calls the model {kind}: {scatter}; cost: {cost}"),
         None => {
             format!("likely rounded weights, by nothing but this: {scatter}; cost: {cost}")
         }
-    };
-    (ServingFault::Quantised, sentence)
+    }
 }
 
 /// The type that a model's name says its weights are rounded to, such as `Q4_K_M`, `awq` and `fp8`.
@@ -400,13 +416,14 @@ fn stream(facts: &Facts, found: &mut Decision) {
 
 fn schema(facts: &Facts, found: &mut Decision) {
     let name = "response_format";
-    match &facts.is_schema_enforced {
-        Ok(true) => found.check(
-            name,
-            Equal,
-            "a schema that no model follows by itself is followed",
-        ),
-        Ok(false) => {
+    let followed = "a schema that no model follows by itself is followed";
+    match &facts.schema {
+        Ok(SchemaFact::Followed) => found.check(name, Equal, followed),
+        Ok(SchemaFact::Reordered) => {
+            let order = "with keys in another order than its own";
+            found.check(name, Equal, format!("{followed}, {order}"));
+        }
+        Ok(SchemaFact::Ignored) => {
             let sentence = "a json_schema that allows one value is not followed";
             found.check(name, Differs, sentence);
             found.find(ServingFault::SchemaIgnored, sentence);
@@ -478,6 +495,10 @@ fn answers_fault(
         let why = format!("{} {how}", counted(ends, "answer"));
         return (ServingFault::StopToken, why);
     }
+    if setting == Setting::Schema && facts.schema == Ok(SchemaFact::Reordered) {
+        let why = "response_format makes the model write keys in another order than the schema's, as it does not by itself";
+        return (ServingFault::SchemaOrder, why.to_owned());
+    }
     let is_same = |raw: &SettingFacts| {
         raw.result.comparable > 0 && !is_beyond_limit(raw.others(), raw.result.comparable)
     };
@@ -486,6 +507,12 @@ fn answers_fault(
             .settings
             .iter()
             .any(|(other, raw)| *other == Setting::Raw && raw.as_ref().is_ok_and(is_same));
+    if let (Ok(measured), Ok(_)) = (&facts.log_probs, &facts.ids)
+        && !is_chat_alone
+        && is_noisy(measured, facts.max_nats)
+    {
+        return (ServingFault::Quantised, rounded(facts, measured));
+    }
     let (fault, why) = match (facts.log_probs.is_ok(), facts.ids.is_ok()) {
         _ if is_chat_alone => (
             ServingFault::Template,

@@ -21,7 +21,7 @@ pub(super) struct Facts {
     /// By setting; the reason if the server answers none.
     pub(super) settings: Vec<(Setting, Result<SettingFacts, String>)>,
     /// Whether a schema that no model would follow by itself was followed.
-    pub(super) is_schema_enforced: Result<bool, String>,
+    pub(super) schema: Result<SchemaFact, String>,
     pub(super) batch: Result<BatchFacts, String>,
     pub(super) stream: Result<StreamFacts, String>,
     /// Calls of the run in the server's parsed answers; `None` for tasks without calls.
@@ -65,6 +65,15 @@ impl Setting {
             Self::Schema => "chat with response_format",
         }
     }
+}
+
+/// What `response_format` does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum SchemaFact {
+    Followed,
+    /// Keys are in another order than the schema's.
+    Reordered,
+    Ignored,
 }
 
 /// Prompts of which the server told ids or counts.
@@ -183,7 +192,7 @@ impl Facts {
             has_adapter: reference.has_adapter,
             max_nats: reference.max_nats,
             settings: Vec::new(),
-            is_schema_enforced: Err(not_asked.clone()),
+            schema: Err(not_asked.clone()),
             batch: Err(not_asked.clone()),
             stream: Err(not_asked),
             calls: None,
@@ -202,7 +211,7 @@ impl Facts {
     pub(super) fn leave_answers(&mut self, reference: &Reference<'_>, why: &str) {
         self.batch = Err(why.to_owned());
         self.stream = Err(why.to_owned());
-        self.is_schema_enforced = Err(why.to_owned());
+        self.schema = Err(why.to_owned());
         self.calls = reference.has_calls.then(|| Err(why.to_owned()));
         let left = |setting| (setting, Err(why.to_owned()));
         self.settings = Setting::ALL.map(left).into();

@@ -14,6 +14,8 @@ use crate::text::Tokenizer;
 const MAX_ANSWERS: usize = 64;
 /// Other checkpoints of the run that are compared where its own differs.
 const MAX_STEPS: usize = 4;
+/// [`Channel::Chat`].
+pub(super) const OF_CHAT: &str = "logprobs of sampled chat tokens";
 /// Fewer tokens say nothing.
 const MIN_TOKENS: usize = 8;
 
@@ -39,7 +41,7 @@ impl Channel {
             Self::PromptLogprobs => "prompt_logprobs of given tokens",
             Self::Echo => "echo of given tokens",
             Self::Completions => "logprobs of sampled tokens",
-            Self::Chat => "logprobs of sampled chat tokens",
+            Self::Chat => OF_CHAT,
         }
     }
 

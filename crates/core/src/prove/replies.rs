@@ -182,7 +182,7 @@ impl RunAnswer {
 }
 
 /// The two likeliest tokens, this close, may change places by rounding alone.
-const TIE_NATS: f32 = 0.1;
+pub(super) const TIE_NATS: f32 = 0.1;
 
 fn common_bytes(one: &str, other: &str) -> usize {
     let pairs = one.bytes().zip(other.bytes());

@@ -3,8 +3,12 @@
 use serde_json::{Value, json};
 
 use super::asker::{Asker, Request};
-use super::facts::{BatchFacts, CallFacts, Facts, Setting, SettingFacts, StreamFacts, ThinkFacts};
+use super::facts::{
+    BatchFacts, CallFacts, Facts, LogProbFacts, SchemaFact, Setting, SettingFacts, StreamFacts,
+    ThinkFacts,
+};
 use super::ids::{KWARGS, compared};
+use super::log_probs::OF_CHAT;
 use super::replies::{Likeness, Reply, Told, spoken};
 use super::{ProveError, ProvePrompt, Reference, RunAnswer};
 use crate::api_client::ProbePath;
@@ -77,12 +81,12 @@ pub(super) fn measure(
     };
     measure_counts(reference, &together, facts);
     let raw = raw(reference, asker);
-    facts.is_schema_enforced = schema_probe(reference, asker);
+    facts.schema = schema_probe(reference, asker);
     let has_format = reference
         .prompts
         .iter()
         .any(|prompt| prompt.response_format.is_some());
-    let schema = match &facts.is_schema_enforced {
+    let schema = match &facts.schema {
         Err(reason) => Err(reason.clone()),
         Ok(_) if !has_format => Err("the task has no JSON Schema".to_owned()),
         Ok(_) => Ok(chat(
@@ -170,14 +174,20 @@ fn measure_counts(reference: &Reference<'_>, replies: &Replies, facts: &mut Fact
     if counts.compared > 0 && (facts.ids.is_err() || counts.fault.is_some()) {
         facts.ids = Ok(counts);
     }
+    let is_of_chat = |found: &LogProbFacts| found.channel == OF_CHAT;
+    if facts.has_other_prompts() && facts.log_probs.as_ref().is_ok_and(is_of_chat) {
+        facts.log_probs =
+            Err("chat answers to other prompts say nothing of the weights".to_owned());
+    }
 }
 
 /// Whether a schema is followed that no model would follow by itself.
-fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<bool, String> {
+fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<SchemaFact, String> {
     let Some(first) = reference.prompts.first() else {
         return Err("no prompts".to_owned());
     };
-    let schema = json!({"type": "object", "properties": {"probe": {"type": "string", "enum": [PROBE]}}, "required": ["probe"], "additionalProperties": false});
+    let value = json!({"type": "string", "enum": [PROBE]});
+    let schema = json!({"type": "object", "properties": {"probe": value, "also": value}, "required": ["probe", "also"], "additionalProperties": false});
     let mut body = Value::Object(first.body.clone());
     // Tools and a format at once are refused by some.
     body.as_object_mut().map(|body| body.remove("tools"));
@@ -195,7 +205,12 @@ fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<bool, St
         return Err("the answer was cut at its limit before it began".to_owned());
     }
     let found: Value = serde_json::from_str(text).unwrap_or_default();
-    Ok(found == json!({"probe": PROBE}))
+    let first = found.as_object().and_then(|answer| answer.keys().next());
+    Ok(match first.map(String::as_str) {
+        _ if found != json!({"probe": PROBE, "also": PROBE}) => SchemaFact::Ignored,
+        Some("probe") => SchemaFact::Followed,
+        _ => SchemaFact::Reordered,
+    })
 }
 
 fn scored(

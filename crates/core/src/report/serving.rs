@@ -112,7 +112,7 @@ impl ExportForm {
                 vec![
                     (
                         "llama.cpp",
-                        format!("llama-server -m {model}{lora} --jinja{of_llama}"),
+                        format!("llama-server -m {model}{lora} --jinja"),
                     ),
                     (
                         "Ollama",

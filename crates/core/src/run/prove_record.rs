@@ -37,6 +37,7 @@ choices! {
         CallInThink = "call_in_think_block",
         CallParser = "call_parser",
         SchemaIgnored = "schema_not_enforced",
+        SchemaOrder = "schema_key_order",
         Batch = "batch_dependent",
         Decoding = "decoding",
         Stream = "stream",
@@ -50,10 +51,10 @@ impl ServingFault {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Template => {
-                "serve the chat_template of the exported folder (vLLM, SGLang: --chat-template FILE; llama.cpp: --jinja --chat-template-file FILE)"
+                "serve the chat_template of the exported folder (vLLM, SGLang: --chat-template FILE; llama.cpp: --jinja --chat-template-file FILE; Ollama: the exported Modelfile)"
             }
             Self::Thinking => {
-                "send the run's chat_template_kwargs (extra_body in endpoints.toml), or make them the server's default (vLLM: --default-chat-template-kwargs; llama.cpp: --chat-template-kwargs)"
+                "send the run's chat_template_kwargs (extra_body in endpoints.toml), or make them the server's default (vLLM: --default-chat-template-kwargs; llama.cpp: --chat-template-kwargs; Ollama: export GGUF and Modelfile again)"
             }
             Self::MissingStart => {
                 "let the template or the tokenizer add the start token: check add_bos_token, and add_special_tokens of the requests"
@@ -66,7 +67,7 @@ impl ServingFault {
                 "raise the server's context (vLLM: --max-model-len; llama.cpp: -c; Ollama: num_ctx)"
             }
             Self::AdapterOff => {
-                "request the adapter's name as `model` (vLLM: --lora-modules NAME=FOLDER), or serve `model export --merged`"
+                "request the adapter's name as `model` (vLLM: --lora-modules NAME=FOLDER; Ollama: ADAPTER), or serve `model export --merged`"
             }
             Self::AdapterTwice => {
                 "the adapter is beside a base into which it was merged: serve the merged folder alone, or the adapter beside the original base"
@@ -94,6 +95,9 @@ impl ServingFault {
             }
             Self::SchemaIgnored => {
                 "enable the server's structured output, or do not rely on response_format"
+            }
+            Self::SchemaOrder => {
+                "send no response_format, or a server that keeps the order of a schema's keys (Ollama: PARSER passthrough in the Modelfile)"
             }
             Self::Batch => {
                 "make the server's kernels independent of the batch (vLLM: VLLM_BATCH_INVARIANT=1), or expect other answers under load"

@@ -118,6 +118,27 @@ pub struct TemplateOptions {
     pub kwargs: serde_json::Map<String, serde_json::Value>,
 }
 
+impl TemplateOptions {
+    /// `source` with these variables whatever a server passes: by default most turn thinking on.
+    pub fn pinned(&self, source: &str) -> String {
+        let thinking = (self.thinking == Thinking::Off)
+            .then(|| (template::SWITCH, serde_json::Value::from(false)));
+        let kwargs = self.kwargs.iter();
+        let kwargs = kwargs.map(|(name, value)| (name.as_str(), value.clone()));
+        let sets: String = thinking
+            .into_iter()
+            .chain(kwargs)
+            .filter(|(name, _)| source.contains(name))
+            .map(|(name, value)| format!("{{%- set {name} = {value} %}}"))
+            .collect();
+        match sets.is_empty() {
+            true => source.to_owned(),
+            // A block would take a line break after it.
+            false => format!("{sets}{{{{ '' }}}}{source}"),
+        }
+    }
+}
+
 impl From<Thinking> for TemplateOptions {
     fn from(thinking: Thinking) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Ollama's Modelfile for an exported GGUF file: its chat template in Go's form, stop tokens and
 //! parameters.
 
-use super::{ChatTemplate, Message, TemplateOptions, Tokenizer};
+use super::{ChatTemplate, Message, TemplateOptions, Thinking, Tokenizer};
 
 /// Turns of a known chat template: what begins and ends each.
 struct Form {
@@ -37,12 +37,6 @@ const FORMS: [Form; 3] = [
     },
 ];
 
-/// Before and after the functions, as Hermes' prompts have it.
-const TOOLS: (&str, &str) = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>",
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>",
-);
-
 /// A GGUF file to be served by Ollama.
 #[derive(Debug)]
 pub struct Modelfile<'a> {
@@ -52,11 +46,11 @@ pub struct Modelfile<'a> {
     pub context_tokens: usize,
     /// As in training.
     pub options: TemplateOptions,
+    pub has_tools: bool,
 }
 
 impl Modelfile<'_> {
-    /// The file's text, and whether it has the template: only of known forms, else Ollama looks up
-    /// the GGUF file's in a list of its own.
+    /// The file's text, and whether it has the template: only of known forms.
     pub fn text(&self, tokenizer: &Tokenizer) -> (String, bool) {
         let mut text = format!("FROM ./{}\n", self.model);
         if let Some(adapter) = self.adapter {
@@ -67,14 +61,17 @@ impl Modelfile<'_> {
             .and_then(|template| go_template(template, &self.options));
         let is_known = template.is_some();
         match template {
-            Some((template, system)) => {
-                text += &format!("TEMPLATE \"\"\"{template}\"\"\"\n");
+            Some((source, system)) => {
+                text += &format!("TEMPLATE \"\"\"{source}\"\"\"\n");
                 if let Some(system) = system {
                     text += &format!("SYSTEM \"\"\"{system}\"\"\"\n");
                 }
+                if !self.has_tools && !self.thinks(tokenizer) {
+                    text += "# Ollama 0.30 and newer prefer tokenizer.chat_template of the GGUF file, and with it write JSON\n# with sorted keys, unless there is a PARSER. Tools need this line removed.\nPARSER passthrough\n";
+                }
             }
             None => {
-                text += "# No TEMPLATE: Ollama looks up tokenizer.chat_template of the GGUF file in its own list.\n";
+                text += "# No TEMPLATE: Ollama 0.30 and newer use tokenizer.chat_template of the GGUF file.\n";
             }
         }
         for stop in tokenizer.stop_ids() {
@@ -89,14 +86,22 @@ impl Modelfile<'_> {
         );
         (text, is_known)
     }
+
+    /// Whether Ollama has to tell thoughts from answers.
+    fn thinks(&self, tokenizer: &Tokenizer) -> bool {
+        self.options.thinking == Thinking::On && tokenizer.template_reads("</think>")
+    }
 }
 
 /// In Go's form, and the system message that it has by default. `None` unless conversations
-/// rendered by `template` are those of a known form.
+/// rendered by `template` are those of a known form, on any day.
 fn go_template(
     template: &ChatTemplate,
     options: &TemplateOptions,
 ) -> Option<(String, Option<String>)> {
+    if template.reads("strftime_now") {
+        return None;
+    }
     let roles = ["system", "user", "assistant", "user"];
     let texts = ["First text.", "Second text.", "Third text.", "Fourth text."];
     let messages: Vec<Message> = std::iter::zip(roles, texts)
@@ -132,83 +137,34 @@ fn go_template(
         let can_quote = |text: &String| !text.contains("\"\"\"") && !text.ends_with('"');
         let own = format!("{start}{answer}");
         let is_plain = can_quote(&own) && !own.contains("{{") && system.iter().all(can_quote);
-        let has_tools = takes_hermes_tools(template, options, &messages[..2], form);
-        (is_form && is_plain).then(|| (go_source(form, (start, answer), has_tools), system))
+        (is_form && is_plain).then(|| (go_source(form, (start, answer)), system))
     })
 }
 
-fn takes_hermes_tools(
-    template: &ChatTemplate,
-    options: &TemplateOptions,
-    messages: &[Message],
-    form: &Form,
-) -> bool {
-    let parameters = serde_json::json!({"type": "object", "properties": {}});
-    let tools = serde_json::json!([{"type": "function", "function": {"name": "f", "description": "d", "parameters": parameters}}]);
-    let rendered = template.render(messages, Some(&tools), options);
-    rendered.is_ok_and(|rendered| {
-        let (before, after) = TOOLS;
-        rendered.contains(&format!("{}\n\n{before}\n", messages[0].content))
-            && rendered.contains(&format!("{after}{}", form.system.1))
-    })
-}
-
-fn go_source(form: &Form, (start, answer): (&str, &str), has_tools: bool) -> String {
+fn go_source(form: &Form, (start, answer): (&str, &str)) -> String {
     let [
         (system, system_end),
         (user, user_end),
         (assistant, assistant_end),
     ] = [form.system, form.user, form.assistant];
-    let with_tools = |pieces: &[&str]| match has_tools {
-        true => pieces.concat(),
-        false => String::new(),
-    };
-    let tools = with_tools(&[
-        "{{ if .Tools }}{{ if .System }}\n\n{{ end }}",
-        TOOLS.0,
-        "{{ range .Tools }}\n{\"type\": \"function\", \"function\": {{ .Function }}}{{ end }}",
-        TOOLS.1,
-        "{{ end }}",
-    ]);
-    let calls = with_tools(&[
-        "{{ range $n, $call := $m.ToolCalls }}{{ if or $n $m.Content }}\n{{ end }}",
-        "<tool_call>\n{\"name\": \"{{ $call.Function.Name }}\", \"arguments\": {{ $call.Function.Arguments }}}\n</tool_call>{{ end }}",
-    ]);
-    let results = with_tools(&[
-        "{{ else if eq $m.Role \"tool\" }}{{ if eq $before \"tool\" }}\n{{ else }}",
-        user,
-        "{{ end }}<tool_response>\n{{ $m.Content }}\n</tool_response>{{ if ne $next \"tool\" }}",
-        user_end,
-        "{{ end }}",
-    ]);
-    let has_system = match has_tools {
-        true => "{{ if or .System .Tools }}",
-        false => "{{ if .System }}",
-    };
     [
         start,
-        has_system,
+        "{{ if .System }}",
         system,
         "{{ .System }}",
-        &tools,
         system_end,
-        "{{ end }}",
-        "{{ $before := \"\" }}{{ range $i, $m := .Messages }}{{ $rest := slice $.Messages $i }}{{ $next := \"\" }}{{ if gt (len $rest) 1 }}{{ $next = (index $rest 1).Role }}{{ end }}",
-        "{{ if eq $m.Role \"user\" }}",
+        "{{ end }}{{ range $i, $m := .Messages }}{{ $is_last := lt (len (slice $.Messages $i)) 2 }}",
+        "{{ if eq .Role \"user\" }}",
         user,
-        "{{ $m.Content }}",
+        "{{ .Content }}",
         user_end,
-        "{{ else if eq $m.Role \"assistant\" }}",
+        "{{ else if eq .Role \"assistant\" }}",
         assistant,
-        "{{ $m.Content }}",
-        &calls,
-        "{{ if $next }}",
+        "{{ .Content }}{{ if not $is_last }}",
         assistant_end,
-        "{{ end }}",
-        &results,
-        "{{ end }}{{ if and (not $next) (ne $m.Role \"assistant\") }}",
+        "{{ end }}{{ end }}{{ if and $is_last (ne .Role \"assistant\") }}",
         answer,
-        "{{ end }}{{ $before = $m.Role }}{{ end }}",
+        "{{ end }}{{ end }}",
     ]
     .concat()
 }
@@ -217,7 +173,7 @@ fn go_source(form: &Form, (start, answer): (&str, &str), has_tools: bool) -> Str
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::text::{CHAT_TEMPLATE, Thinking};
+    use crate::text::{CHAT_TEMPLATE, train_tokenizer};
 
     fn go_template_of(template: &str, thinking: Thinking) -> Option<(String, Option<String>)> {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
@@ -230,10 +186,27 @@ mod tests {
     const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}[SYSTEM_PROMPT]{{ message.content }}[/SYSTEM_PROMPT]{% elif message.role == 'user' %}[INST]{{ message.content }}[/INST]{% else %}{{ message.content }}{{ eos_token }}{% endif %}{% endfor %}{% if tools %}{% endif %}";
 
     #[test]
-    fn the_embedded_models_template_is_written_with_tools_and_an_empty_think_block() {
-        let (template, system) = go_template_of(CHAT_TEMPLATE, Thinking::Off).unwrap();
-        insta::assert_snapshot!(template);
-        assert_eq!(system, None);
+    fn without_tools_and_thoughts_ollama_uses_the_template_with_an_empty_think_block() {
+        let texts = std::iter::repeat_n("a few words of text".to_owned(), 20);
+        let tokenizer =
+            Tokenizer::from_files(&train_tokenizer(texts, 300, CHAT_TEMPLATE).unwrap()).unwrap();
+        let mut modelfile = Modelfile {
+            model: "m.gguf",
+            adapter: None,
+            context_tokens: 512,
+            options: Thinking::Off.into(),
+            has_tools: false,
+        };
+        let (text, is_known) = modelfile.text(&tokenizer);
+        insta::assert_snapshot!(text);
+        assert!(is_known);
+        let has_parser =
+            |modelfile: &Modelfile<'_>| modelfile.text(&tokenizer).0.contains("PARSER");
+        modelfile.has_tools = true;
+        assert!(!has_parser(&modelfile), "it would drop calls");
+        modelfile.has_tools = false;
+        modelfile.options = Thinking::On.into();
+        assert!(!has_parser(&modelfile), "it would keep thoughts in answers");
     }
 
     #[test]
@@ -255,7 +228,9 @@ mod tests {
         );
         // A default system message that a Modelfile cannot quote.
         let quotes = CHATML.replace("Be brief.", "Say \"yes\"");
-        for template in [folded, &numbered, &last, &quotes] {
+        // A default system message with today's date.
+        let dated = CHATML.replace("Be brief.", "Today is {{ strftime_now('%d') }}.");
+        for template in [folded, &numbered, &last, &quotes, &dated] {
             assert_eq!(go_template_of(template, Thinking::On), None, "{template}");
         }
     }

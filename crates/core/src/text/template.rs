@@ -18,6 +18,8 @@ use crate::hub::ModelSource;
 use crate::task::TEMPLATE_KWARGS;
 
 const NAME: &str = "chat_template";
+/// The variable of [`Thinking`].
+pub(super) const SWITCH: &str = "enable_thinking";
 /// The name of [`with_tools_as_text`].
 const AS_TEXT: &str = "chat_template with tools as text";
 const TOOLS_AS_TEXT: &str = include_str!("tools_as_text.jinja");
@@ -96,8 +98,8 @@ impl ChatTemplate {
             source: source.to_owned(),
             special_tokens,
             path: path.to_owned(),
-            has_switch: source.contains("enable_thinking"),
-            has_soft_switch: source.contains("/no_think") && !source.contains("enable_thinking"),
+            has_switch: source.contains(SWITCH),
+            has_soft_switch: source.contains("/no_think") && !source.contains(SWITCH),
             takes_tools,
             tool_use: None,
             needs_tools: None,
@@ -377,10 +379,7 @@ fn with_tools_as_text(source: &str) -> String {
 }
 
 fn switch(thinking: Thinking) -> (String, Value) {
-    (
-        "enable_thinking".to_owned(),
-        Value::from(thinking == Thinking::On),
-    )
+    (SWITCH.to_owned(), Value::from(thinking == Thinking::On))
 }
 
 /// Templates of a tokenizer's configuration by name; a single one is `default`.

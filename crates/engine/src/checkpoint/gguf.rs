@@ -17,6 +17,7 @@ use crate::hub::{
 };
 use crate::kernels::k_quants;
 use crate::model::{Weights, peft_name};
+use crate::text::TemplateOptions;
 
 choices! {
     /// Storage of matrices, as llama.cpp's converter names it; norms and biases are always f32.
@@ -131,7 +132,7 @@ impl Rounding {
     }
 }
 
-/// Writes `weights` and the tokenizer of `source`. Adapters are merged in f32 and rounded once, to
+/// Writes `weights` and the tokenizer of `source`, whose template renders as with `options`. Adapters are merged in f32 and rounded once, to
 /// `stored_as`. Holds all tensors in memory. Returns what types with blocks leave of a merged
 /// adapter.
 ///
@@ -142,6 +143,7 @@ pub fn export_gguf(
     source: &ModelSource,
     weights: &Weights,
     stored_as: GgufType,
+    options: &TemplateOptions,
 ) -> Result<Option<Rounding>, CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
     let (base, mut rounding) = (weights.merged_base(), Rounding::default());
@@ -172,7 +174,7 @@ pub fn export_gguf(
     }
     let metadata = [
         described(source, &config, family, stored_as),
-        vocabulary(source, &config)?,
+        vocabulary(source, &config, options)?,
     ]
     .concat();
     let mut tensors = Vec::new();

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::CheckpointError;
 use crate::hub::{ModelConfig, ModelSource};
-use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
+use crate::text::{QWEN2_WORDS, TemplateOptions, TextError, Tokenizer, tokenizer_json};
 
 pub(super) type Metadata = Vec<(String, Value)>;
 
@@ -88,6 +88,7 @@ fn scores(tokens: &[(String, i32)], merges: &[String]) -> Vec<Value> {
 pub(super) fn vocabulary(
     source: &ModelSource,
     config: &ModelConfig,
+    options: &TemplateOptions,
 ) -> Result<Metadata, CheckpointError> {
     let label = source.label("tokenizer.json");
     let remedy =
@@ -222,7 +223,7 @@ pub(super) fn vocabulary(
     metadata.extend(template.map(|template| {
         (
             "tokenizer.chat_template".to_owned(),
-            Value::String(template.exported_source().into_owned()),
+            Value::String(options.pinned(&template.exported_source())),
         )
     }));
     if let Some(text) = template.and_then(|template| template.tool_use_source()) {
@@ -232,7 +233,10 @@ pub(super) fn vocabulary(
                 "tokenizer.chat_templates".to_owned(),
                 Value::Array(vec![Value::String(name)]),
             ),
-            (TOOL_TEMPLATE.to_owned(), Value::String(text.to_owned())),
+            (
+                TOOL_TEMPLATE.to_owned(),
+                Value::String(options.pinned(text)),
+            ),
         ]);
     }
     Ok(metadata)

@@ -56,7 +56,7 @@ fn correct() -> Facts {
         has_adapter: true,
         max_nats: 0.02,
         settings: vec![(Setting::Chat, Ok(answers))],
-        is_schema_enforced: Ok(true),
+        schema: Ok(SchemaFact::Followed),
         batch: Ok(BatchFacts {
             prompts: 16,
             at_once: 32,
@@ -177,8 +177,26 @@ fn each_cause_has_its_facts_and_a_correct_server_none() {
     };
     assert_eq!(faults(batch), [Batch]);
     assert_eq!(
-        faults(|facts| facts.is_schema_enforced = Ok(false)),
+        faults(|facts| facts.schema = Ok(SchemaFact::Ignored)),
         [SchemaIgnored]
+    );
+    let reordered = |is_worse: bool| {
+        faults(|facts| {
+            facts.schema = Ok(SchemaFact::Reordered);
+            let mut answers = SettingFacts::default();
+            (answers.result.prompts, answers.result.answered) = (16, 16);
+            answers.result.valid.mcnemar_p = 1.0;
+            answers.result.exact = is_worse.then(|| Comparison {
+                broken: 16,
+                mcnemar_p: 3e-5,
+                ..Comparison::default()
+            });
+            facts.settings.push((Setting::Schema, Ok(answers)));
+        })
+    };
+    assert_eq!(
+        (reordered(false), reordered(true)),
+        (vec![], vec![SchemaOrder])
     );
     let stream = |differ, broken| {
         faults(|facts| {
@@ -234,6 +252,19 @@ fn each_cause_has_its_facts_and_a_correct_server_none() {
         }));
     };
     assert_eq!(faults(untold), [Unexplained]);
+    // The scatter of log-probs is within the limit, and still changes answers.
+    let within_limit = |max: f64| {
+        faults(|facts| {
+            let mut noise = log_probs(0.013, 0.4, 1.0);
+            noise.max = max;
+            facts.log_probs = Ok(noise);
+            other_answers(facts, 0, 0, 20);
+        })
+    };
+    assert_eq!(
+        (within_limit(0.3), within_limit(0.05)),
+        (vec![Quantised], vec![Decoding])
+    );
     // Decoding would change answers to token ids as well.
     let chat_alone = |facts: &mut Facts| {
         other_answers(facts, 0, 0, 20);

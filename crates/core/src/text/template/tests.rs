@@ -498,6 +498,26 @@ fn special_tokens_are_plain_or_objects() {
 
 /// What these cases expect is what transformers makes of the exported template.
 #[test]
+fn a_pinned_template_renders_as_in_training_whatever_a_server_passes() {
+    let source = "\n{{ enable_thinking }} {{ effort }} {{ messages[0].content }}";
+    let options = TemplateOptions {
+        thinking: Thinking::Off,
+        kwargs: serde_json::from_str(r#"{"effort": "lo\"w"}"#).unwrap(),
+    };
+    let messages = [Message::new("user", "Hi")];
+    let render = |source: &str, options: &TemplateOptions| {
+        let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
+        template.render(&messages, None, options).unwrap()
+    };
+    let pinned = options.pinned(source);
+    assert_eq!(render(&pinned, &Thinking::On.into()), "\nFalse lo\"w Hi");
+    assert_eq!(render(source, &options), "\nFalse lo\"w Hi");
+    let by_default = TemplateOptions::from(Thinking::On);
+    assert_eq!(by_default.pinned(source), source);
+    assert_eq!(options.pinned("{{ messages }}"), "{{ messages }}");
+}
+
+#[test]
 fn a_template_without_tools_gets_them_as_text_as_its_export_does() {
     let golden: Json = serde_json::from_str(include_str!(
         "../../../../../tests/parity/chat_templates.json"
