@@ -452,7 +452,7 @@ impl FreeSlots {
         Some(start)
     }
 
-    /// From the end, where prompts of different lengths do not divide what completions take.
+    /// From the end: completions and prompts in one cache do not divide each other's places.
     pub(super) fn allocate_last(&mut self, rows: usize) -> Option<usize> {
         let index = self.0.iter().rposition(|(_, free)| *free >= rows)?;
         let (start, free) = &mut self.0[index];

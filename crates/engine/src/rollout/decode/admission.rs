@@ -93,22 +93,26 @@ impl DecodeBatch<'_> {
             let length = asked.request.prompt.len();
             let (initial_slots, kept) = slots_at_start(&self.capacity, asked, count);
             let is_first = count == 0;
-            let of_prompt = if self.free_rows.is_some() { 0 } else { length };
+            let is_shared = self.free_rows.is_none();
+            let of_prompt = if is_shared { length } else { 0 };
             let slots = initial_slots * samples.len() + kept + of_prompt;
             let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
                 && (is_first || self.free_slots.count() >= slots)
                 && (is_first || count + samples.len() <= self.limits.rows);
-            let mut place = || match &mut self.free_rows {
-                Some(rows) => rows.allocate(length),
-                None => self.free_slots.allocate_last(length),
-            };
-            let Some(start) = fits.then(&mut place).flatten() else {
+            // Adjacent prompts are written at once.
+            let rows = self.free_rows.as_mut().unwrap_or(&mut self.free_slots);
+            let Some(start) = fits.then(|| rows.allocate(length)).flatten() else {
                 break;
+            };
+            let slots = &mut self.free_slots;
+            let mut allocate = || match is_shared {
+                true => slots.allocate_last(initial_slots),
+                false => slots.allocate(initial_slots),
             };
             let mut kv_slots = Vec::new();
             while count + kv_slots.len() < self.limits.rows
                 && kv_slots.len() < samples.len()
-                && let Some(first) = self.free_slots.allocate(initial_slots)
+                && let Some(first) = allocate()
             {
                 kv_slots.push((first, initial_slots));
             }
