@@ -496,7 +496,6 @@ fn special_tokens_are_plain_or_objects() {
     assert_eq!(special_tokens(&config), expected);
 }
 
-/// What these cases expect is what transformers makes of the exported template.
 #[test]
 fn a_pinned_template_renders_as_in_training_whatever_a_server_passes() {
     let source = "\n{{ enable_thinking }} {{ effort }} {{ messages[0].content }}";
@@ -517,6 +516,7 @@ fn a_pinned_template_renders_as_in_training_whatever_a_server_passes() {
     assert_eq!(options.pinned("{{ messages }}"), "{{ messages }}");
 }
 
+/// What these cases expect is what transformers makes of the exported template.
 #[test]
 fn a_template_without_tools_gets_them_as_text_as_its_export_does() {
     let golden: Json = serde_json::from_str(include_str!(
