@@ -386,9 +386,7 @@ mod cuda {
             return Ok(());
         }
         let Some(most) = bytes.checked_sub(outside).filter(|most| *most > 0) else {
-            bail!(
-                "{bytes} bytes of GPU memory are less than the driver's share: raise gpu_memory_gib"
-            )
+            bail!("{bytes} bytes of GPU memory are less than the driver's share: raise the limit")
         };
         let ordinal = stream(device)?.context().ordinal();
         let gpu =

@@ -65,7 +65,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Take this much of the GPU's memory, such as 22GiB [default: the model, and three quarters of what it leaves free]
+    /// Hold the server to this much of the GPU's memory, such as 22GiB [default: the model, and three quarters of what it leaves free]
     #[arg(long, value_name = "SIZE", value_parser = gib)]
     gpu_memory: Option<u64>,
     /// CPU threads; 0: all cores
@@ -116,6 +116,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         None => (Place::Address(listen), arguments.device.engine()?),
     };
     if let Some(gib) = arguments.gpu_memory {
+        if engine.device.is_cpu() {
+            return Err(Failure::usage(
+                "--gpu-memory: the server computes on the CPU; leave it out",
+            ));
+        }
         engine.limit_memory(gib << 30, CONTEXT_BYTES)?;
     }
     let located = ModelLocation::find(&name, &run_folders)?;
@@ -318,7 +323,7 @@ fn on_socket(
 
 /// What the folder of a promoted checkpoint says of its run: the configuration, and whether its task has the model
 /// reason.
-fn promoted(source: &ModelSource) -> Option<(TrainConfig, TemplateOptions)> {
+pub(super) fn promoted(source: &ModelSource) -> Option<(TrainConfig, TemplateOptions)> {
     let text = source
         .exists(PROVENANCE)
         .then(|| source.read(PROVENANCE).ok())??;

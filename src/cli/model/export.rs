@@ -8,6 +8,7 @@ use crate::checkpoint::{
     ExportedAdapter, GgufType, ModelLocation, OpenModel, PeftAdapter, Rounding, export_adapter,
     export_gguf, export_gguf_adapter, export_merged,
 };
+use crate::cli::serve::promoted;
 use crate::cli::{Failure, Outcome};
 use crate::files::{Access, create_folder_with, replace_file};
 use crate::model::{Trainable, fresh_adapters, is_of_experts};
@@ -160,9 +161,10 @@ impl ExportedModel<'_> {
     fn write_gguf(&self, gguf: &GgufTarget<'_>) -> Result<(), Failure> {
         let (source, adapter) = (&self.loaded.source, self.arguments.adapter.as_deref());
         let task = self.task();
-        let options = task
-            .as_ref()
-            .map_or_else(|| Thinking::On.into(), template_options);
+        let options = match &task {
+            Some(task) => template_options(task),
+            None => promoted(source).map_or_else(|| Thinking::On.into(), |(_, options)| options),
+        };
         let modelfile = self.modelfile_text(&gguf.files, task.as_ref(), options.clone())?;
         let lora = match &gguf.files.adapter {
             Some(file) => Some((file, self.unmerged()?)),

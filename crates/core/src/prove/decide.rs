@@ -3,7 +3,6 @@
 use super::facts::{
     EXPLAINED, Facts, IdFacts, LogProbFacts, SchemaFact, Setting, SettingFacts, ThinkFacts,
 };
-use super::replies::TIE_NATS;
 use crate::format::{counted, percent};
 use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
@@ -21,8 +20,6 @@ const MIN_SCALE_STEP: f64 = 0.15;
 const MIN_CORRELATION: f64 = 0.5;
 const MIN_OTHER_NATS: f64 = 0.5;
 const MAX_NOISE_NATS: f64 = 2.0;
-/// A share of the limit: rounding to f16 scatters less.
-const MIN_NOISE: f64 = 0.1;
 
 #[derive(Default)]
 struct Decision {
@@ -267,11 +264,6 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
     (ServingFault::Quantised, rounded(facts, measured))
 }
 
-/// Whether log-probs scatter enough to change answers, although not beyond the limit.
-fn is_noisy(measured: &LogProbFacts, max_nats: f64) -> bool {
-    measured.max > f64::from(TIE_NATS) && measured.mean > MIN_NOISE * max_nats
-}
-
 fn rounded(facts: &Facts, measured: &LogProbFacts) -> String {
     let LogProbFacts {
         mean,
@@ -402,9 +394,7 @@ fn stream(facts: &Facts, found: &mut Decision) {
         counted(stream.prompts, "answer"),
         counted(stream.broken, "stream")
     );
-    // Where answers change by themselves, streamed ones do as well.
-    let is_noise = found.has(&[ServingFault::Batch]) && stream.differ < stream.prompts;
-    if stream.broken == 0 && (is_noise || !is_beyond_limit(stream.differ, stream.prompts)) {
+    if stream.broken == 0 && !is_beyond_limit(stream.differ, stream.prompts) {
         return found.check(name, Equal, detail);
     }
     found.check(name, Differs, detail.clone());
@@ -509,7 +499,7 @@ fn answers_fault(
             .any(|(other, raw)| *other == Setting::Raw && raw.as_ref().is_ok_and(is_same));
     if let (Ok(measured), Ok(_)) = (&facts.log_probs, &facts.ids)
         && !is_chat_alone
-        && is_noisy(measured, facts.max_nats)
+        && 2 * answers.noisy > answers.others()
     {
         return (ServingFault::Quantised, rounded(facts, measured));
     }

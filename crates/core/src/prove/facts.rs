@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub(super) thinking: ThinkFacts,
     pub(super) thinking_with_kwargs: Option<ThinkFacts>,
     pub(super) has_thinking_switch: bool,
-    /// What the server calls the model; asked for where log-probs differ.
+    /// What the server calls the model; asked for where it may be rounded.
     pub(super) model_names: Vec<String>,
 }
 
@@ -133,6 +133,8 @@ pub(super) struct SettingFacts {
     pub(super) result: SettingResult,
     pub(super) longer: usize,
     pub(super) shorter: usize,
+    /// Others that leave the run's answer where the largest difference of a log-prob explains it.
+    pub(super) noisy: usize,
     pub(super) example: String,
     /// Why some prompts have no answer; empty if all have.
     pub(super) reason: String,
@@ -205,6 +207,16 @@ impl Facts {
                 .any(|prompt| prompt.other_ids.is_some()),
             model_names: Vec::new(),
         }
+    }
+
+    /// Whether log-probs are beyond the limit, or explain other answers.
+    pub(super) fn may_be_rounded(&self) -> bool {
+        let is_noisy = |facts: &SettingFacts| facts.noisy > 0;
+        let mut settings = self.settings.iter();
+        self.log_probs
+            .as_ref()
+            .is_ok_and(|found| found.mean > self.max_nats)
+            || settings.any(|(_, facts)| facts.as_ref().is_ok_and(is_noisy))
     }
 
     /// Answers are not asked for.

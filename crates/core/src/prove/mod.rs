@@ -111,14 +111,14 @@ pub fn prove(
     }
     ids::measure(reference, asker, &mut facts);
     facts.log_probs = log_probs::measured(reference, asker, &facts, &other_weights);
-    if (facts.log_probs.as_ref()).is_ok_and(|found| found.mean > reference.max_nats) {
-        facts.model_names = ids::model_names(reference, asker);
-    }
     let has_base = |found: &facts::LogProbFacts| found.is_base() == Some(true);
     if facts.log_probs.as_ref().is_ok_and(has_base) {
         facts.leave_answers(reference, UNTRAINED);
     } else {
         settings::measure(reference, asker, &mut facts)?;
+        if facts.may_be_rounded() {
+            facts.model_names = ids::model_names(reference, asker);
+        }
     }
     let (checks, findings) = decide::decide(&facts);
     let spent = asker.spent();

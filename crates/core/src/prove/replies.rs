@@ -85,12 +85,14 @@ impl Reply {
         })
     }
 
-    /// `is_raw`: the text as sampled, with the think block that a chat answer has apart.
+    /// `is_raw`: the text as sampled, with the think block that a chat answer has apart. `tie`: how
+    /// much likelier a token may be than the second to change places with it, nats.
     pub(super) fn likeness(
         &self,
         answer: &RunAnswer,
         is_raw: bool,
         tokenizer: &Tokenizer,
+        tie: f32,
     ) -> Likeness {
         if self.has_calls {
             return Likeness::Unknown;
@@ -111,7 +113,7 @@ impl Reply {
         }
         let common = common_bytes(expected, found);
         let from = text.trim_end().len() - expected.len() + common;
-        if self.leaves_at_tie(answer, from, tokenizer) {
+        if self.leaves_at_tie(answer, from, tokenizer, tie) {
             return Likeness::Tie;
         }
         match common {
@@ -123,14 +125,20 @@ impl Reply {
     }
 
     /// Whether the token of the run's answer that has the byte `at` was hardly likelier than the second.
-    fn leaves_at_tie(&self, answer: &RunAnswer, at: usize, tokenizer: &Tokenizer) -> bool {
+    fn leaves_at_tie(
+        &self,
+        answer: &RunAnswer,
+        at: usize,
+        tokenizer: &Tokenizer,
+        tie: f32,
+    ) -> bool {
         let mut end = 0;
         for (index, margin) in answer.margins.iter().enumerate() {
             let ids = &answer.token_ids[..=index];
             end = tokenizer.decode(ids, true).map_or(end, |text| text.len());
             let is_last = index + 1 == answer.margins.len();
             if end > at || is_last {
-                return *margin < TIE_NATS;
+                return *margin < tie;
             }
         }
         false

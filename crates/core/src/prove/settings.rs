@@ -9,7 +9,7 @@ use super::facts::{
 };
 use super::ids::{KWARGS, compared};
 use super::log_probs::OF_CHAT;
-use super::replies::{Likeness, Reply, Told, spoken};
+use super::replies::{Likeness, Reply, TIE_NATS, Told, spoken};
 use super::{ProveError, ProvePrompt, Reference, RunAnswer};
 use crate::api_client::ProbePath;
 use crate::format::shortened;
@@ -82,6 +82,10 @@ pub(super) fn measure(
     measure_counts(reference, &together, facts);
     let raw = raw(reference, asker);
     facts.schema = schema_probe(reference, asker);
+    // Sorted keys are where they were.
+    if facts.schema == Ok(SchemaFact::Reordered) && has_sorted_answers(reference) {
+        facts.schema = Ok(SchemaFact::Followed);
+    }
     let has_format = reference
         .prompts
         .iter()
@@ -115,10 +119,11 @@ pub(super) fn measure(
         (Setting::Raw, raw),
         (Setting::Schema, schema),
     ];
+    let noise = facts.log_probs.as_ref().map_or(0.0, |found| found.max);
     for (setting, replies) in settings {
         let found = match replies {
             _ if !reference.why_no_answers.is_empty() => Err(reference.why_no_answers.clone()),
-            Ok(replies) => scored(reference, setting, &replies)?,
+            Ok(replies) => scored(reference, setting, &replies, noise)?,
             Err(reason) => Err(reason),
         };
         facts.settings.push((setting, found));
@@ -213,10 +218,30 @@ fn schema_probe(reference: &Reference<'_>, asker: &Asker<'_>) -> Result<SchemaFa
     })
 }
 
+/// Whether all of the run's answers have their keys in alphabetical order.
+fn has_sorted_answers(reference: &Reference<'_>) -> bool {
+    let marks = reference.tokenizer.think_marks();
+    let answers = reference.prompts.iter().flat_map(|prompt| &prompt.answer);
+    let mut values = answers.filter_map(|answer| {
+        serde_json::from_str::<Value>(spoken(&answer.record.completion, marks)).ok()
+    });
+    values.all(|value| has_sorted_keys(&value))
+}
+
+fn has_sorted_keys(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.keys().is_sorted() && fields.values().all(has_sorted_keys),
+        Value::Array(values) => values.iter().all(has_sorted_keys),
+        _ => true,
+    }
+}
+
+/// `noise`: the largest difference of a log-prob, nats.
 fn scored(
     reference: &Reference<'_>,
     setting: Setting,
     replies: &Replies,
+    noise: f64,
 ) -> Result<Result<SettingFacts, String>, ProveError> {
     let [raw_scorer, scorer] = reference.scorers;
     let mut found = SettingFacts::default();
@@ -234,9 +259,15 @@ fn scored(
             }
         };
         found.result.answered += 1;
-        let likeness = reply.likeness(answer, setting == Setting::Raw, reference.tokenizer);
+        let likeness = |tie| {
+            let is_raw = setting == Setting::Raw;
+            reply.likeness(answer, is_raw, reference.tokenizer, tie)
+        };
+        let by_noise = likeness(noise as f32);
+        let likeness = likeness(TIE_NATS);
         if setting != Setting::Schema {
             found.count(likeness);
+            found.noisy += usize::from(by_noise == Likeness::Tie && !likeness.is_alike());
         }
         if !likeness.is_alike() && likeness != Likeness::Unknown && found.example.is_empty() {
             let quoted = |text: &str| format!("{:?}", shortened(text.trim(), 60));
@@ -279,7 +310,7 @@ fn scored(
 fn likeness(prompt: &ProvePrompt, reply: &Reply, reference: &Reference<'_>) -> Likeness {
     let answer = prompt.answer.as_ref();
     answer.map_or(Likeness::Unknown, |answer| {
-        reply.likeness(answer, false, reference.tokenizer)
+        reply.likeness(answer, false, reference.tokenizer, TIE_NATS)
     })
 }
 
@@ -343,13 +374,15 @@ fn stream(
             "the server does not stream".clone_into(&mut reason);
             continue;
         }
+        let differ = |one: &Reply, other: &Reply| differ(prompt, one, other, reference);
+        // What the server answers otherwise each time says nothing of streams, unless they are cut.
+        if !reply.is_broken && whole.windows(2).any(|pair| differ(pair[0], pair[1])) {
+            "the server's whole answers differ among themselves".clone_into(&mut reason);
+            continue;
+        }
         found.prompts += 1;
         found.broken += usize::from(reply.is_broken);
-        let differ = |one: &Reply, other: &Reply| differ(prompt, one, other, reference);
-        // What the server answers otherwise each time says nothing of streams.
-        let is_steady = whole.windows(2).all(|pair| !differ(pair[0], pair[1]));
-        let is_other = whole.iter().all(|whole| differ(reply, whole));
-        found.differ += usize::from(is_steady && is_other);
+        found.differ += usize::from(whole.iter().all(|whole| differ(reply, whole)));
     }
     match found.prompts {
         0 => Err(format!("no streamed answer: {reason}")),
@@ -423,7 +456,8 @@ fn calls(
             }
         };
         let is_same = sampled.is_none_or(|sampled| {
-            let likeness = sampled.likeness(answer, raw.is_some(), reference.tokenizer);
+            let (is_raw, tokenizer) = (raw.is_some(), reference.tokenizer);
+            let likeness = sampled.likeness(answer, is_raw, tokenizer, TIE_NATS);
             likeness.is_alike()
         });
         if !has_call || !is_same || !answer.record.is_valid() {

@@ -77,18 +77,20 @@ impl Capacity {
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(sum(|request| request.samples));
         let rows = halved(all_rows, 1);
-        let all_prompts = sum(|request| request.prompt_tokens);
-        let places = limits.places;
-        let kv_slots = halved(places.of_completions(all_rows * limit, all_prompts), limit);
+        let (places, all_slots) = (limits.places, all_rows * limit);
+        let first = sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 };
         // A branch is decoded while others of its conversation are kept.
-        let fits = kv_slots == rows * limit && !requests.iter().any(|request| request.has_branches);
-        let prompt_rows = match later > 0 && !fits {
+        let fits = places.of_completions(all_slots, first) == all_slots
+            && !requests.iter().any(|request| request.has_branches);
+        let prompts = match later > 0 && !fits {
             // Branches and evicted conversations are prefilled, each with its own prompt.
             true => sum(|request| request.samples * (request.prompt_tokens + request.later_tokens)),
-            false => all_prompts + if later > 0 { longest } else { 0 },
+            false => first,
         };
-        let prompt_rows = places.of_prompts(prompt_rows.min(rows * longest), kv_slots);
-        let prompt_rows = halved(prompt_rows, longest).min(rows * longest);
+        let slots = places.of_completions(all_slots, prompts);
+        let prompts = places.of_prompts(prompts.min(all_rows * longest), slots);
+        let kv_slots = halved(slots, limit);
+        let prompt_rows = halved(prompts, longest).min(rows * longest);
         let initial_slots = match fits {
             true => limit,
             false => sampling.max_completion_tokens.min(limits.initial_slots),

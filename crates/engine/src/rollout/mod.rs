@@ -436,6 +436,8 @@ pub struct QueueSize {
     pub rows: usize,
     /// Their prompts' and their maximum new tokens.
     pub tokens: usize,
+    /// Tokens of a prompt.
+    pub longest_prompt: usize,
 }
 
 impl QueueSize {
@@ -446,10 +448,11 @@ impl QueueSize {
         if let Some(gpu) = gpu_memory(model) {
             let rows = limits(model).rows;
             let base = model.base_precision();
-            let places = gpu_server_places(model.config(), base, gpu, shares_gpu);
+            let [places, longest_prompt] = gpu_server_places(model.config(), base, gpu, shares_gpu);
             return Self {
                 rows,
                 tokens: places.min(rows * positions),
+                longest_prompt,
             };
         }
         let token = |width| match width {
@@ -461,6 +464,7 @@ impl QueueSize {
         Self {
             rows: CPU_DECODE_ROWS,
             tokens: (CPU_QUEUE_BYTES / token_bytes.max(1)).min(CPU_DECODE_ROWS * positions),
+            longest_prompt: positions,
         }
     }
 }

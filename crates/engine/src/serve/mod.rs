@@ -44,6 +44,10 @@ pub enum ServeError {
     },
     #[error("the server's threads cannot be started: {0}")]
     Start(std::io::Error),
+    #[error(
+        "the GPU's free memory has room for {0} tokens of keys and values beside the model: free memory, raise --gpu-memory, or serve with --base-precision fp8 or nf4"
+    )]
+    Memory(usize),
     #[error("decoding failed {failures} times in a row; the last time: {cause}")]
     Decode { failures: usize, cause: String },
 }
@@ -156,6 +160,9 @@ struct Shared {
     started: u64,
 }
 
+/// A server with a smaller cache would refuse what it is started for.
+const LEAST_TOKENS: usize = 1024;
+
 /// Consecutive failures without a token before giving up.
 const MAX_FAILURES: usize = 3;
 
@@ -207,7 +214,10 @@ pub fn serve(
     // What loading has freed is free; otherwise the caches are smaller.
     _ = engine.trim_memory();
     let size = QueueSize::for_model(&model, conditions.is_some());
-    let limits = (size.tokens, max_completion_tokens);
+    if size.tokens < LEAST_TOKENS.min(model.config().max_position_embeddings) {
+        return Err(ServeError::Memory(size.tokens));
+    }
+    let limits = (size.longest_prompt, max_completion_tokens);
     let mut asked = AskedModel {
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,

@@ -70,23 +70,28 @@ pub fn gpu_rollout_places(
     }
 }
 
-/// Tokens whose keys and values a server keeps whose model is loaded. `gpu.usable_bytes`: what is free. `shares_gpu`: with a run.
+/// Tokens whose keys and values a server keeps whose model is loaded, and of a prompt at most. `gpu.usable_bytes`: what is free.
+/// `shares_gpu`: with a run.
 pub fn gpu_server_places(
     model: &ModelConfig,
     base: BasePrecision,
     gpu: GpuMemory,
     shares_gpu: bool,
-) -> usize {
-    let shape = ModelShape::from_config(model);
-    let free = gpu.usable_bytes as f64;
-    let kept = (1.0 - USABLE) * gpu.total_bytes as f64 + rollout_work(model, base, gpu) as f64;
-    let free = (CACHE_SHARE * free).min(free - kept) as usize;
-    let places = match free / token_bytes(&shape, gpu.number_bytes) {
-        all if shares_gpu => all.min(least_places(&shape, gpu).all),
-        all => all,
-    };
-    // A prompt and a completion at least.
-    places.max(2)
+) -> [usize; 2] {
+    let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
+    let rows = gpu_decode_rows(model, number, gpu.total_bytes);
+    let free = gpu.usable_bytes as f64 - (rows * shape.state * STATE_BYTES) as f64;
+    let fragments = (1.0 - USABLE) * gpu.total_bytes as f64;
+    let work = rollout_work(model, base, gpu) as f64;
+    let caches = (CACHE_SHARE * free).min(free - fragments - work) as usize;
+    let token = token_bytes(&shape, number);
+    let least = least_places(&shape, gpu).all;
+    let places = (caches / token).min(if shares_gpu { least } else { usize::MAX });
+    // A prompt is prefilled at once: longer ones than are planned for take what is left.
+    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
+    let left = free - (places * token) as f64 - fragments - work;
+    let longer = left.max(0.0) as usize / prefill_row_bytes(&shape, layer, number).max(1);
+    [places, gpu_prefill_rows(gpu.total_bytes) + longer]
 }
 
 /// What a rollout has on any GPU.

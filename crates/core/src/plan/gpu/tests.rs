@@ -230,7 +230,7 @@ fn a_rollout_is_bounded_by_its_caches() {
         usable_bytes: 60_000_000_000,
         ..card(80)
     };
-    let server = |shares_gpu| gpu_server_places(&qwen3_8b(), BasePrecision::Bf16, gpu, shares_gpu);
+    let server = |shares| gpu_server_places(&qwen3_8b(), BasePrecision::Bf16, gpu, shares)[0];
     assert_eq!(server(false), 45_000_000_000 / 147_456);
     assert_eq!(server(true), all(BasePrecision::Bf16, 8_190_735_360).all);
     let long = DataShape {

@@ -522,6 +522,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
     let size = QueueSize {
         rows: 12,
         tokens: 290,
+        longest_prompt: 128,
     };
     let memory = RolloutMemory::default();
     let requests = requests();

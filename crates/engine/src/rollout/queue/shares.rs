@@ -146,10 +146,11 @@ impl Load {
     }
 
     /// The next job, or part of one, for `rows` free rows: of the client with the fewest
-    /// completions in decoding.
+    /// completions in decoding. None where the oldest lacks cached tokens, so that smaller ones do
+    /// not keep them from it.
     fn next_job(&mut self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
         let decoded = |job: &Job| job.decoded.load(Ordering::Relaxed);
-        let first = waiting.front()?;
+        let first = waiting.front().filter(|first| self.places(first) > 0)?;
         let is_its = |job: &Job| Arc::ptr_eq(&job.decoded, &first.decoded);
         let is_alone = waiting.iter().all(is_its);
         let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
@@ -167,13 +168,17 @@ impl Load {
         Some(job)
     }
 
+    /// Completions of such jobs that the free tokens allow.
+    fn places(&self, job: &Job) -> usize {
+        let (samples, new) = (job.request.samples, job.sampling.max_completion_tokens);
+        self.free_tokens * samples / (job.request.prompt.len() + samples * new).max(1)
+    }
+
     /// Completions to take of a job. `alone`: the client's waiting completions, if no other waits;
     /// otherwise at most half of the free rows and cached tokens.
     fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
         let of_client = self.of_clients.get(&Arc::as_ptr(&job.decoded));
         let of_client = of_client.copied().unwrap_or(0);
-        let free = self.free_tokens.saturating_sub(job.request.prompt.len());
-        let places = free / job.sampling.max_completion_tokens.max(1);
         let share = |free: usize| {
             let all = free + of_client;
             let most = match alone {
@@ -183,6 +188,8 @@ impl Load {
             };
             most.max(1).saturating_sub(of_client).min(free)
         };
-        share(rows).min(share(places)).min(job.request.samples)
+        share(rows)
+            .min(share(self.places(job)))
+            .min(job.request.samples)
     }
 }

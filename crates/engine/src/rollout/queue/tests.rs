@@ -160,6 +160,23 @@ fn a_client_of_many_completions_leaves_rows_to_others() {
 }
 
 #[test]
+fn a_long_prompt_is_not_kept_waiting_by_short_ones() {
+    let (queue, pool) = (shares(99), ThreadPool::calling());
+    let mut worker = Worker::new(&queue, &pool);
+    let mut long = job(1).0;
+    long.request.prompt = vec![1; 9 * 32 - 9];
+    queue.push(vec![job(1).0]).unwrap();
+    assert_eq!(taken(&mut worker, 32, true), [0]);
+    queue.push(vec![long]).unwrap();
+    queue.push(vec![job(1).0]).unwrap();
+    assert!(taken(&mut worker, 31, false).is_empty());
+    worker.on_end(0, 0, completion(1));
+    assert_eq!(taken(&mut worker, 32, false), [1]);
+    worker.on_end(1, 0, completion(1));
+    assert_eq!(taken(&mut worker, 32, false), [2]);
+}
+
+#[test]
 fn the_queue_is_bounded_and_ends_when_it_is_closed() {
     let (queue, pool) = (shares(2), ThreadPool::calling());
     let mut worker = Worker::new(&queue, &pool);
