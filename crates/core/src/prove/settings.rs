@@ -119,7 +119,8 @@ pub(super) fn measure(
         (Setting::Raw, raw),
         (Setting::Schema, schema),
     ];
-    let noise = facts.log_probs.as_ref().map_or(0.0, |found| found.max);
+    // Of two tokens one may become likelier by as much, and the other less likely.
+    let noise = (facts.log_probs.as_ref()).map_or(0.0, |found| 2.0 * found.max);
     for (setting, replies) in settings {
         let found = match replies {
             _ if !reference.why_no_answers.is_empty() => Err(reference.why_no_answers.clone()),
@@ -236,7 +237,7 @@ fn has_sorted_keys(value: &Value) -> bool {
     }
 }
 
-/// `noise`: the largest difference of a log-prob, nats.
+/// `noise`: how much likelier a token may have been than the one that the server took, nats.
 fn scored(
     reference: &Reference<'_>,
     setting: Setting,
