@@ -7,10 +7,10 @@ mod refusal;
 use serde::{Deserialize, Serialize};
 
 pub use caches::{
-    CachePlaces, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, gpu_decode_rows, gpu_kept_cache_bytes,
-    gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
+    CachePlaces, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, ServerPlaces, gpu_decode_rows,
+    gpu_kept_cache_bytes, gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
 };
-use caches::{prefill_row_bytes, step_row_bytes};
+use caches::{prefill_row_bytes, row_layer_bytes, step_row_bytes};
 pub use cards::{Card, cards};
 use refusal::refusal;
 
@@ -440,7 +440,7 @@ fn rollout(
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU, a rollout that runs out of memory continues with smaller caches.
     let places = gpu_rollout_places(model, config.base_precision, trained, gpu);
-    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
+    let layer = row_layer_bytes(model, &shape, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
         let most_rows = gpu_decode_rows(model, number, gpu.total_bytes);

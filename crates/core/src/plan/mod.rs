@@ -23,7 +23,7 @@ pub use disk::{
 pub use forecast::{Forecast, ForecastShape, PartitionPace, Size};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, CachePlaces, Card, DoesNotFit, GPU_DECODE_ROWS,
-    GPU_DRAFTED_ROWS, GpuMemory, GpuPlan, StepShape, cards, fit, gpu_decode_rows,
+    GPU_DRAFTED_ROWS, GpuMemory, GpuPlan, ServerPlaces, StepShape, cards, fit, gpu_decode_rows,
     gpu_kept_cache_bytes, gpu_memory, gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
     longest_sequence, step_tokens,
 };

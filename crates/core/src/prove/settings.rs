@@ -264,11 +264,11 @@ fn scored(
             let is_raw = setting == Setting::Raw;
             reply.likeness(answer, is_raw, reference.tokenizer, tie)
         };
-        let by_noise = likeness(noise as f32);
+        let is_noisy = || likeness(noise as f32) == Likeness::Tie;
         let likeness = likeness(TIE_NATS);
         if setting != Setting::Schema {
             found.count(likeness);
-            found.noisy += usize::from(by_noise == Likeness::Tie && !likeness.is_alike());
+            found.noisy += usize::from(!likeness.is_alike() && is_noisy());
         }
         if !likeness.is_alike() && likeness != Likeness::Unknown && found.example.is_empty() {
             let quoted = |text: &str| format!("{:?}", shortened(text.trim(), 60));
@@ -479,5 +479,20 @@ fn calls(
     match found.compared {
         0 => Err("the run has no valid calls in these answers".to_owned()),
         _ => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_at_each_depth() {
+        let values = [
+            json!({"a": 1, "b": [{"c": 1, "d": 2}]}),
+            json!({"b": 1, "a": 1}),
+            json!({"a": [{"d": 1, "c": 2}]}),
+        ];
+        assert_eq!(values.each_ref().map(has_sorted_keys), [true, false, false]);
     }
 }

@@ -132,9 +132,9 @@ impl Rounding {
     }
 }
 
-/// Writes `weights` and the tokenizer of `source`, whose template renders as with `options`. Adapters are merged in f32 and rounded once, to
-/// `stored_as`. Holds all tensors in memory. Returns what types with blocks leave of a merged
-/// adapter.
+/// Writes `weights` and the tokenizer of `source`, whose template renders as with `options`.
+/// Adapters are merged in f32 and rounded once, to `stored_as`. Holds all tensors in memory.
+/// Returns what types with blocks leave of a merged adapter.
 ///
 /// # Errors
 /// [`CheckpointError::Foreign`] for what GGUF or llama.cpp does not support; unreadable weights.

@@ -448,11 +448,11 @@ impl QueueSize {
         if let Some(gpu) = gpu_memory(model) {
             let rows = limits(model).rows;
             let base = model.base_precision();
-            let [places, longest_prompt] = gpu_server_places(model.config(), base, gpu, shares_gpu);
+            let places = gpu_server_places(model.config(), base, gpu, shares_gpu);
             return Self {
                 rows,
-                tokens: places.min(rows * positions),
-                longest_prompt,
+                tokens: places.all.min(rows * positions),
+                longest_prompt: places.longest_prompt,
             };
         }
         let token = |width| match width {

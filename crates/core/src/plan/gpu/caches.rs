@@ -70,28 +70,45 @@ pub fn gpu_rollout_places(
     }
 }
 
-/// Tokens whose keys and values a server keeps whose model is loaded, and of a prompt at most. `gpu.usable_bytes`: what is free.
-/// `shares_gpu`: with a run.
+/// Tokens of a server whose model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerPlaces {
+    /// Whose keys and values it keeps.
+    pub all: usize,
+    /// Of a prompt, which is prefilled at once.
+    pub longest_prompt: usize,
+}
+
+/// `gpu.usable_bytes`: what is free. `shares_gpu`: with a run.
 pub fn gpu_server_places(
     model: &ModelConfig,
     base: BasePrecision,
     gpu: GpuMemory,
     shares_gpu: bool,
-) -> [usize; 2] {
+) -> ServerPlaces {
     let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
     let rows = gpu_decode_rows(model, number, gpu.total_bytes);
     let free = gpu.usable_bytes as f64 - (rows * shape.state * STATE_BYTES) as f64;
     let fragments = (1.0 - USABLE) * gpu.total_bytes as f64;
-    let work = rollout_work(model, base, gpu) as f64;
-    let caches = (CACHE_SHARE * free).min(free - fragments - work) as usize;
-    let token = token_bytes(&shape, number);
-    let least = least_places(&shape, gpu).all;
-    let places = (caches / token).min(if shares_gpu { least } else { usize::MAX });
-    // A prompt is prefilled at once: longer ones than are planned for take what is left.
-    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
-    let left = free - (places * token) as f64 - fragments - work;
-    let longer = left.max(0.0) as usize / prefill_row_bytes(&shape, layer, number).max(1);
-    [places, gpu_prefill_rows(gpu.total_bytes) + longer]
+    let room = (free - fragments - rollout_work(model, base, gpu) as f64).max(0.0);
+    let (token, planned) = (
+        token_bytes(&shape, number),
+        gpu_prefill_rows(gpu.total_bytes),
+    );
+    let prefill_row = prefill_row_bytes(&shape, row_layer_bytes(model, &shape, number), number);
+    // For the longest prompt, up to a quarter.
+    let longer = model.max_position_embeddings.saturating_sub(planned) * prefill_row;
+    let kept = (longer as f64).min((1.0 - CACHE_SHARE) * room);
+    let all = (CACHE_SHARE * free).min(room - kept) as usize / token;
+    let all = match shares_gpu {
+        true => all.min(least_places(&shape, gpu).all),
+        false => all,
+    };
+    let left = (room - (all * token) as f64) as usize;
+    ServerPlaces {
+        all,
+        longest_prompt: planned + left / prefill_row.max(1),
+    }
 }
 
 /// What a rollout has on any GPU.
@@ -113,11 +130,16 @@ fn token_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
 /// What decoding at the most rows takes beside weights, caches and CUDA's context, but for adapters.
 fn rollout_work(model: &ModelConfig, base: BasePrecision, gpu: GpuMemory) -> usize {
     let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
-    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
+    let layer = row_layer_bytes(model, &shape, number);
     let step = gpu_decode_rows(model, number, gpu.total_bytes) * step_row_bytes(&shape, layer);
     let prefill = gpu_prefill_rows(gpu.total_bytes) * prefill_row_bytes(&shape, layer, number);
     let widened = widened_bytes(model, base, number);
     CUBLAS_WORKSPACE_BYTES + widened + step + step.max(prefill)
+}
+
+/// Activations of a row in one layer.
+pub(super) fn row_layer_bytes(model: &ModelConfig, shape: &ModelShape, number: usize) -> usize {
+    layer_bytes(shape, number) + routed_bytes(model, number)
 }
 
 /// Of a row of a decode step. `layer`: its activations in one.

@@ -225,14 +225,43 @@ fn a_rollout_is_bounded_by_its_caches() {
         (slots, short.of_prompts(64 * 8000, slots)),
         (512 * 64, short.all - 512 * 64)
     );
-    // Of a server three quarters of what is free; beside a run as much as all weights left.
+    // Of a server three quarters of what is free, less what the longest prompt needs; beside a run as much as all weights left.
     let gpu = GpuMemory {
         usable_bytes: 60_000_000_000,
         ..card(80)
     };
-    let server = |shares| gpu_server_places(&qwen3_8b(), BasePrecision::Bf16, gpu, shares)[0];
-    assert_eq!(server(false), 45_000_000_000 / 147_456);
+    let server = |shares| gpu_server_places(&qwen3_8b(), BasePrecision::Bf16, gpu, shares).all;
+    let held = server(false) * 147_456;
+    assert!((43_000_000_000..45_000_000_000).contains(&held), "{held}");
     assert_eq!(server(true), all(BasePrecision::Bf16, 8_190_735_360).all);
+    let of_free = |model: &ModelConfig, gigabytes: u64| {
+        let gpu = GpuMemory {
+            usable_bytes: gigabytes * 1_000_000_000,
+            ..card(80)
+        };
+        gpu_server_places(model, BasePrecision::Bf16, gpu, false)
+    };
+    let found = [1, 12, 60].map(|free| of_free(&qwen3_8b(), free));
+    let planned = gpu_prefill_rows(80_000_000_000);
+    assert_eq!((found[0].all, found[0].longest_prompt), (0, planned));
+    assert!(
+        found[1].all > 0 && (planned + 1..40_960).contains(&found[1].longest_prompt),
+        "{found:?}"
+    );
+    assert!(
+        (40_960..41_000).contains(&found[2].longest_prompt),
+        "{found:?}"
+    );
+    // Beside the states of 512 rows.
+    let hybrid = crate::hub::named_shape("qwen3.5-9b").unwrap();
+    let shape = ModelShape::from_config(&hybrid);
+    let rows = gpu_decode_rows(&hybrid, 2, 80_000_000_000);
+    let held = of_free(&hybrid, 60).all * shape.key_values_per_token * 2;
+    let states = rows * shape.state * STATE_BYTES;
+    assert!(
+        states > 10_000_000_000 && held + states < 54_000_000_000,
+        "{states} {held}"
+    );
     let long = DataShape {
         longest_prompt_tokens: 8000,
         turns: 1,
