@@ -37,10 +37,12 @@ struct Tile {
 // order of columns, so that it has four adjacent ones from two products.
 template <int TILES> struct TensorLowRank {
   const bf16 *b; // from the first tile's first column on
-  int rank, g, t;
+  int rank, stride, g, t; // stride: of rows of B
   uint2 first[TILES][2]; // of the first sixteen ranks: B does not depend on earlier kernels
 
-  __device__ __forceinline__ TensorLowRank(const bf16 *b, int column, int rank) : b(b ? b + (size_t)column * rank : b), rank(rank), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {
+  __device__ __forceinline__ TensorLowRank(const bf16 *b, int column, int rank) : TensorLowRank(b, column, rank, rank) {}
+  __device__ __forceinline__ TensorLowRank(const bf16 *b, int column, int rank, int stride)
+      : b(b ? b + (size_t)column * stride : b), rank(rank), stride(stride), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {
     if (b) read(first, 0);
   }
 
@@ -49,7 +51,7 @@ template <int TILES> struct TensorLowRank {
     for (int i = 0; i < TILES; i++)
 #pragma unroll
       for (int j = 0; j < 2; j++) {
-        const bf16 *from = b + (size_t)(16 * i + 4 * (g / 2) + 2 * j + g % 2) * rank + start + 4 * t;
+        const bf16 *from = b + (size_t)(16 * i + 4 * (g / 2) + 2 * j + g % 2) * stride + start + 4 * t;
         to[i][j] = start + 4 * t < rank ? *reinterpret_cast<const uint2 *>(from) : make_uint2(0, 0);
       }
   }

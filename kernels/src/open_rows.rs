@@ -1,9 +1,9 @@
-//! Rows without their adapters' part: in decoding, the operation that reads them adds it, which
-//! saves a narrow matrix product for each.
+//! Rows without their adapters' part: in decoding, the operation that reads them adds it, or
+//! [`complete_rows`], which saves a narrow matrix product for each.
 
-use candle_core::Tensor;
 #[cfg(feature = "cuda")]
-use candle_core::{DType, Result, bail};
+use candle_core::DType;
+use candle_core::{Result, Tensor, bail};
 
 #[cfg(feature = "cuda")]
 use super::cuda::{Argument, at, int, rows_at};
@@ -24,6 +24,14 @@ pub struct OpenAdapters {
     /// [outputs, rank], the rank a multiple of 8.
     pub b: Tensor,
     pub parts: usize,
+}
+
+/// On a GPU: adds the adapters' part, rounding the sum once to the dtype of `b`. `rows`: [rows,
+/// outputs + rank], f32, A products last; `b`: [outputs, rank], rows may be strided -> [rows,
+/// outputs].
+pub fn complete_rows(rows: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_gpu!(rows => gpu::complete(rows, b));
+    bail!("open rows {rows:?} and {b:?} are for a GPU")
 }
 
 impl OpenRows {
@@ -63,5 +71,41 @@ impl OpenRows {
             )
         }
         Ok([rows, stride, at(b)?, int(rank)])
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use crate::cuda::{Grid, Module, arguments, device, empty, int, module, rows_at};
+
+    static MODULE: Module = module!("open_rows");
+
+    pub(super) fn complete(rows: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let ((count, columns), (width, rank)) = (rows.dims2()?, b.dims2()?);
+        let (device, dtype) = (device(rows)?, b.dtype());
+        let [own, stride] = rows_at(rows)?;
+        let [matrix, matrix_stride] = rows_at(b)?;
+        if columns != width + rank || !rank.is_multiple_of(8) || rows.dtype() != DType::F32 {
+            bail!("open rows {rows:?} for {b:?}")
+        }
+        let output = empty((count, width), dtype, device)?;
+        let arguments = arguments!(
+            given own, stride, matrix, matrix_stride, int(rank); at &output; int count, width
+        );
+        // A warp has sixteen rows and columns.
+        let (name, grid) = if dtype == DType::BF16 && width.is_multiple_of(16) {
+            let blocks = (width.div_ceil(64), count.div_ceil(16), 1);
+            ("open_rows_complete_tensor", Grid::blocks(blocks, 128))
+        } else {
+            let blocks = (width.div_ceil(256), count, 1);
+            ("open_rows_complete", Grid::blocks(blocks, 256))
+        };
+        MODULE
+            .typed(name, dtype)
+            .early()
+            .launch(device, grid, &arguments)?;
+        Ok(output)
     }
 }

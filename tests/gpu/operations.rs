@@ -7,7 +7,7 @@ use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{
     TokenWeight, token_log_probs, token_log_probs_backward, token_log_probs_backward_as,
 };
-use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
+use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows, complete_rows};
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::rms_norm::{
     Norm, add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight, rms_norm_open,
@@ -361,6 +361,19 @@ fn open_rows_agree() {
                 &gated(&complete, activation, 0).unwrap(),
                 allowed,
             );
+        }
+
+        // The second is not a multiple of 16.
+        for width in [96, 88] {
+            let (complete, found) = open(&[width]);
+            let b = found.adapters.unwrap().b;
+            // As in a joined matrix, where rows of B are strided.
+            let wide = Tensor::cat(&[&b, &b], 1)
+                .unwrap()
+                .narrow(1, 0, rank)
+                .unwrap();
+            let completed = complete_rows(&found.rows, &wide).unwrap();
+            assert_close("completed", &completed, &complete, allowed);
         }
 
         // The second as in a model, where tensor cores serve: a stream in f32, rows of whole 64 numbers.

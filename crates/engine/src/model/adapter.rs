@@ -10,7 +10,7 @@ use super::expert_adapters::OneExpert;
 use super::matrix::Matrix;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
-use crate::kernels::open_rows::{OpenAdapters, OpenRows};
+use crate::kernels::open_rows::{OpenAdapters, OpenRows, complete_rows};
 use crate::kernels::row_adapters::keep_own;
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
@@ -174,22 +174,21 @@ impl AdapterSet {
         }))
     }
 
-    /// Decoding with a quantized matrix: `x`: [rows, inputs] -> [rows, outputs], as
-    /// [`AdapterSet::forward`]. A is multiplied separately, since a recorded step cannot copy
-    /// columns.
+    /// As [`AdapterSet::open`], including the adapters' part: [rows, outputs], in the dtype of `x`.
     pub(super) fn complete(
         &self,
         x: &Tensor,
         weight: &Matrix,
         used: AdapterUse<'_>,
     ) -> Result<Option<Tensor>> {
-        let Some(joined) = &self.joined else {
+        // B follows the matrix's rows, and is read eight numbers at a time.
+        let is_aligned = weight.dims2()?.1.is_multiple_of(8);
+        let Some(joined) = self.joined.as_ref().filter(|_| is_aligned) else {
             return Ok(None);
         };
-        let inner = self.keep_own(matmul(x, &joined.a.t()?)?, used)?;
-        let rows = weight.forward_f32(x)?;
-        matmul_add(&rows, &inner, &joined.diagonal.t()?, 1.0)?;
-        rows.to_dtype(x.dtype()).map(Some)
+        let open = self.open(x, weight, used)?;
+        open.map(|open| complete_rows(&open.rows, &joined.diagonal))
+            .transpose()
     }
 
     /// Writes `x A^T` after `x`, [rows, inputs + adapter_columns], on a GPU.

@@ -296,16 +296,8 @@ impl Layer {
             selection,
             adapters,
         } = newest;
-        let reads_complete = self.mixer.reads_complete();
-        let (input, normed) = stream.norm(
-            &self.input_norm,
-            if reads_complete {
-                self.mixer_input.complete_columns()
-            } else {
-                0
-            },
-        )?;
-        let packed = match reads_complete {
+        let (input, normed) = stream.norm(&self.input_norm, 0)?;
+        let packed = match self.mixer.reads_complete() {
             true => OpenRows::complete(self.mixer_input.complete(&normed, adapters)?),
             false => self.mixer_input.open(&normed, adapters)?,
         };

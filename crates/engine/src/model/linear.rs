@@ -122,49 +122,24 @@ impl Linear {
         ))
     }
 
-    /// Additional input columns that save [`Linear::complete`] a copy.
-    pub(super) fn complete_columns(&self) -> usize {
-        if matches!(self.weight, Matrix::Quantized(_)) {
-            0
-        } else {
-            self.adapter_columns()
-        }
-    }
-
-    /// As [`Linear::open`], including adapters: `x`: [rows, inputs and any
-    /// [`Linear::complete_columns`]] -> [rows, outputs], in the dtype of `x`.
+    /// As [`Linear::open`], including adapters -> [rows, outputs], in the dtype of `x`.
     pub(super) fn complete(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
-        // Few rows do not justify widening a matrix.
-        if matches!(self.weight, Matrix::Quantized(_)) {
-            let set = self
-                .adapters
-                .as_ref()
-                .filter(|_| adapters.adapters == Adapters::On);
-            let rows = match set {
-                Some(set) => set.complete(x, &self.weight, adapters)?,
-                None => Some(self.weight.forward_f32(x)?.to_dtype(x.dtype())?),
-            };
-            if let Some(rows) = rows {
-                return match &self.bias {
-                    Some(bias) => add_bias(rows, &bias.vector),
-                    None => Ok(rows),
-                };
-            }
-        }
-        let x = match self.adapter_columns() {
-            0 => x.clone(),
-            adapter_columns if x.dims2()?.1 == self.weight.dims2()?.1 + adapter_columns => {
-                x.clone()
-            }
-            adapter_columns => Tensor::cat(
-                &[
-                    x,
-                    &Tensor::zeros((x.dims2()?.0, adapter_columns), x.dtype(), x.device())?,
-                ],
-                1,
-            )?,
+        let set = self
+            .adapters
+            .as_ref()
+            .filter(|_| adapters.adapters == Adapters::On);
+        let rows = match (set, &self.weight) {
+            (Some(set), weight) => set.complete(x, weight, adapters)?,
+            // Few rows do not justify widening a matrix.
+            (None, Matrix::Quantized(_)) => Some(self.weight.forward_f32(x)?.to_dtype(x.dtype())?),
+            (None, _) => None,
         };
-        self.forward(&x, adapters)
+        match (rows, &self.bias) {
+            (Some(rows), Some(bias)) => add_bias(rows, &bias.vector),
+            (Some(rows), None) => Ok(rows),
+            (None, _) if set.is_some() => self.forward(&self.with_adapter_columns(x)?, adapters),
+            (None, _) => self.forward(x, adapters),
+        }
     }
 
     /// `gradient`: [rows, outputs + adapter_columns], `x`: [rows, inputs + adapter_columns] as in
