@@ -93,31 +93,50 @@ template <typename T> __device__ void keep_states(const T *packed, int stride, i
   }
 }
 
-// Blocks: (rows, columns / 256): handles a row that follows no other, and those that follow it.
-template <typename T> __device__ void step(const T *packed, int stride, const T *weight, int taps, const uint32_t *slots, T *states, T *output, int width, int rows) {
-  const int first = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
-  if (column >= width || slots[2 * first] == NONE || follows(slots, first)) return;
+// Blocks: (rows, columns / 1024): handles a row that follows no other, and those that follow it. A thread has N adjacent columns of as many taps, or one.
+template <int N, typename T>
+__device__ void step(const T *packed, int stride, const T *weight, int given, const uint32_t *slots, T *states, T *output, int width, int rows) {
+  constexpr int MOST = N > 1 ? N : TAPS;
+  const int first = blockIdx.x, taps = N > 1 ? N : given;
+  if (slots[2 * first] == NONE || follows(slots, first)) return;
   const size_t size = (size_t)(taps - 1) * width;
-  float seen[TAPS]; // oldest first
+  for (int column = (blockIdx.y * blockDim.x + threadIdx.x) * N; column < width; column += gridDim.y * blockDim.x * N) {
+    Pack<T, N> seen[MOST]; // oldest first
+    float weights[N][MOST];
 #pragma unroll
-  for (int tap = 0; tap < TAPS; tap++) seen[tap] = tap < taps - 1 ? to_float(states[slots[2 * first] * size + (size_t)tap * width + column]) : 0.0f;
-  for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
-    const float newest = to_float(packed[(size_t)row * stride + column]);
-    float sum = 0.0f;
+    for (int tap = 0; tap < MOST; tap++)
+      if (tap < taps - 1) seen[tap] = load<N>(states + slots[2 * first] * size + (size_t)tap * width + column);
 #pragma unroll
-    for (int tap = 0; tap < TAPS; tap++) {
-      if (tap < taps - 1) sum += to_float(weight[column * taps + tap]) * seen[tap];
-      else if (tap == taps - 1) sum += to_float(weight[column * taps + tap]) * newest;
-    }
-    // Padding rows repeat the last row.
-    for (int place = row; place == row || is_none(slots, place, rows); place++) output[(size_t)place * width + column] = from_float<T>(sum * sigmoid(sum));
-    T *to = states + slots[2 * row + 1] * size + column;
+    for (int k = 0; k < N; k++)
 #pragma unroll
-    for (int tap = 0; tap < TAPS; tap++)
-      if (tap < taps - 1) {
-        seen[tap] = tap == taps - 2 ? newest : seen[tap + 1 < TAPS ? tap + 1 : tap];
-        to[(size_t)tap * width] = from_float<T>(seen[tap]);
+      for (int from = 0; from < MOST; from += N)
+        if (from < taps) {
+          const Pack<T, N> own = load<N>(weight + (size_t)(column + k) * taps + from);
+#pragma unroll
+          for (int i = 0; i < N; i++) weights[k][from + i] = to_float(own.at[i]);
+        }
+    wait_for_predecessor();
+    for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
+      const Pack<T, N> newest = load<N>(packed + (size_t)row * stride + column);
+      Pack<T, N> result;
+#pragma unroll
+      for (int k = 0; k < N; k++) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int tap = 0; tap < MOST; tap++)
+          if (tap < taps) sum += weights[k][tap] * to_float(tap < taps - 1 ? seen[tap].at[k] : newest.at[k]);
+        result.at[k] = from_float<T>(sum * sigmoid(sum));
       }
+      // Padding rows repeat the last row.
+      for (int place = row; place == row || is_none(slots, place, rows); place++) store(output + (size_t)place * width + column, result);
+      T *to = states + slots[2 * row + 1] * size + column;
+#pragma unroll
+      for (int tap = 0; tap < MOST; tap++)
+        if (tap < taps - 1) {
+          seen[tap] = tap == taps - 2 ? newest : seen[tap + 1 < MOST ? tap + 1 : tap];
+          store(to + (size_t)tap * width, seen[tap]);
+        }
+    }
   }
 }
 
@@ -143,7 +162,9 @@ template <typename T> __device__ void step(const T *packed, int stride, const T 
   }                                                                                                                                                     \
   extern "C" __global__ void convolution_step_##suffix(const T *packed, int stride, const T *weight, int taps, const uint32_t *slots, T *states,        \
                                                        T *output, int width, int rows) {                                                                \
-    step(packed, stride, weight, taps, slots, states, output, width, rows);                                                                            \
+    const bool fours = taps == 4 && rows_aligned<4>(width, packed, weight, states, output) && stride % 4 == 0;                                          \
+    if (fours) step<4>(packed, stride, weight, taps, slots, states, output, width, rows);                                                               \
+    else step<1>(packed, stride, weight, taps, slots, states, output, width, rows);                                                                     \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

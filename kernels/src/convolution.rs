@@ -343,9 +343,11 @@ mod gpu {
         let arguments = arguments!(
             given own, stride; at weight; int taps; at slots, states, &output; int width, rows
         );
+        let grid = Grid::blocks((rows, width.div_ceil(1024), 1), 256);
         MODULE
             .typed("convolution_step", dtype)
-            .launch(device, grid(rows, width), &arguments)?;
+            .early()
+            .launch(device, grid, &arguments)?;
         Ok(output)
     }
 }

@@ -159,6 +159,7 @@ mod gpu {
         let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
         MODULE
             .typed("gated_norm", dtype)
+            .early()
             .launch(device, grid, &arguments)?;
         Ok(y)
     }

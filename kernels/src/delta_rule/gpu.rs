@@ -399,6 +399,7 @@ pub(super) fn step(
     arguments.push(int(rows));
     let grid = Grid::blocks((slices(heads), heads.value, rows), MOST);
     STEP.typed("delta_rule_step", dtype)
+        .early()
         .launch(device, grid, &arguments)?;
     Ok(output)
 }
