@@ -195,7 +195,7 @@ pub(super) fn decode_from(
             false => ThreadPool::count_of(0),
         }),
         free_slots: FreeSlots::all(capacity.kv_slots),
-        free_rows: (capacity.prompt_rows > 0).then(|| FreeSlots::all(capacity.prompt_rows)),
+        free_rows: capacity.prompt_rows.map(FreeSlots::all),
         free_states: FreeSlots::all(states),
         model,
         adapters,

@@ -68,7 +68,7 @@ impl GpuBuffers {
                 size.states >= needed.states || model.config().options.gated_delta.is_none();
             let fits = size.kv_slots >= needed.kv_slots
                 && size.prompt_rows >= needed.prompt_rows
-                && (size.prompt_rows > 0) == (needed.prompt_rows > 0)
+                && size.prompt_rows.is_some() == needed.prompt_rows.is_some()
                 && has_states;
             *id == model.id() && fits && steps.most_rows() >= most_rows
         };

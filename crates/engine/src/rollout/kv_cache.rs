@@ -41,8 +41,8 @@ pub(super) struct Capacity {
     pub(super) rows: usize,
     /// KV slots of completions.
     pub(super) kv_slots: usize,
-    /// 0: prompts take slots.
-    pub(super) prompt_rows: usize,
+    /// KV rows of prompts; `None`: they take slots.
+    pub(super) prompt_rows: Option<usize>,
     /// Initial slots of a completion.
     pub(super) initial_slots: usize,
     /// Maximum of prompt + completion; 0 if unknown in advance.
@@ -98,7 +98,7 @@ impl Capacity {
         Self {
             rows,
             kv_slots,
-            prompt_rows,
+            prompt_rows: (prompt_rows > 0).then_some(prompt_rows),
             initial_slots,
             longest: longest + sampling.max_completion_tokens,
             draft_tokens: sampling.draft_tokens,
@@ -127,7 +127,7 @@ impl Capacity {
         Self {
             rows: size.rows,
             kv_slots: size.tokens,
-            prompt_rows: 0,
+            prompt_rows: None,
             initial_slots: usize::MAX,
             longest: 0,
             draft_tokens,
@@ -183,7 +183,7 @@ pub(super) struct KvCache {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CacheSize {
     pub(super) kv_slots: usize,
-    pub(super) prompt_rows: usize,
+    pub(super) prompt_rows: Option<usize>,
     pub(super) states: usize,
 }
 
@@ -212,10 +212,11 @@ impl KvCache {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
                 written: zeros(size.kv_slots, width)?,
                 // Recorded passes need fixed addresses.
-                prompts: match device.is_cpu() || size.prompt_rows == 0 {
-                    true => None,
-                    false => Some(zeros(size.prompt_rows, width)?),
-                },
+                prompts: size
+                    .prompt_rows
+                    .filter(|_| !device.is_cpu())
+                    .map(|rows| zeros(rows, width))
+                    .transpose()?,
             }),
             CacheWidth::OfLayer(layer) => Ok(LayerCache::OfLayer(layer)),
             CacheWidth::Sequence([convolution, rule]) => {
@@ -242,8 +243,8 @@ impl KvCache {
         match (&mut self.layers[layer], prefilled) {
             (LayerCache::KeysValues { prompts, written }, PrefilledRows::KeysValues(prefilled)) => {
                 match self.size.prompt_rows {
-                    0 => write_ranges(written, &prefilled, ranges),
-                    rows => store_rows(prompts, rows, prefilled, ranges),
+                    None => write_ranges(written, &prefilled, ranges),
+                    Some(rows) => store_rows(prompts, rows, prefilled, ranges),
                 }
             }
             (LayerCache::OfLayer(_), PrefilledRows::Nothing) => Ok(()),

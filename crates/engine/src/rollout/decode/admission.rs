@@ -38,8 +38,8 @@ impl DecodeBatch<'_> {
             )
         }
         let is_too_large = match self.capacity.prompt_rows {
-            0 => prompt + new > self.capacity.kv_slots,
-            rows => prompt > rows || new > self.capacity.kv_slots,
+            None => prompt + new > self.capacity.kv_slots,
+            Some(rows) => prompt > rows || new > self.capacity.kv_slots,
         };
         if is_too_large {
             bail!(
