@@ -50,10 +50,17 @@ pub use weights::{LoadProgress, Weights, watch_loading};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("{0}")]
+    #[error("{}", problem(.0))]
     Tensor(#[from] candle_core::Error),
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
     #[error("{0}")]
     Weights(String),
+}
+
+fn problem(error: &candle_core::Error) -> String {
+    if crate::kernels::cuda_errors::is_out_of_memory(error) {
+        return "the model does not fit in the GPU's free memory: end other processes there (`nvidia-smi` lists them), raise a --gpu-memory limit, or hold the base in fp8 or nf4 (base_precision)".to_owned();
+    }
+    error.to_string()
 }

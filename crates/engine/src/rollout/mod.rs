@@ -446,12 +446,11 @@ impl QueueSize {
     pub fn for_model(model: &Decoder, shares_gpu: bool) -> Self {
         let positions = model.config().max_position_embeddings;
         if let Some(gpu) = gpu_memory(model) {
-            let rows = limits(model).rows;
             let base = model.base_precision();
             let places = gpu_server_places(model.config(), base, gpu, shares_gpu);
             return Self {
-                rows,
-                tokens: places.all.min(rows * positions),
+                rows: places.rows,
+                tokens: places.all.min(places.rows * positions),
                 longest_prompt: places.longest_prompt,
             };
         }
@@ -486,8 +485,13 @@ pub fn decode_queue(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    // No more states than rows.
+    let limits = DecodeLimits {
+        rows: size.rows,
+        ..limits(model)
+    };
     let capacity = Capacity::for_queue(size, draft_tokens, adapter_slot);
-    let capacity = (limits(model), capacity);
+    let capacity = (limits, capacity);
     decode::decode_from(model, adapters, source, memory, capacity, threads)
 }
 

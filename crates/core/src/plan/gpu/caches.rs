@@ -73,6 +73,8 @@ pub fn gpu_rollout_places(
 /// Tokens of a server whose model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerPlaces {
+    /// Completions that are decoded together.
+    pub rows: usize,
     /// Whose keys and values it keeps.
     pub all: usize,
     /// Of a prompt, which is prefilled at once.
@@ -87,10 +89,15 @@ pub fn gpu_server_places(
     shares_gpu: bool,
 ) -> ServerPlaces {
     let (shape, number) = (ModelShape::from_config(model), gpu.number_bytes);
-    let rows = gpu_decode_rows(model, number, gpu.total_bytes);
-    let free = gpu.usable_bytes as f64 - (rows * shape.state * STATE_BYTES) as f64;
     let fragments = (1.0 - USABLE) * gpu.total_bytes as f64;
-    let room = (free - fragments - rollout_work(model, base, gpu) as f64).max(0.0);
+    let room = gpu.usable_bytes as f64 - fragments - rollout_work(model, base, gpu) as f64;
+    // Where a completion has states, these take at most half.
+    let state = shape.state * STATE_BYTES;
+    let rows = gpu_decode_rows(model, number, gpu.total_bytes)
+        .min((room / 2.0) as usize / state.max(1))
+        .max(1);
+    let states = (rows * state) as f64;
+    let (free, room) = (gpu.usable_bytes as f64 - states, (room - states).max(0.0));
     let (token, planned) = (
         token_bytes(&shape, number),
         gpu_prefill_rows(gpu.total_bytes),
@@ -106,6 +113,7 @@ pub fn gpu_server_places(
     };
     let left = (room - (all * token) as f64) as usize;
     ServerPlaces {
+        rows,
         all,
         longest_prompt: planned + left / prefill_row.max(1),
     }

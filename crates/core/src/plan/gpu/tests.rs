@@ -262,6 +262,16 @@ fn a_rollout_is_bounded_by_its_caches() {
         states > 10_000_000_000 && held + states < 54_000_000_000,
         "{states} {held}"
     );
+    // A card of 24 GB with 18 GB of weights decodes fewer rows, whose states leave room for tokens.
+    let gpu = GpuMemory {
+        usable_bytes: 6_500_000_000,
+        ..card(24)
+    };
+    let small = gpu_server_places(&hybrid, BasePrecision::Bf16, gpu, false);
+    assert!(
+        (8..gpu_decode_rows(&hybrid, 2, 24_000_000_000)).contains(&small.rows) && small.all > 2048,
+        "{small:?}"
+    );
     let long = DataShape {
         longest_prompt_tokens: 8000,
         turns: 1,
