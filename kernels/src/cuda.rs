@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 pub(super) use super::capability::capability;
 pub(super) use super::cuda_errors::failed;
+use super::cuda_graph::part;
 
 /// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
@@ -193,6 +194,14 @@ pub(super) fn stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
 /// An uninitialised tensor: a kernel must write every element.
 pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
+    match part(shape.elem_count(), dtype, device)? {
+        Some(part) => part.reshape(shape),
+        None => allocate(shape, dtype, device),
+    }
+}
+
+/// As [`empty`], with memory of its own.
+pub(super) fn allocate(shape: Shape, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let count = shape.elem_count();
     macro_rules! allocate {
         ($number:ty) => {

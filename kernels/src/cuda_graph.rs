@@ -1,10 +1,12 @@
 //! A CUDA graph: recorded work, launched again at the cost of one call. Inputs may change between
 //! launches, their addresses may not.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
-use candle_core::{Device, Result, bail};
+use std::cell::RefCell;
 
-use super::cuda::failed;
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+
+use super::cuda::{allocate, failed};
 
 /// A recorded CUDA graph.
 pub struct Graph {
@@ -23,11 +25,16 @@ unsafe impl Send for Graph {}
 
 impl Graph {
     /// Records what `work` would launch; nothing runs yet. `work` must not synchronise or copy to
-    /// or from the GPU, and its kernels must have run before (modules load on first use).
+    /// or from the GPU, and its kernels must have run before (modules load on first use). Results of
+    /// kernels are parts of allocations of `chunk` numbers; 0: each has its own.
     ///
     /// # Errors
     /// Those of `work`, and what CUDA refuses to record.
-    pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub fn record(
+        device: &Device,
+        chunk: usize,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
             bail!("only a GPU records work")
         };
@@ -36,7 +43,12 @@ impl Graph {
         stream
             .begin_capture(mode)
             .map_err(|error| failed("recording", error))?;
+        CHUNKS.set((chunk > 0).then(|| Chunks {
+            numbers: chunk,
+            newest: Vec::new(),
+        }));
         let result = work();
+        CHUNKS.set(None);
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // End the capture even after a failure: otherwise the stream rejects everything that
         // follows.
@@ -54,4 +66,47 @@ impl Graph {
             .launch()
             .map_err(|error| failed("recorded work", error))
     }
+}
+
+/// Allocations of a recording. An allocation between two kernels is a node of the graph, after which
+/// the second cannot start early.
+struct Chunks {
+    numbers: usize,
+    /// The newest of each dtype, and how many of its numbers are taken.
+    newest: Vec<(Tensor, usize)>,
+}
+
+thread_local! {
+    static CHUNKS: RefCell<Option<Chunks>> = const { RefCell::new(None) };
+}
+
+/// Alignment of parts, in numbers.
+const PART: usize = 256;
+
+/// While this thread records in chunks, an uninitialised part of one, if not large.
+pub(super) fn part(count: usize, dtype: DType, device: &CudaDevice) -> Result<Option<Tensor>> {
+    CHUNKS.with_borrow_mut(|chunks| {
+        let Some(chunks) = chunks
+            .as_mut()
+            .filter(|chunks| (1..=chunks.numbers / 2).contains(&count))
+        else {
+            return Ok(None);
+        };
+        let of_dtype = |(chunk, _): &(Tensor, usize)| chunk.dtype() == dtype;
+        let fits = |&(_, taken): &(Tensor, usize)| taken + count <= chunks.numbers;
+        let place = chunks.newest.iter().position(of_dtype);
+        let place = match place.filter(|&place| fits(&chunks.newest[place])) {
+            Some(place) => place,
+            None => {
+                place.map(|place| chunks.newest.swap_remove(place));
+                let chunk = allocate(chunks.numbers.into(), dtype, device)?;
+                chunks.newest.push((chunk, 0));
+                chunks.newest.len() - 1
+            }
+        };
+        let (chunk, taken) = &mut chunks.newest[place];
+        let part = chunk.narrow(0, *taken, count)?;
+        *taken = (*taken + count).next_multiple_of(PART);
+        Ok(Some(part))
+    })
 }

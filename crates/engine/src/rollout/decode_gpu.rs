@@ -212,6 +212,19 @@ struct GraphKey {
     is_masked: bool,
 }
 
+/// Numbers of the results of a layer's kernels a row, of most models.
+const LAYER_NUMBERS: usize = 1 << 16;
+/// Rows up to which a pass is so short that a kernel's start counts.
+const SHORT_ROWS: usize = 64;
+
+/// Allocations of a recorded pass hold about a layer's results.
+fn chunk(rows: usize) -> usize {
+    match rows {
+        ..=SHORT_ROWS => rows * LAYER_NUMBERS,
+        _ => 0,
+    }
+}
+
 /// Input words per row.
 const WORDS: usize = 13;
 /// Words per sampled token.
@@ -302,7 +315,7 @@ impl Steps {
                 self.graphs.insert(key, None);
             }
             Some(None) if self.unrecorded.is_some() => step(self)?,
-            Some(None) => match Graph::record(model.device(), || step(self)) {
+            Some(None) => match Graph::record(model.device(), chunk(rows), || step(self)) {
                 Ok(graph) => {
                     graph.start()?;
                     self.graphs.insert(key, Some(graph));
