@@ -94,6 +94,7 @@ template <int D, typename T> __device__ void attend(const Step<T> step, int wind
   constexpr int PIECES = D / 32;
   extern __shared__ __align__(16) float memory[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, row = blockIdx.y;
+  start_successor();
   wait_for_predecessor();
   const QueryHeads<T> heads(step, 1);
   const Context<T> context(step, Row(step.rows, row), heads.key_head);
@@ -157,6 +158,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
   bool is_own[2]; // whether columns 2 t and 2 t + 1 are of this warp's row
 #pragma unroll
   for (int h = 0; h < 2; h++) is_own[h] = !GROUPED || row_of(2 * t + h) == own;
+  start_successor();
   wait_for_predecessor();
   const auto read = [&](const bf16 *from, int column, bool inside) {
     return inside && column < step.dimension ? *reinterpret_cast<const uint4 *>(from + column) : make_uint4(0, 0, 0, 0);
@@ -265,6 +267,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int ro
 
 // One block per (row, head): joins the parts of its keys.
 template <typename T> __device__ void merge(const float *partial, T *output, int splits, int dimension) {
+  start_successor();
   wait_for_predecessor();
   const size_t numbers = gridDim.x, pair = blockIdx.x;
   const float *maxima = partial + splits * numbers * dimension, *sums = maxima + splits * numbers;

@@ -26,6 +26,7 @@ template <typename T>
 __device__ void forward(const T *x, const T *gates, int gates_stride, const T *weight, T *y, int stride, int rows, int heads, int size, float offset, float epsilon) {
   const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   if (index >= rows * heads) return;
+  start_successor();
   wait_for_predecessor();
   const size_t row = index / heads, column = (size_t)(index % heads) * size;
   const Lane<T> own(x + (size_t)index * size, size), gate(gates + row * gates_stride + column, size), weights(weight, size);

@@ -61,5 +61,7 @@ pub mod cuda_graph; // recorded launches
 mod fp8; // rounding to e4m3
 mod gemm; // products of strided views on the CPU
 mod real; // f32 and f64, vectorisation
+#[cfg(feature = "cuda")]
+mod rows_map; // boxes of a matrix for bulk copies
 
 pub use real::Real;

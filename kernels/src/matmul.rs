@@ -118,7 +118,21 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::cublas::{result, sys};
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{address, device, empty, failed};
+    use crate::cuda::{
+        Grid, Module, address, arguments, at, capability, device, empty, failed, int, module,
+    };
+    use crate::rows_map::{CHUNK, RowsMap};
+
+    static DECODE: Module = module!("decode_matmul");
+
+    /// Rows up to which a decode step's products are faster by our kernel than by cuBLAS.
+    const DECODED_ROWS: usize = 32;
+    /// Numbers of a matrix from which on reading it is what takes time.
+    const LARGE: usize = 1 << 22;
+    /// Outputs of a block, and bytes of shared memory for its weights and rows, with three blocks a
+    /// multiprocessor.
+    const OUTPUTS: usize = 64;
+    const SHARED_BYTES: usize = 74 << 10;
 
     /// A matrix in cuBLAS's column-major view: ours transposed.
     struct Operand {
@@ -162,8 +176,59 @@ mod gpu {
 
     pub(super) fn matmul(left: &Tensor, right: &Tensor, dtype: DType) -> Result<Tensor> {
         let target = empty((left.dims2()?.0, right.dims2()?.1), dtype, device(left)?)?;
-        matmul_into(&target, left, right, 1.0, 0.0)?;
+        if dtype != DType::F32 || !decode(&target, left, &right.t()?)? {
+            matmul_into(&target, left, right, 1.0, 0.0)?;
+        }
         Ok(target)
+    }
+
+    /// `target = x weights^T` if there is a kernel for it. `weights`: [outputs, inputs].
+    fn decode(target: &Tensor, x: &Tensor, weights: &Tensor) -> Result<bool> {
+        let ((rows, inputs), (outputs, inner)) = (x.dims2()?, weights.dims2()?);
+        let gpu = device(x)?;
+        let serves = (1..=DECODED_ROWS).contains(&rows)
+            && inputs == inner
+            && inputs * outputs >= LARGE
+            && inputs.is_multiple_of(CHUNK)
+            && outputs.is_multiple_of(4)
+            && capability(gpu)?.has_warpgroups()
+            && RowsMap::serves(x)?
+            && RowsMap::serves(weights)?;
+        if !serves {
+            return Ok(false);
+        }
+        let (name, room) = match rows {
+            ..=8 => ("decode_matmul_8", 8),
+            9..=16 => ("decode_matmul_16", 16),
+            _ => ("decode_matmul_32", 32),
+        };
+        let tiles = outputs.div_ceil(OUTPUTS);
+        // Measured on an H200: larger clusters do not fit three times on each multiprocessor.
+        let splits = match tiles {
+            ..=88 => 4,
+            89..=198 => 2,
+            _ => 1,
+        }
+        .min(inputs / CHUNK);
+        let stage_bytes = (OUTPUTS + room) * CHUNK * 2;
+        let stages = (SHARED_BYTES / stage_bytes).min(8);
+        let sums_bytes = (room + splits) * (OUTPUTS + 4) * size_of::<f32>();
+        let maps = [RowsMap::new(x, room)?, RowsMap::new(weights, OUTPUTS)?];
+        let arguments = arguments!(
+            given maps[0].argument(), maps[1].argument();
+            at target; int rows, inputs, outputs, stages
+        );
+        let grid = Grid {
+            blocks: (splits, tiles, 1),
+            threads: 2 * OUTPUTS,
+            shared_bytes: (stages * stage_bytes).max(sums_bytes),
+        };
+        DECODE
+            .kernel(name)
+            .early()
+            .clusters(splits)
+            .launch(gpu, grid, &arguments)?;
+        Ok(true)
     }
 
     /// `target = keep * target + scale * left x right`.

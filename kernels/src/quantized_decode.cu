@@ -1,19 +1,13 @@
 // Products of up to 256 bf16 rows with a frozen quantized matrix and with the adapters' A, in one kernel for decoding. Weights go from memory to registers, become
 // bf16 there (`widen` of fp8.cuh and nf4.cuh) and are multiplied by wgmma; blocks of a cluster split the inner index and join their sums in a fixed order.
 // For Hopper; quantized_decode_warps.cu is for others.
+#include "cluster_sums.cuh"
 #include "fp8.cuh"
 #include "nf4.cuh"
 #include "quantized_adapters.cuh"
-#include "vectors.cuh"
 #include "warpgroup.cuh"
-#include <cuda.h>
 
 #ifdef HAS_WARPGROUPS
-#define FOURS_2(d, n) FOUR(d, n), FOUR(d, n + 1)
-#define FOURS_4(d, n) FOURS_2(d, n), FOURS_2(d, n + 2)
-#define FOURS_8(d, n) FOURS_4(d, n), FOURS_4(d, n + 4)
-#define FOURS_16(d, n) FOURS_8(d, n), FOURS_8(d, n + 8)
-#define FOURS_32(d, n) FOURS_16(d, n), FOURS_16(d, n + 16)
 // d += 64 x 16 of a, in registers, times the transpose of 8 TILES x 16 of b.
 #define PRODUCT(TILES, columns, NUMBERS, RESULTS, OPERANDS)                                                                   \
   __device__ __forceinline__ void multiply_weights(float (&d)[TILES][4], const uint32_t (&a)[4], uint64_t b) {               \
@@ -39,17 +33,6 @@ __device__ __forceinline__ uint4 read_once(const void *from) {
   return v;
 }
 
-// To the same offset in the shared memory of another block of the cluster.
-__device__ __forceinline__ void send(float *place, int block, float value) {
-  uint32_t there;
-  const uint32_t here = (uint32_t)__cvta_generic_to_shared(place);
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(block));
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
-}
-__device__ __forceinline__ void wait_for_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
 // Warps per block, sixteen outputs each. Small blocks spread better over multiprocessors; above 64 tokens two warpgroups share the activations.
 template <int TILES> constexpr int WARPS_OF = TILES > 8 ? 8 : 4;
 constexpr int CHUNK = 64, AHEAD = 4; // inner indices per chunk; prefetch distance of a lane's weights, in reads
@@ -58,18 +41,10 @@ struct Sizes {
   int rows, inputs, outputs, rank, stride, stages;
 };
 
-// The block of the cluster that sums a token: block n has tokens n, n + splits, ..
-struct Shares {
-  int splits, split, own, reciprocal;
-  __device__ Shares(int tokens)
-      : splits(gridDim.x), split(blockIdx.x), own((tokens + splits - 1) / splits), reciprocal(65536 / splits + 1) {} // exact for so few tokens
-  __device__ __forceinline__ int place(int token) const { return token * reciprocal >> 16; }
-};
-
 // A block's partial sums of its outputs, for all tokens.
 template <int TILES, typename Weights>
 __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y, int tile, const Sizes &n, uint8_t *memory) {
-  constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>, PITCH = OUTPUTS + 4; // PITCH: lanes write to different banks
+  constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>;
   __shared__ uint64_t arrived[8];
   __shared__ typename Weights::Shared shared;
   Weights::share(w, shared);
@@ -78,11 +53,9 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
   const int all = (n.inputs / CHUNK + PARTS - 1) / PARTS, first_read = shares.split * all / shares.splits, reads = (shares.split + 1) * all / shares.splits - first_read;
   const int first = first_read * PARTS, count = reads * PARTS;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const uint32_t barriers = (uint32_t)__cvta_generic_to_shared(arrived), stages = (uint32_t)__cvta_generic_to_shared(memory);
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < n.stages; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
+  const Arrivals arrivals = {(uint32_t)__cvta_generic_to_shared(arrived)};
+  const uint32_t stages = (uint32_t)__cvta_generic_to_shared(memory);
+  if (threadIdx.x == 0) arrivals.start(n.stages);
   const int output = tile * OUTPUTS + warp * 16 + g;
   typename Weights::Lane own(w, shared, min(output, n.outputs - 1), min(output + 8, n.outputs - 1), t, n, first);
   typename Weights::Read ahead[AHEAD];
@@ -93,10 +66,8 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
   wait_for_predecessor();
   auto stage = [&](int chunk) { // by one thread
     const int at = chunk % n.stages;
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barriers + 8 * at), "r"(STAGE) : "memory");
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(stages + at * STAGE), "l"(&x),
-                 "r"((first + chunk) * CHUNK), "r"(0), "r"(barriers + 8 * at)
-                 : "memory");
+    arrivals.expect(at, STAGE);
+    arrivals.bring(at, stages + at * STAGE, x, (first + chunk) * CHUNK, 0);
   };
   if (threadIdx.x == 0)
     for (int chunk = 0; chunk < min(n.stages, count); chunk++) stage(chunk);
@@ -111,9 +82,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
       uint32_t(&weights)[4][4] = a[(u * PARTS + part) % 2];
       own.widen(weights, ahead[u], part);
       if (part == PARTS - 1) own.template fetch<read_once>(ahead[u], min(read + u + AHEAD, reads - 1));
-      uint32_t is_there = 0;
-      while (!is_there)
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
+      arrivals.wait(at, turn);
       const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
       products_start();
 #pragma unroll
@@ -135,34 +104,8 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
   for (int u = 0; u < AHEAD - 1; u++)
     if (read + u < reads) multiply_read(read, u);
   products_end<0>(acc);
-  wait_for_cluster(); // no block reads its activations any more
-  float *sums = reinterpret_cast<float *>(memory);
-#pragma unroll
-  for (int i = 0; i < TILES; i++)
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-      const int token = 8 * i + 2 * t + k, place = shares.place(token);
-      float *row = sums + (shares.split * shares.own + place) * PITCH + warp * 16 + g;
-#pragma unroll
-      for (int h = 0; h < 2; h++) send(row + 8 * h, token - place * shares.splits, acc[i][k + 2 * h]);
-    }
-  wait_for_cluster();
-  constexpr int LANES = OUTPUTS / 4; // per token
-  const int own_lane = threadIdx.x % LANES, column = tile * OUTPUTS + 4 * own_lane;
-  if (column >= n.outputs) return;
-  for (int place = threadIdx.x / LANES; place < shares.own; place += blockDim.x / LANES) {
-    const int token = place * shares.splits + shares.split;
-    if (token >= n.rows) break;
-    Pack<float, 4> sum = {};
-    for (int block = 0; block < shares.splits; block++) {
-      const Pack<float, 4> part = load<4>(sums + (block * shares.own + place) * PITCH + 4 * own_lane);
-#pragma unroll
-      for (int k = 0; k < 4; k++) sum.at[k] += part.at[k];
-    }
-#pragma unroll
-    for (int k = 0; k < 4; k++) sum.at[k] = w.scaled(sum.at[k], column + k);
-    store(y + (size_t)token * n.stride + column, sum);
-  }
+  const auto scaled = [&](float sum, int column) { return w.scaled(sum, column); };
+  join_sums<OUTPUTS>(acc, reinterpret_cast<float *>(memory), shares, y, tile * OUTPUTS, n.rows, n.outputs, n.stride, scaled);
 }
 
 // A block's partial sums of sixteen columns of A, split further over its warps.

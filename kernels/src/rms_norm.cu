@@ -31,6 +31,7 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
   const size_t row = (size_t)blockIdx.x * width;
   addend += (size_t)blockIdx.x * addend_stride;
   if constexpr (sizeof(A) == sizeof(float)) {
+    start_successor();
     for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) prefetch(weight + i);
     wait_for_predecessor();
   }
@@ -77,6 +78,7 @@ __device__ void add_on_tensor_cores(const float *x, const float *addend, int add
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const int column = (blockIdx.x * warps + warp) * 16 * TILES;
   const bool inside = column < width;
+  start_successor();
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
   const TensorLowRank<TILES> adapters(inside ? b : nullptr, column, rank);
   Pack<bf16, 4> weights[TILES];

@@ -47,6 +47,7 @@ template <bool GELU, int N, typename T> __device__ void backward(const T *gradie
 // For decoding, with the adapters' part; rows of `gate_up` are `stride` apart. One thread per element.
 template <bool GELU, typename T>
 __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapters, T *output, int rows, int width) {
+  start_successor();
   wait_for_predecessor();
   const int row = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
@@ -61,6 +62,7 @@ template <bool GELU>
 __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
   const int column = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * 16, t = threadIdx.x % 4;
   if (column >= width) return;
+  start_successor();
   const TensorLowRank<1> gate_adapters(b, column, rank), up_adapters(b, width + column, rank);
   const TwoRows row(rows);
   const float *low = gate_up + (size_t)row.low * stride, *high = gate_up + (size_t)row.high * stride;

@@ -28,9 +28,13 @@ template <int LATER, int N> __device__ __forceinline__ void products_end(float (
 }
 
 #define FOUR(d, n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
-#define RESULTS_64(d) FOUR(d, 0), FOUR(d, 1), FOUR(d, 2), FOUR(d, 3), FOUR(d, 4), FOUR(d, 5), FOUR(d, 6), FOUR(d, 7)
-#define RESULTS_128(d)                                                                                                         \
-  RESULTS_64(d), FOUR(d, 8), FOUR(d, 9), FOUR(d, 10), FOUR(d, 11), FOUR(d, 12), FOUR(d, 13), FOUR(d, 14), FOUR(d, 15)
+#define FOURS_2(d, n) FOUR(d, n), FOUR(d, n + 1)
+#define FOURS_4(d, n) FOURS_2(d, n), FOURS_2(d, n + 2)
+#define FOURS_8(d, n) FOURS_4(d, n), FOURS_4(d, n + 4)
+#define FOURS_16(d, n) FOURS_8(d, n), FOURS_8(d, n + 8)
+#define FOURS_32(d, n) FOURS_16(d, n), FOURS_16(d, n + 16)
+#define RESULTS_64(d) FOURS_8(d, 0)
+#define RESULTS_128(d) FOURS_16(d, 0)
 #define NUMBERS_64                                                                                                             \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "   \
   "%26, %27, %28, %29, %30, %31"

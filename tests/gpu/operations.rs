@@ -2,11 +2,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
+use grpo_tui::kernels::device::Engine;
 use grpo_tui::kernels::embedding::{Table, embedding_backward, gather_rows, scatter_rows};
 use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{
     TokenWeight, token_log_probs, token_log_probs_backward, token_log_probs_backward_as,
 };
+use grpo_tui::kernels::matmul::matmul_f32;
 use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows, complete_rows};
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::rms_norm::{
@@ -289,6 +291,38 @@ fn rotary_positions_agree() {
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
                 assert_close("key norm", &dk, &dk_cpu, 1e-5);
             }
+        }
+    }
+}
+
+/// By our kernel on Hopper: with a matrix inside of wider rows, outputs that do not fill blocks, one, two and four blocks an inner
+/// index.
+#[test]
+#[ignore = "needs a GPU"]
+fn products_of_few_rows_agree() {
+    let shapes = [
+        (1, 4096, 1028),
+        (8, 65 * 64, 1084),
+        (9, 12_288, 400),
+        (17, 2048, 6272),
+        (32, 1024, 13_000),
+    ];
+    for (rows, inputs, outputs) in shapes {
+        let (x_cpu, x) = pair(1, &[rows, inputs], DType::BF16);
+        let (wide_cpu, wide) = pair(2, &[outputs, inputs + 64], DType::BF16);
+        let weights = |wide: &Tensor| wide.narrow(1, 0, inputs).unwrap().t().unwrap();
+        let found = matmul_f32(&x, &weights(&wide)).unwrap();
+        let expected = x_cpu
+            .matmul(&weights(&wide_cpu).contiguous().unwrap())
+            .unwrap();
+        assert_close("product", &found, &expected, 1e-5);
+        // Whatever other rows there are.
+        let few = rows.min(5);
+        let alone = matmul_f32(&x.narrow(0, 0, few).unwrap(), &weights(&wide)).unwrap();
+        if Engine::gpu(0).unwrap().capability() == Some(90) {
+            assert_close("alone", &alone, &expected.narrow(0, 0, few).unwrap(), 1e-5);
+            let first = found.narrow(0, 0, few).unwrap();
+            assert_close("whatever others", &alone, &first, 0.0);
         }
     }
 }

@@ -1,17 +1,14 @@
 //! Kernels of quantized matrices.
 
-use std::mem::MaybeUninit;
-
-use candle_core::cuda_backend::cudarc::driver::sys;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{BlockScales, Precision, QuantizedMatrix, Scales, StoredNf4, check_scales};
 use crate::cuda::{
-    Argument, Grid, Module, address, arguments, at, capability, device, empty, failed, int, module,
-    rows_at,
+    Argument, Grid, Module, address, arguments, at, capability, device, empty, int, module, rows_at,
 };
 use crate::matmul::matmul_f32;
 use crate::nf4;
+use crate::rows_map::RowsMap;
 
 static FP8: Module = module!("fp8");
 static NF4: Module = module!("nf4");
@@ -335,9 +332,9 @@ fn run(matrix: &QuantizedMatrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor
     let stages = if room > 64 { 6 } else { STAGES };
     // Activations, later reused for sums or the warps' A products.
     let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
-    let map = rows_map(x, room)?;
+    let map = RowsMap::new(x, room)?;
     let arguments = arguments!(
-        given Argument::Struct(std::ptr::from_ref(&map).cast());
+        given map.argument();
         at x; given weights, beside, to;
         int rows, inputs, outputs, rank; given stride; int stages
     );
@@ -346,36 +343,4 @@ fn run(matrix: &QuantizedMatrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor
         grid((stages * room * CHUNK * 2).max(sums)),
         &arguments,
     )
-}
-
-/// Tensor map for bulk copies of `x`, [rows, inputs]: 64 columns of `room` rows at once,
-/// zero-filled, 16-byte pieces swizzled for wgmma.
-fn rows_map(x: &Tensor, room: usize) -> Result<[u64; 16]> {
-    let (rows, inputs) = x.dims2()?;
-    let (sizes, stride) = ([inputs as u64, rows as u64], [2 * inputs as u64]);
-    let (piece, steps) = ([CHUNK as u32, room as u32], [1_u32; 2]);
-    let mut map = MaybeUninit::<sys::CUtensorMap>::uninit();
-    // SAFETY: the arrays have two sizes, one stride and two steps, as a matrix needs; `map` is written where the call
-    // succeeds, and is 128 bytes without padding.
-    unsafe {
-        sys::cuTensorMapEncodeTiled(
-            map.as_mut_ptr(),
-            sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            2,
-            address(x)? as *mut _,
-            sizes.as_ptr(),
-            stride.as_ptr(),
-            piece.as_ptr(),
-            steps.as_ptr(),
-            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
-        .result()
-        .map_err(|error| failed("the map of activations", error))?;
-        Ok(std::mem::transmute::<sys::CUtensorMap, [u64; 16]>(
-            map.assume_init(),
-        ))
-    }
 }
