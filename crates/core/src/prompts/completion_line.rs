@@ -339,7 +339,10 @@ mod tests {
         );
         refused("[]", "not a JSON object");
         refused("{", "not JSON at column 1");
-        refused(r#"{"completion": "x", "n": 1e999}"#, "not JSON at column 30");
+        refused(
+            r#"{"completion": "x", "n": 1e999}"#,
+            "not JSON at column 30",
+        );
     }
 
     #[test]
