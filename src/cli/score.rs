@@ -13,7 +13,7 @@ use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::{counted, percent};
 use crate::prompts::{CompletionLine, CompletionRows, NoRow};
-use crate::score::{FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream};
+use crate::score::{AppendLine, FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -30,8 +30,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// An error is the last.
-type Lines = Box<dyn Iterator<Item = NumberedLine>>;
+type Lines = Box<AppendLine<'static>>;
 
 /// A line of the completions file, with its prompt row.
 struct Item {
@@ -53,17 +52,17 @@ struct Chunk {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let (label, lines) = open(&task, arguments.completions.as_deref())?;
+    let (label, mut lines) = open(&task, arguments.completions.as_deref())?;
     let rows = CompletionRows::new(&task);
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
     let is_json = arguments.json;
     let work = LineWork {
-        read: |line: NumberedLine| {
+        read: |line: NumberedLine<&[u8]>| {
             let (number, bytes) = line.map_err(|(number, problem)| {
                 Failure::failed(format!("{label} line {number}: {problem}"))
             })?;
-            Ok::<_, Stopped>(read_item(&label, number, &bytes, &rows)?)
+            Ok::<_, Stopped>(read_item(&label, number, bytes, &rows)?)
         },
         asked: |item: &Item| -> (&str, Option<&PromptRow>) {
             (&item.completion, item.row.as_deref())
@@ -86,7 +85,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             Ok(())
         },
     };
-    let done = score_stream(&scorer, lines, &work, |chunk: Chunk| {
+    let done = score_stream(&scorer, &mut *lines, &work, |chunk: Chunk| {
         if summary.is_empty() && !chunk.summary.is_empty() && !is_json {
             writeln!(
                 output,
@@ -138,7 +137,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// The lines of the file of completions, and how messages name it.
 fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
-    let lines = |reader: Box<dyn BufRead>| -> Lines { Box::new(dataset::read_lines(reader)) };
+    let lines = |reader: Box<dyn BufRead>| -> Lines { Box::new(dataset::append_lines(reader)) };
     match (file, &task.prompts.completions) {
         (Some("-"), _) => Ok((
             "standard input".to_owned(),
@@ -151,10 +150,18 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
             let file =
                 File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
             let lines = match Format::from_path(Path::new(path)) {
-                Some(Format::Parquet) => Box::new(
-                    parquet_lines(file)
-                        .map_err(|problem| Failure::failed(format!("{path}: {problem}")))?,
-                ),
+                Some(Format::Parquet) => {
+                    let mut rows = parquet_lines(file)
+                        .map_err(|problem| Failure::failed(format!("{path}: {problem}")))?;
+                    let append = move |text: &mut Vec<u8>| {
+                        let row = rows.next()?;
+                        Some(row.map(|(number, line)| {
+                            text.extend(line);
+                            number
+                        }))
+                    };
+                    Box::new(append)
+                }
                 _ => lines(Box::new(BufReader::with_capacity(1 << 16, file))),
             };
             Ok((path.to_owned(), lines))

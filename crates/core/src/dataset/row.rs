@@ -214,7 +214,7 @@ pub fn read_rows(
 }
 
 /// A line with its number (from 1), or number and problem of an unreadable line.
-pub type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
+pub type NumberedLine<L = Vec<u8>> = Result<(usize, L), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
     Path::new(label).file_stem().map_or_else(
@@ -276,15 +276,27 @@ pub(super) fn batches(
 
 /// Non-blank lines of JSONL with numbers (from 1); an error is the last item. Drops a byte order
 /// mark; a line of more than 64 MiB is an error.
-pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine> {
-    let (mut number, mut ended) = (0, false);
+pub fn read_lines(reader: impl BufRead) -> impl Iterator<Item = NumberedLine> {
+    let mut append = append_lines(reader);
     std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        Some(append(&mut line)?.map(|number| (number, line)))
+    })
+}
+
+/// As [`read_lines`], but each call appends a line to a text and returns its number.
+pub fn append_lines(
+    mut reader: impl BufRead,
+) -> impl FnMut(&mut Vec<u8>) -> Option<Result<usize, (usize, String)>> {
+    let (mut number, mut ended) = (0, false);
+    move |text| {
+        let start = text.len();
         while !ended {
             number += 1;
-            match read_line(&mut reader, number) {
-                Ok(line) if line.is_empty() => ended = true,
-                Ok(line) if line.trim_ascii().is_empty() => {}
-                Ok(line) => return Some(Ok((number, line))),
+            match append_line(&mut reader, number, text) {
+                Ok(()) if text.len() == start => ended = true,
+                Ok(()) if text[start..].trim_ascii().is_empty() => text.truncate(start),
+                Ok(()) => return Some(Ok(number)),
                 Err(problem) => {
                     ended = true;
                     return Some(Err((number, problem)));
@@ -292,14 +304,14 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine
             }
         }
         None
-    })
+    }
 }
 
-fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
-    let mut line = Vec::new();
+fn append_line(reader: &mut impl BufRead, number: usize, text: &mut Vec<u8>) -> Result<(), String> {
+    let start = text.len();
     let mut limited = reader.take(MAX_LINE_BYTES as u64 + 1);
     let length = limited
-        .read_until(b'\n', &mut line)
+        .read_until(b'\n', text)
         .map_err(|error| format!("cannot be read: {error}"))?;
     if length > MAX_LINE_BYTES {
         return Err(format!(
@@ -307,14 +319,14 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
             MAX_LINE_BYTES >> 20
         ));
     }
-    if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
-        line.drain(..3);
-        if line.is_empty() {
+    if number == 1 && text[start..].starts_with("\u{feff}".as_bytes()) {
+        text.drain(start..start + 3);
+        if text.len() == start {
             // A file of only a byte order mark is empty, not at its end.
-            line.push(b'\n');
+            text.push(b'\n');
         }
     }
-    Ok(line)
+    Ok(())
 }
 
 pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {

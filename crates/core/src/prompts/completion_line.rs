@@ -1,9 +1,12 @@
 //! Lines of completion files of this and other programs.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde_json::Value;
 
 use crate::api_client::message_text;
 use crate::format::{did_you_mean, shortened};
+use crate::score::json::{self, Kind, Member};
 use crate::task::PromptSet;
 
 /// A line of a completion file: `{"completion": ..., "prompt_id": ...}` of this program, `output`
@@ -27,13 +30,13 @@ pub enum ForeignPrompt {
 }
 
 impl ForeignPrompt {
-    fn read(name: &str, value: &Value) -> Result<Self, String> {
-        let Value::Array(messages) = value else {
-            return text(name, value).map(Self::Text);
+    fn read(name: &str, value: Value) -> Result<Self, String> {
+        let Value::Array(messages) = &value else {
+            return answer(name, value).map(Self::Text);
         };
         let turn = |message: &Value| {
             let role = message["role"].as_str().unwrap_or_default();
-            let content = message_text(message).ok_or_else(|| wrong(name, "messages", value))?;
+            let content = message_text(message).ok_or_else(|| wrong(name, "messages", &value))?;
             Ok((role.to_owned(), content))
         };
         messages
@@ -67,71 +70,116 @@ impl CompletionLine {
     /// # Errors
     /// A sentence without the line's number.
     pub fn read(line: &[u8]) -> Result<Self, String> {
-        let value = completion_line(line).map_err(|error| {
-            format!(
-                "not JSON at column {}: `{}`; a line is a JSON object, {{\"completion\":\"…\"}}",
-                error.column(),
-                shortened(&String::from_utf8_lossy(line), 60)
-            )
-        })?;
-        let Value::Object(fields) = value else {
-            return Err("not a JSON object; a line is {\"completion\":\"…\"}".to_owned());
+        let text = std::str::from_utf8(line).map_err(|_| refusal(line))?;
+        let escaped;
+        let mut fields = match Fields::read(text) {
+            Some(fields) => fields,
+            None => {
+                escaped = half_pairs_as_text(text);
+                Fields::read(&escaped).ok_or_else(|| refusal(line))?
+            }
         };
-        if fields.contains_key("custom_id") {
+        if fields.get("custom_id").is_some() {
             return parse_batch_line(&fields);
         }
-        let named = |name: &str| match fields.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(id)) => Ok(Some(id.to_string())),
-            Some(other) => Err(wrong(name, "a string", other)),
-        };
         let set = match fields.get("set") {
             // Tables of other programs may have a column of this name.
-            Some(set) if !set.is_null() && fields.contains_key("prompt_id") => {
+            Some(set) if !set.is_null() && fields.get("prompt_id").is_some() => {
                 let found = set.as_str().and_then(PromptSet::from_name);
                 Some(found.ok_or_else(|| wrong("set", "`train`, `eval` or `test`", set))?)
             }
             _ => None,
         };
-        if let (Some(completion), Some(prompt)) = (fields.get("output"), fields.get("input"))
-            && !fields.contains_key("completion")
+        if fields.get("completion").is_none()
+            && fields.get("output").is_some()
+            && let Some(prompt) = fields.take("input")
         {
             return Ok(Self {
-                completion: text("output", completion)?,
+                completion: answer("output", fields.take("output").unwrap_or_default())?,
                 prompt_id: None,
                 set,
                 prompt: Some(ForeignPrompt::read("input", prompt)?),
             });
         }
-        let Some(completion) = fields.get("completion") else {
+        let Some(completion) = fields.take("completion") else {
+            let names = fields.0.iter().map(|(name, _)| &**name);
             return Err(format!(
                 "missing `completion`{}",
-                did_you_mean("completion", fields.keys().map(String::as_str))
+                did_you_mean("completion", names)
             ));
         };
         let prompt = fields
-            .get("prompt")
+            .take("prompt")
             .filter(|prompt| !prompt.is_null())
             .map(|prompt| ForeignPrompt::read("prompt", prompt))
             .transpose()?;
         Ok(Self {
-            completion: text("completion", completion)?,
-            prompt_id: named("prompt_id")?,
+            completion: answer("completion", completion)?,
+            prompt_id: match fields.take("prompt_id") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(id)) => Some(id),
+                Some(Value::Number(id)) => Some(id.to_string()),
+                Some(other) => return Err(wrong("prompt_id", "a string", &other)),
+            },
             set,
             prompt,
         })
     }
 }
 
+/// The fields of a line. There are few: a map would take longer to build than they take to find.
+struct Fields<'l>(Vec<(Cow<'l, str>, Value)>);
+
+impl<'l> Fields<'l> {
+    /// `None` unless the line is a JSON object.
+    fn read(line: &'l str) -> Option<Self> {
+        let Kind::Object(object) = json::parse(line, 0).ok()?.root.kind else {
+            return None;
+        };
+        let field = |member: Member<'l>| {
+            let value = match member.value.kind {
+                Kind::String(text) => Value::String(text.into_owned()),
+                _ => serde_json::from_str(&line[member.value.start..member.value.end]).ok()?,
+            };
+            Some((member.key, value))
+        };
+        let fields = object.into_members().into_iter().map(field);
+        fields.collect::<Option<_>>().map(Self)
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        let named = self.0.iter().find(|(key, _)| key == name);
+        named.map(|(_, value)| value)
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let place = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.swap_remove(place).1)
+    }
+}
+
+/// Why a line has no fields.
+fn refusal(line: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(line) {
+        Ok(_) => "not a JSON object; a line is {\"completion\":\"…\"}".to_owned(),
+        Err(error) => format!(
+            "not JSON at column {}: `{}`; a line is a JSON object, {{\"completion\":\"…\"}}",
+            error.column(),
+            shortened(&String::from_utf8_lossy(line), 60)
+        ),
+    }
+}
+
 /// A text, or the last of TRL's messages.
-fn text(name: &str, value: &Value) -> Result<String, String> {
-    let found = match value {
-        Value::String(text) => Some(text.clone()),
+fn answer(name: &str, value: Value) -> Result<String, String> {
+    let found = match &value {
         Value::Array(messages) => messages.last().and_then(message_text),
         _ => None,
     };
-    found.ok_or_else(|| wrong(name, "a string", value))
+    match (found, value) {
+        (Some(text), _) | (None, Value::String(text)) => Ok(text),
+        (None, value) => Err(wrong(name, "a string", &value)),
+    }
 }
 
 fn wrong(name: &str, kind: &str, found: &Value) -> String {
@@ -142,7 +190,7 @@ fn wrong(name: &str, kind: &str, found: &Value) -> String {
 }
 
 /// Parses OpenAI's batch output; `custom_id` is the prompt's id.
-fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
+fn parse_batch_line(fields: &Fields<'_>) -> Result<CompletionLine, String> {
     let prompt_id = fields
         .get("custom_id")
         .and_then(Value::as_str)
@@ -175,18 +223,8 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
     }
 }
 
-/// Parses the line. Keeps a lone `\ud800` as written: no text contains that character, so the
+/// Escapes each lone surrogate `\ud800` as `\\ud800`: no text contains that character, so that the
 /// completion with it is unparsable, but other lines keep their scores.
-///
-/// # Errors
-/// Other invalid JSON.
-fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
-    let again = |text: &str| serde_json::from_str(&half_pairs_as_text(text)).ok();
-    serde_json::from_slice(line)
-        .or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
-}
-
-/// Escapes each lone surrogate `\ud800` as `\\ud800`.
 fn half_pairs_as_text(line: &str) -> String {
     let unit = |at: usize| {
         let digits = line.get(at..at + 6)?.strip_prefix("\\u")?;
@@ -301,14 +339,17 @@ mod tests {
         );
         refused("[]", "not a JSON object");
         refused("{", "not JSON at column 1");
+        refused(
+            r#"{"completion": "x", "n": 1e999}"#,
+            "not JSON at column 30",
+        );
     }
 
     #[test]
     fn half_a_pair_is_kept_as_text() {
         let check = |line: &str, completion: Option<&str>| {
-            let found = completion_line(line.as_bytes())
-                .ok()
-                .and_then(|value| value["completion"].as_str().map(str::to_owned));
+            let found = CompletionLine::read(line.as_bytes()).ok();
+            let found = found.map(|line| line.completion);
             assert_eq!(found.as_deref(), completion, "{line}");
         };
         check(r#"{"completion":"a"}"#, Some("a"));

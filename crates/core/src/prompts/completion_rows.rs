@@ -115,33 +115,34 @@ impl<'t> CompletionRows<'t> {
 
     fn named(&self, id: &str, set: Option<PromptSet>) -> Result<Row, NoRow> {
         let index = self.index()?;
-        let of = |id: &str, set: Option<PromptSet>| -> Vec<&Row> {
+        let of = |id: &str, set: Option<PromptSet>| {
             let places = index.by_id.get(id).into_iter().flatten();
             places
                 .map(|place| &index.rows[*place])
-                .filter(|(of, _)| set.is_none_or(|set| set == *of))
-                .collect()
+                .filter(move |(of, _)| set.is_none_or(|set| set == *of))
         };
-        let mut found = of(id, set);
-        if found.is_empty()
+        let mut found = of(id, set).peekable();
+        if found.peek().is_none()
             && let Some((named, rest)) = split_set_prompt(id)
             && set.is_none_or(|set| set == named)
         {
-            found = of(rest, Some(named));
+            found = of(rest, Some(named)).peekable();
         }
-        let shown = shortened(id, 60);
-        match found[..] {
-            [] => Err(NoRow::Unknown(format!("unknown prompt_id {id:?}"))),
-            [first, ref others @ ..] => match others.iter().find(|other| differ(first, other)) {
-                None => Ok(first.clone()),
-                Some((other, _)) => Err(NoRow::Undecided(format!(
+        let Some(first) = found.next() else {
+            return Err(NoRow::Unknown(format!("unknown prompt_id {id:?}")));
+        };
+        match found.find(|other| differ(first, other)) {
+            None => Ok(first.clone()),
+            Some((other, _)) => {
+                let shown = shortened(id, 60);
+                Err(NoRow::Undecided(format!(
                     "prompt_id `{shown}` is in {} and in {}, with different rows; add \"set\": \"{}\", or write `{}:{shown}`",
                     first.0.name(),
                     other.name(),
                     other.name(),
                     other.name()
-                ))),
-            },
+                )))
+            }
         }
     }
 

@@ -36,7 +36,7 @@ pub use needs::{
     CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, Language, LocalModel,
     ModelDevice, RubricRules, Scale, TestRules,
 };
-pub use scorer::batch::{LineWork, score_stream};
+pub use scorer::batch::{AppendLine, LineWork, score_stream};
 pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;
 pub(crate) use scorer::forced_fields::values_of;
 pub use scorer::forced_fields::{ForcedField, forced_fields};

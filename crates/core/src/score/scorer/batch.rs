@@ -1,5 +1,7 @@
 //! Scores many completions in order, batch by batch, on all cores or `RAYON_NUM_THREADS`.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::dataset::{NumberedLine, PromptRow};
@@ -10,8 +12,8 @@ use crate::score::verdict::Score;
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
 const BATCH_BYTES: usize = 256 << 20;
-/// Completions whose output is made as one text, by one thread.
-const CHUNK: usize = 64;
+/// Completions scored one after the other, whose output is one text: few, so that slow ones occupy all cores.
+const CHUNK: usize = 16;
 
 /// Up to this many are scored on one thread: a score takes some ten microseconds.
 const MAX_SERIAL_LINES: usize = 8;
@@ -40,6 +42,17 @@ impl Scorer {
                 .map(score)
                 .collect()
         })
+    }
+
+    /// As [`Self::score_all`], on this thread unless a program is asked.
+    fn score_chunk(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
+        match self.runs_programs() {
+            true => self.score_all(completions),
+            false => {
+                let score = |(completion, row): &(&str, _)| self.score(completion, *row);
+                completions.iter().map(score).collect()
+            }
+        }
     }
 
     /// As [`Self::score_while`], for tiers only: judges of reward parts are not asked.
@@ -73,13 +86,39 @@ pub struct LineWork<T, P, W> {
     pub write: W,
 }
 
+/// Lines in one text.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    lines: Vec<NumberedLine<Range<usize>>>,
+}
+
+impl Batch {
+    /// Replaces the lines by the next ones.
+    fn read(&mut self, append: &mut AppendLine<'_>) {
+        self.text.clear();
+        self.lines.clear();
+        while self.lines.len() < BATCH && self.text.len() <= BATCH_BYTES {
+            let start = self.text.len();
+            let Some(line) = append(&mut self.text) else {
+                break;
+            };
+            let line = line.map(|number| (number, start..self.text.len()));
+            self.lines.push(line);
+        }
+    }
+}
+
+/// Appends a line to a text and returns its number, as [`crate::dataset::append_lines`] does.
+pub type AppendLine<'l> = dyn FnMut(&mut Vec<u8>) -> Option<Result<usize, (usize, String)>> + 'l;
+
 /// Scores lines in order, batch by batch; `done` gets the outputs of chunks in order.
 pub fn score_stream<T, R: Default + Send, E: Send>(
     scorer: &Scorer,
-    mut lines: impl Iterator<Item = NumberedLine>,
+    append: &mut AppendLine<'_>,
     work: &LineWork<
         T,
-        impl Fn(NumberedLine) -> Result<T, E> + Sync,
+        impl Fn(NumberedLine<&[u8]>) -> Result<T, E> + Sync,
         impl Fn(&mut R, T, Score) -> Result<(), E> + Sync,
     >,
     mut done: impl FnMut(R) -> Result<(), E>,
@@ -89,9 +128,10 @@ pub fn score_stream<T, R: Default + Send, E: Send>(
         true => BATCH,
         false => CHUNK,
     };
-    let score_chunk = |lines: Vec<NumberedLine>| {
+    let score_chunk = |text: &[u8], lines: &[NumberedLine<Range<usize>>]| {
         let (mut items, mut output, mut result) = (Vec::new(), R::default(), Ok(()));
         for line in lines {
+            let line = line.clone().map(|(number, place)| (number, &text[place]));
             match (work.read)(line) {
                 Ok(item) => items.push(item),
                 Err(error) => {
@@ -100,24 +140,22 @@ pub fn score_stream<T, R: Default + Send, E: Send>(
                 }
             }
         }
-        let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
+        let scores = scorer.score_chunk(&items.iter().map(work.asked).collect::<Vec<_>>());
         let mut scored = items.into_iter().zip(scores);
         let written = scored.try_for_each(|(item, score)| (work.write)(&mut output, item, score));
         (output, written.and(result))
     };
+    let mut batch = Batch::default();
     loop {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH && bytes <= BATCH_BYTES {
-            let Some(line) = lines.next() else { break };
-            bytes += line.as_ref().map_or(0, |(_, text)| text.len());
-            batch.push(line);
-        }
-        if batch.is_empty() {
+        batch.read(append);
+        if batch.lines.is_empty() {
             return Ok(());
         }
         let score = || -> Vec<_> {
-            let chunks = batch.into_par_iter().chunks(chunk_lines);
-            chunks.map(score_chunk).collect()
+            let chunks = batch.lines.par_chunks(chunk_lines);
+            chunks
+                .map(|lines| score_chunk(&batch.text, lines))
+                .collect()
         };
         for (output, result) in on_every_core(score) {
             done(output)?;

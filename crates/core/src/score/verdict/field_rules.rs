@@ -159,7 +159,8 @@ impl<'r> Rule<'r> {
         let below = |field: &'r Field| {
             segments(name).try_fold(field, |field, part| field.members.get(part))
         };
-        match self.field.and_then(below) {
+        let field = self.field.filter(|field| !field.members.is_empty());
+        match field.and_then(below) {
             Some(field) => Rule {
                 leaf: &field.leaf,
                 field: Some(field),

@@ -7,7 +7,7 @@ use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 use serde_json::Value as Expected;
 
-use super::field_compare::equal;
+use super::field_compare::{equal, has_key};
 use super::field_rules::{ITEMS, Rule, Rules};
 use super::leaf_counts::{LeafCounts, Leaves};
 use super::ordered_map::OrderedMap;
@@ -203,7 +203,7 @@ impl<'w> Walk<'w> {
                     });
                 }
                 for extra in object.members() {
-                    if !members.contains_key(&*extra.key) && !rule.member(&extra.key).is_stated() {
+                    if !has_key(members, &extra.key) && !rule.member(&extra.key).is_stated() {
                         self.at(&extra.key, |walk| walk.invented(&extra.value));
                     }
                 }

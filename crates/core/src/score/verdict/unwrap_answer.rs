@@ -87,15 +87,15 @@ pub(crate) fn answer_start(
     if !thoughts.is_stripped {
         return 0;
     }
-    let ends = |mark: &'static str| {
-        text.match_indices(mark)
-            .map(|(found, _)| found + mark.len())
-    };
-    let mut ends: Vec<usize> = thoughts
-        .marks
-        .iter()
-        .flat_map(|marks| ends(marks.end()))
-        .collect();
+    let mut ends: Vec<usize> = Vec::new();
+    for mark in thoughts.marks.iter().map(ThinkMarks::end) {
+        if may_have(text, mark) {
+            ends.extend(
+                text.match_indices(mark)
+                    .map(|(found, _)| found + mark.len()),
+            );
+        }
+    }
     ends.sort_unstable();
     let mut ends = ends.into_iter().rev();
     let Some(last) = ends.next() else { return 0 };
@@ -139,7 +139,14 @@ pub(crate) fn unclosed_think(
 }
 
 pub(crate) fn think_opening(text: &str, marks: &[ThinkMarks]) -> Option<usize> {
-    marks.iter().filter_map(|marks| text.find(marks.open)).min()
+    let marks = marks.iter().filter(|marks| may_have(text, marks.open));
+    marks.filter_map(|marks| text.find(marks.open)).min()
+}
+
+/// Few texts have a mark's first byte, which is sought faster than a searcher for the mark is made.
+fn may_have(text: &str, mark: &str) -> bool {
+    let first = mark.bytes().next();
+    first.is_some_and(|first| text.as_bytes().contains(&first))
 }
 
 /// Whether the answer is prose or a fence around accepted JSON, fenced values first. The work is a

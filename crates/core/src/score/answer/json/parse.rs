@@ -60,6 +60,18 @@ pub fn parse_prefix(text: &str, from: usize) -> Result<Document<'_>, SyntaxError
     })
 }
 
+/// Room for a text with escapes: one that grows from nothing is copied again and again.
+const MIN_RESOLVED_BYTES: usize = 128;
+
+/// By byte: whether it is what it is in a string, or part of such a character.
+static IS_PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    plain.split_at_mut(0x20).0.copy_from_slice(&[false; 0x20]);
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
 struct Parser<'t> {
     text: &'t str,
     bytes: &'t [u8],
@@ -235,7 +247,8 @@ impl<'t> Parser<'t> {
             self.at += 1;
             return Ok(Cow::Borrowed(self.text.get(start..end).unwrap_or("")));
         }
-        let mut resolved = String::from(self.text.get(start..end).unwrap_or(""));
+        let mut resolved = String::with_capacity(MIN_RESOLVED_BYTES.max(2 * (end - start)));
+        resolved.push_str(self.text.get(start..end).unwrap_or(""));
         loop {
             match self.peek() {
                 Some(b'"') => {
@@ -243,14 +256,12 @@ impl<'t> Parser<'t> {
                     return Ok(Cow::Owned(resolved));
                 }
                 Some(b'\\') => resolved.push(self.escape()?),
-                Some(byte) if byte < 0x20 => return Err(self.error(Syntax::ControlCharacter(byte))),
-                Some(_) => {
-                    let from = self.at;
-                    let to = self.plain_characters();
-                    resolved.push_str(self.text.get(from..to).unwrap_or(""));
-                }
+                Some(byte) => return Err(self.error(Syntax::ControlCharacter(byte))),
                 None => return Err(self.truncated()),
             }
+            let from = self.at;
+            let to = self.plain_characters();
+            resolved.push_str(self.text.get(from..to).unwrap_or(""));
         }
     }
 
@@ -259,7 +270,7 @@ impl<'t> Parser<'t> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let plain = rest
             .iter()
-            .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+            .position(|&byte| !IS_PLAIN[usize::from(byte)])
             .unwrap_or(rest.len());
         self.at += plain;
         self.at

@@ -51,6 +51,11 @@ impl<'t> Object<'t> {
         &self.members
     }
 
+    /// Members in the order written.
+    pub fn into_members(self) -> Vec<Member<'t>> {
+        self.members
+    }
+
     pub fn get(&self, key: &str) -> Option<&Member<'t>> {
         if self.by_key.is_empty() {
             return self.members.iter().find(|member| member.key == key);

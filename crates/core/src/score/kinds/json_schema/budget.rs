@@ -65,14 +65,18 @@ pub(super) fn step() {
 
 #[inline]
 pub(super) fn steps(count: u64) {
-    let left = LEFT.get();
-    match left.steps.checked_sub(count) {
-        Some(steps) => LEFT.set(Budget { steps, ..left }),
-        None => {
-            LEFT.set(Budget { steps: 0, ..left });
+    // `set` would look the variable up again, in a call of its own.
+    LEFT.with(|budget| {
+        let left = budget.get();
+        let steps = left.steps.checked_sub(count);
+        budget.set(Budget {
+            steps: steps.unwrap_or(0),
+            ..left
+        });
+        if steps.is_none() {
             end(BudgetExceeded::Steps)
         }
-    }
+    });
 }
 
 pub(super) fn error() {
