@@ -116,6 +116,7 @@ __device__ void step(const T *packed, int stride, const T *weight, int given, co
           for (int i = 0; i < N; i++) weights[k][from + i] = to_float(own.at[i]);
         }
     wait_for_predecessor();
+    start_successor();
     for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
       const Pack<T, N> newest = load<N>(packed + (size_t)row * stride + column);
       Pack<T, N> result;

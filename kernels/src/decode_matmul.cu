@@ -58,6 +58,7 @@ __device__ void product(const CUtensorMap &x, const CUtensorMap &w, float *y, in
     if (threadIdx.x == 0 && chunk + stages < count) bring_weights(chunk + stages), bring_rows(chunk + stages);
     if (++at == stages) at = 0, turn ^= 1;
   }
+  start_successor();
   join_sums<OUTPUTS>(acc, reinterpret_cast<float *>(memory), shares, y, output, rows, outputs, outputs, [](float sum, int) { return sum; });
 }
 

@@ -54,6 +54,7 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
 #pragma unroll
   for (int n = 0; n < LINES; n++) state[n] = read_four(states + before * width + of_head + n * next, line + n * EVERY < heads.key_dimension ? count : 0, whole);
   wait_for_predecessor();
+  start_successor();
   for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
     const uint32_t after = slots[2 * row + 1];
     float query, key;

@@ -7,6 +7,7 @@ template <typename T> __device__ void complete(const float *rows, int stride, co
   if (column >= width) return;
   const LowRank<T> own{b + (size_t)column * b_stride, rank};
   wait_for_predecessor();
+  start_successor();
   rows += (size_t)row * stride;
   output[(size_t)row * width + column] = from_float<T>(own.add(rows[column], rows + width, 0));
 }
@@ -19,6 +20,7 @@ __device__ void complete_on_tensor_cores(const float *rows, int stride, const bf
   const TwoRows row(count);
   const float *low = rows + (size_t)row.low * stride, *high = rows + (size_t)row.high * stride;
   wait_for_predecessor();
+  start_successor();
   Tile tile[1];
   tile[0].read(low + column, high + column, t);
   adapters.add(tile, low + width, high + width);

@@ -104,6 +104,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const Weights &w, float *y
   for (int u = 0; u < AHEAD - 1; u++)
     if (read + u < reads) multiply_read(read, u);
   products_end<0>(acc);
+  start_successor();
   const auto scaled = [&](float sum, int column) { return w.scaled(sum, column); };
   join_sums<OUTPUTS>(acc, reinterpret_cast<float *>(memory), shares, y, tile * OUTPUTS, n.rows, n.outputs, n.stride, scaled);
 }
@@ -116,6 +117,7 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float acc[TILES][4] = {};
   products_of_adapters<TILES, WARPS, read_once>(acc, x, a, tile, n, first, last);
+  start_successor();
   float *sums = reinterpret_cast<float *>(memory); // [warp][token][16], stride 20
 #pragma unroll
   for (int i = 0; i < TILES; i++)

@@ -161,6 +161,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   const int part = part_of(head, rows);
   const T *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
   wait_for_predecessor();
+  start_successor();
   x += (size_t)row * stride;
   const float *inner = x + heads * rows.dimension + part * adapters.rank;
   float low[PIECES] = {}, high[PIECES] = {}, square = 0.0f;
@@ -222,6 +223,7 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
   for (int p = 0; p < 2 * PIECES; p++)
     if (weight) weights[p] = load<4>(weight + 16 * p + 4 * t);
   wait_for_predecessor();
+  start_successor();
   const float *low = x + (size_t)row[0] * stride, *high = x + (size_t)row[1] * stride;
   Tile tiles[2 * PIECES];
 #pragma unroll

@@ -14,6 +14,7 @@ template <typename T>
 __device__ void add_open(const T *sum, const float *shared, int stride, const LowRank<T> &adapters, const float *gates, int gate_stride, const LowRank<T> &gate_adapters,
                          float *output, int width) {
   wait_for_predecessor();
+  start_successor();
   const int row = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
   shared += (size_t)row * stride;
