@@ -1,6 +1,5 @@
 //! Threads for blocking or long work beside conversations.
 
-use std::ops::RangeInclusive;
 use std::thread::Scope;
 
 use candle_core::Result;
@@ -8,9 +7,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::rollout::ThreadPool;
 
-/// Conversations with tool calls in parallel, by processor core and in all. The threads mostly wait.
-const TOOL_THREADS_A_CORE: usize = 16;
-const TOOL_THREADS: RangeInclusive<usize> = 64..=512;
+/// Conversations with tool calls in parallel. The threads mostly wait.
+const MAX_TOOL_THREADS: usize = 64;
 
 /// Threads that end with their scope.
 pub(super) struct Blocking<'s, 'e> {
@@ -20,11 +18,9 @@ pub(super) struct Blocking<'s, 'e> {
 
 impl<'s, 'e> Blocking<'s, 'e> {
     pub(super) fn new(scope: &'s Scope<'s, 'e>) -> Self {
-        let threads = TOOL_THREADS_A_CORE * ThreadPool::count_of(0);
-        let threads = threads.clamp(*TOOL_THREADS.start(), *TOOL_THREADS.end());
         Self {
             scope,
-            tools: Semaphore::new(threads),
+            tools: Semaphore::new(MAX_TOOL_THREADS),
         }
     }
 
