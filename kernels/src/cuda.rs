@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 pub(super) use super::capability::capability;
 pub(super) use super::cuda_errors::failed;
-use super::cuda_graph::part;
+use super::cuda_graph::part_of_chunk;
 
 /// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
@@ -194,7 +194,7 @@ pub(super) fn stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
 /// An uninitialised tensor: a kernel must write every element.
 pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
-    match part(shape.elem_count(), dtype, device)? {
+    match part_of_chunk(shape.elem_count(), dtype, device)? {
         Some(part) => part.reshape(shape),
         None => allocate(shape, dtype, device),
     }
@@ -275,7 +275,9 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Overlaps the end of the previous kernel on GPUs that can (programmatic dependent launch).
-    /// The kernel must call `wait_for_predecessor` before accessing data of earlier kernels.
+    /// Until it has called `wait_for_predecessor`, the kernel may read only what neither the kernel
+    /// before nor, where that starts it before its own wait (`start_successor`), the ones before
+    /// write.
     pub(super) const fn early(self) -> Self {
         Self {
             is_early: true,

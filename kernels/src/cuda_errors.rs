@@ -71,8 +71,8 @@ fn is_out_of_memory_code(_: &(dyn std::error::Error + Send + Sync + 'static)) ->
 pub fn advice(error: &str) -> Option<String> {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
     let text = if has(&["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]) {
-        "GPU out of memory: lower max_completion_tokens, prompt_groups_per_step or lora_rank, or see `nvidia-smi` for other processes; \
-         `train TASK --plan` forecasts what a run needs"
+        "GPU out of memory: hold the base in fp8 or nf4 (base_precision), lower max_completion_tokens, prompt_groups_per_step or lora_rank, \
+         raise a --gpu-memory limit, or see `nvidia-smi` for other processes; `train TASK --plan` forecasts what a run needs"
     } else if has(&["CUDA_ERROR_NO_DEVICE"]) {
         "the driver sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"
     } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {

@@ -43,12 +43,10 @@ impl Graph {
         stream
             .begin_capture(mode)
             .map_err(|error| failed("recording", error))?;
-        CHUNKS.set((chunk > 0).then(|| Chunks {
-            numbers: chunk,
-            newest: Vec::new(),
-        }));
-        let result = work();
-        CHUNKS.set(None);
+        let result = {
+            let _chunks = Chunks::start(chunk);
+            work()
+        };
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // End the capture even after a failure: otherwise the stream rejects everything that
         // follows.
@@ -76,23 +74,48 @@ struct Chunks {
     newest: Vec<(Tensor, usize)>,
 }
 
+/// Ends a thread's use of chunks, also after a panic.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        CHUNKS.set(None);
+    }
+}
+
+impl Chunks {
+    fn start(numbers: usize) -> End {
+        CHUNKS.set((numbers > 0).then(|| Self {
+            numbers,
+            newest: Vec::new(),
+        }));
+        End
+    }
+}
+
 thread_local! {
     static CHUNKS: RefCell<Option<Chunks>> = const { RefCell::new(None) };
 }
 
-/// Alignment of parts, in numbers.
-const PART: usize = 256;
+/// Alignment in a chunk, in numbers.
+const ALIGNMENT: usize = 256;
 
-/// While this thread records in chunks, an uninitialised part of one, if not large.
-pub(super) fn part(count: usize, dtype: DType, device: &CudaDevice) -> Result<Option<Tensor>> {
+/// While this thread records in chunks, an uninitialised part of one, if one has room.
+pub(super) fn part_of_chunk(
+    count: usize,
+    dtype: DType,
+    device: &CudaDevice,
+) -> Result<Option<Tensor>> {
     CHUNKS.with_borrow_mut(|chunks| {
         let Some(chunks) = chunks
             .as_mut()
-            .filter(|chunks| (1..=chunks.numbers / 2).contains(&count))
+            .filter(|chunks| (1..=chunks.numbers).contains(&count))
         else {
             return Ok(None);
         };
-        let of_dtype = |(chunk, _): &(Tensor, usize)| chunk.dtype() == dtype;
+        let on_device =
+            |chunk: &Tensor| matches!(chunk.device(), Device::Cuda(own) if own.id() == device.id());
+        let of_dtype = |(chunk, _): &(Tensor, usize)| chunk.dtype() == dtype && on_device(chunk);
         let fits = |&(_, taken): &(Tensor, usize)| taken + count <= chunks.numbers;
         let place = chunks.newest.iter().position(of_dtype);
         let place = match place.filter(|&place| fits(&chunks.newest[place])) {
@@ -106,7 +129,7 @@ pub(super) fn part(count: usize, dtype: DType, device: &CudaDevice) -> Result<Op
         };
         let (chunk, taken) = &mut chunks.newest[place];
         let part = chunk.narrow(0, *taken, count)?;
-        *taken = (*taken + count).next_multiple_of(PART);
+        *taken = (*taken + count).next_multiple_of(ALIGNMENT);
         Ok(Some(part))
     })
 }

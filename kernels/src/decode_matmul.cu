@@ -16,13 +16,13 @@ PRODUCT(1, "8", "%0, %1, %2, %3", FOUR(d, 0), "%4, %5")
 PRODUCT(2, "16", "%0, %1, %2, %3, %4, %5, %6, %7", FOURS_2(d, 0), "%8, %9")
 PRODUCT(4, "32", "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15", FOURS_4(d, 0), "%16, %17")
 
-constexpr int CHUNK = 64, OUTPUTS = 64, MOST_STAGES = 8; // inner indices of a stage; a block's outputs
+constexpr int CHUNK = 64, OUTPUTS = 64, MAX_STAGES = 8; // inner indices of a stage; a block's outputs
 
 // y: [rows, outputs]. blockIdx.x: rank in the cluster, which splits the inner index; blockIdx.y: outputs. `x`, `w`: boxes of 8 TILES and OUTPUTS rows of CHUNK columns.
 template <int TILES>
 __device__ void product(const CUtensorMap &x, const CUtensorMap &w, float *y, int rows, int inputs, int outputs, int stages, uint8_t *memory) {
   constexpr int WEIGHTS = OUTPUTS * CHUNK * 2, STAGE = WEIGHTS + TILES * 8 * CHUNK * 2;
-  __shared__ uint64_t arrived[MOST_STAGES];
+  __shared__ uint64_t arrived[MAX_STAGES];
   const Arrivals arrivals = {(uint32_t)__cvta_generic_to_shared(arrived)};
   const uint32_t place = (uint32_t)__cvta_generic_to_shared(memory);
   const Shares shares(8 * TILES);

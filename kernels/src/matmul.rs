@@ -119,16 +119,16 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use crate::cuda::{
-        Grid, Module, address, arguments, at, capability, device, empty, failed, int, module,
+        Grid, Module, address, arguments, capability, device, empty, failed, module,
     };
     use crate::rows_map::{CHUNK, RowsMap};
 
     static DECODE: Module = module!("decode_matmul");
 
     /// Rows up to which a decode step's products are faster by our kernel than by cuBLAS.
-    const DECODED_ROWS: usize = 32;
+    const MAX_DECODED_ROWS: usize = 32;
     /// Numbers of a matrix from which on reading it is what takes time.
-    const LARGE: usize = 1 << 22;
+    const MIN_WEIGHTS: usize = 1 << 22;
     /// Outputs of a block, and bytes of shared memory for its weights and rows, with three blocks a
     /// multiprocessor.
     const OUTPUTS: usize = 64;
@@ -186,14 +186,14 @@ mod gpu {
     fn decode(target: &Tensor, x: &Tensor, weights: &Tensor) -> Result<bool> {
         let ((rows, inputs), (outputs, inner)) = (x.dims2()?, weights.dims2()?);
         let gpu = device(x)?;
-        let serves = (1..=DECODED_ROWS).contains(&rows)
+        let serves = (1..=MAX_DECODED_ROWS).contains(&rows)
             && inputs == inner
-            && inputs * outputs >= LARGE
+            && inputs * outputs >= MIN_WEIGHTS
             && inputs.is_multiple_of(CHUNK)
             && outputs.is_multiple_of(4)
             && capability(gpu)?.has_warpgroups()
-            && RowsMap::serves(x)?
-            && RowsMap::serves(weights)?;
+            && RowsMap::supports(x)?
+            && RowsMap::supports(weights)?;
         if !serves {
             return Ok(false);
         }

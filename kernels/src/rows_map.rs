@@ -7,7 +7,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::cuda::{Argument, address, failed};
 
-/// Columns of a box.
+/// Columns of a box: inner indices of a pipeline stage.
 pub(super) const CHUNK: usize = 64;
 
 /// Of a bf16 matrix whose rows may be strided: boxes of 64 columns, zeros outside of the matrix,
@@ -16,7 +16,7 @@ pub(super) struct RowsMap([u64; 16]);
 
 impl RowsMap {
     /// Whether a matrix can have one: its rows begin at multiples of 16 bytes.
-    pub(super) fn serves(matrix: &Tensor) -> Result<bool> {
+    pub(super) fn supports(matrix: &Tensor) -> Result<bool> {
         let &[stride, 1] = matrix.stride() else {
             return Ok(false);
         };
@@ -26,7 +26,7 @@ impl RowsMap {
 
     /// Boxes of `rows` rows.
     pub(super) fn new(matrix: &Tensor, rows: usize) -> Result<Self> {
-        if !Self::serves(matrix)? {
+        if !Self::supports(matrix)? {
             bail!("a map of {matrix:?}")
         }
         let (count, columns) = matrix.dims2()?;

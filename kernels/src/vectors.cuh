@@ -36,8 +36,8 @@ __device__ __forceinline__ void wait_for_predecessor() {
 #endif
 }
 
-// Lets the next kernel begin, if it is launched early, once all blocks called this or ended. Before this kernel has waited itself only where a product follows, which
-// until it waits reads weights alone.
+// Lets the next kernel begin, if it is launched early, once all blocks called this or ended. After this kernel's own wait always; before it only if the next one reads
+// nothing but weights until it has waited.
 __device__ __forceinline__ void start_successor() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -88,7 +88,7 @@ fn repeated(rows: &Tensor) -> Tensor {
 fn convolutions_agree() {
     let [there, here] = segments();
     // In decoding four columns are read at once if rows are aligned.
-    let sizes = [(300, 4, 9), (300, 4, 8), (8, 2, 9)];
+    let sizes = [(300, 4, 9), (300, 4, 8), (2060, 4, 8), (8, 2, 9)];
     for (dtype, (width, taps, more)) in NUMBER_TYPES
         .into_iter()
         .flat_map(|dtype| sizes.map(|sizes| (dtype, sizes)))

@@ -8,7 +8,7 @@ use crate::cuda::{
 };
 use crate::matmul::matmul_f32;
 use crate::nf4;
-use crate::rows_map::RowsMap;
+use crate::rows_map::{CHUNK, RowsMap};
 
 static FP8: Module = module!("fp8");
 static NF4: Module = module!("nf4");
@@ -16,8 +16,6 @@ static NF4: Module = module!("nf4");
 static DECODE: Module = module!("quantized_decode");
 static DECODE_BY_WARPS: Module = module!("quantized_decode_warps");
 
-/// Inner indices per pipeline stage.
-const CHUNK: usize = 64;
 /// Rows per product.
 const MOST_ROWS: usize = 256;
 /// Chunks of activations in shared memory.

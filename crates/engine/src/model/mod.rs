@@ -48,19 +48,28 @@ pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
 pub use weights::{LoadProgress, Weights, watch_loading};
 
+use crate::kernels::cuda_errors::explained;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("{}", problem(.0))]
+    #[error("{}", explained(&.0.to_string()))]
     Tensor(#[from] candle_core::Error),
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    #[error("{0}")]
+    #[error("{}", explained(.0))]
     Weights(String),
 }
 
-fn problem(error: &candle_core::Error) -> String {
-    if crate::kernels::cuda_errors::is_out_of_memory(error) {
-        return "the model does not fit in the GPU's free memory: end other processes there (`nvidia-smi` lists them), raise a --gpu-memory limit, or hold the base in fp8 or nf4 (base_precision)".to_owned();
+#[cfg(test)]
+mod tests {
+    use super::ModelError;
+
+    #[test]
+    fn a_gpu_without_room_is_explained() {
+        let error = ModelError::Weights(
+            "`model.norm.weight`: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"
+                .to_owned(),
+        );
+        assert!(error.to_string().contains("fp8"), "{error}");
     }
-    error.to_string()
 }

@@ -215,12 +215,12 @@ struct GraphKey {
 /// Numbers of the results of a layer's kernels a row, of most models.
 const LAYER_NUMBERS: usize = 1 << 16;
 /// Rows up to which a pass is so short that a kernel's start counts.
-const SHORT_ROWS: usize = 64;
+const MAX_CHUNKED_ROWS: usize = 64;
 
 /// Allocations of a recorded pass hold about a layer's results.
 fn chunk(rows: usize) -> usize {
     match rows {
-        ..=SHORT_ROWS => rows * LAYER_NUMBERS,
+        ..=MAX_CHUNKED_ROWS => rows * LAYER_NUMBERS,
         _ => 0,
     }
 }

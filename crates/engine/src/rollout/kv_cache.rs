@@ -98,7 +98,7 @@ impl Capacity {
         Self {
             rows,
             kv_slots,
-            prompt_rows: (prompt_rows > 0).then_some(prompt_rows),
+            prompt_rows: Some(prompt_rows.max(1)),
             initial_slots,
             longest: longest + sampling.max_completion_tokens,
             draft_tokens: sampling.draft_tokens,

@@ -272,6 +272,8 @@ fn a_rollout_is_bounded_by_its_caches() {
         (8..gpu_decode_rows(&hybrid, 2, 24_000_000_000)).contains(&small.rows) && small.all > 2048,
         "{small:?}"
     );
+    let held = small.rows * shape.state * STATE_BYTES + small.all * shape.key_values_per_token * 2;
+    assert!(held < 4_000_000_000, "{held}");
     let long = DataShape {
         longest_prompt_tokens: 8000,
         turns: 1,

@@ -13,7 +13,7 @@ use crate::score::verdict::Score;
 const BATCH: usize = 4_096;
 const BATCH_BYTES: usize = 256 << 20;
 /// Completions scored one after the other, whose output is one text: few, so that slow ones occupy all cores.
-const CHUNK: usize = 16;
+const CHUNK: usize = 8;
 
 /// Up to this many are scored on one thread: a score takes some ten microseconds.
 const MAX_SERIAL_LINES: usize = 8;

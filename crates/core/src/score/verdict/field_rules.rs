@@ -159,8 +159,7 @@ impl<'r> Rule<'r> {
         let below = |field: &'r Field| {
             segments(name).try_fold(field, |field, part| field.members.get(part))
         };
-        let field = self.field.filter(|field| !field.members.is_empty());
-        match field.and_then(below) {
+        match self.field.and_then(below) {
             Some(field) => Rule {
                 leaf: &field.leaf,
                 field: Some(field),

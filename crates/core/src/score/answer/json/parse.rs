@@ -60,8 +60,8 @@ pub fn parse_prefix(text: &str, from: usize) -> Result<Document<'_>, SyntaxError
     })
 }
 
-/// Room for a text with escapes: one that grows from nothing is copied again and again.
-const MIN_RESOLVED_BYTES: usize = 128;
+/// Additional room for a text with escapes: one that grows from nothing is copied again and again.
+const MORE_RESOLVED_BYTES: usize = 32;
 
 /// By byte: whether it is what it is in a string, or part of such a character.
 static IS_PLAIN: [bool; 256] = {
@@ -247,7 +247,7 @@ impl<'t> Parser<'t> {
             self.at += 1;
             return Ok(Cow::Borrowed(self.text.get(start..end).unwrap_or("")));
         }
-        let mut resolved = String::with_capacity(MIN_RESOLVED_BYTES.max(2 * (end - start)));
+        let mut resolved = String::with_capacity(2 * (end - start) + MORE_RESOLVED_BYTES);
         resolved.push_str(self.text.get(start..end).unwrap_or(""));
         loop {
             match self.peek() {
