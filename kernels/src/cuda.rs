@@ -15,8 +15,8 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage
 use parking_lot::Mutex;
 
 pub(super) use super::capability::capability;
+use super::chunks::part_of_chunk;
 pub(super) use super::cuda_errors::failed;
-use super::cuda_graph::part_of_chunk;
 
 /// Kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
@@ -194,14 +194,15 @@ pub(super) fn stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
 /// An uninitialised tensor: a kernel must write every element.
 pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
-    match part_of_chunk(shape.elem_count(), dtype, device)? {
+    let allocated = |count: usize| allocate(count.into(), dtype, device);
+    match part_of_chunk(shape.elem_count(), dtype, device, allocated)? {
         Some(part) => part.reshape(shape),
         None => allocate(shape, dtype, device),
     }
 }
 
 /// As [`empty`], with memory of its own.
-pub(super) fn allocate(shape: Shape, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
+fn allocate(shape: Shape, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let count = shape.elem_count();
     macro_rules! allocate {
         ($number:ty) => {

@@ -1,12 +1,11 @@
 //! A CUDA graph: recorded work, launched again at the cost of one call. Inputs may change between
 //! launches, their addresses may not.
 
-use std::cell::RefCell;
-
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
-use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, bail};
 
-use super::cuda::{allocate, failed};
+use super::chunks::Chunks;
+use super::cuda::failed;
 
 /// A recorded CUDA graph.
 pub struct Graph {
@@ -64,72 +63,4 @@ impl Graph {
             .launch()
             .map_err(|error| failed("recorded work", error))
     }
-}
-
-/// Allocations of a recording. An allocation between two kernels is a node of the graph, after which
-/// the second cannot start early.
-struct Chunks {
-    numbers: usize,
-    /// The newest of each dtype, and how many of its numbers are taken.
-    newest: Vec<(Tensor, usize)>,
-}
-
-/// Ends a thread's use of chunks, also after a panic.
-struct End;
-
-impl Drop for End {
-    fn drop(&mut self) {
-        CHUNKS.set(None);
-    }
-}
-
-impl Chunks {
-    fn start(numbers: usize) -> End {
-        CHUNKS.set((numbers > 0).then(|| Self {
-            numbers,
-            newest: Vec::new(),
-        }));
-        End
-    }
-}
-
-thread_local! {
-    static CHUNKS: RefCell<Option<Chunks>> = const { RefCell::new(None) };
-}
-
-/// Alignment in a chunk, in numbers.
-const ALIGNMENT: usize = 256;
-
-/// While this thread records in chunks, an uninitialised part of one, if one has room.
-pub(super) fn part_of_chunk(
-    count: usize,
-    dtype: DType,
-    device: &CudaDevice,
-) -> Result<Option<Tensor>> {
-    CHUNKS.with_borrow_mut(|chunks| {
-        let Some(chunks) = chunks
-            .as_mut()
-            .filter(|chunks| (1..=chunks.numbers).contains(&count))
-        else {
-            return Ok(None);
-        };
-        let on_device =
-            |chunk: &Tensor| matches!(chunk.device(), Device::Cuda(own) if own.id() == device.id());
-        let of_dtype = |(chunk, _): &(Tensor, usize)| chunk.dtype() == dtype && on_device(chunk);
-        let fits = |&(_, taken): &(Tensor, usize)| taken + count <= chunks.numbers;
-        let place = chunks.newest.iter().position(of_dtype);
-        let place = match place.filter(|&place| fits(&chunks.newest[place])) {
-            Some(place) => place,
-            None => {
-                place.map(|place| chunks.newest.swap_remove(place));
-                let chunk = allocate(chunks.numbers.into(), dtype, device)?;
-                chunks.newest.push((chunk, 0));
-                chunks.newest.len() - 1
-            }
-        };
-        let (chunk, taken) = &mut chunks.newest[place];
-        let part = chunk.narrow(0, *taken, count)?;
-        *taken = (*taken + count).next_multiple_of(ALIGNMENT);
-        Ok(Some(part))
-    })
 }

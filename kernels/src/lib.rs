@@ -53,6 +53,8 @@ pub mod write_rows; // rows into a matrix
 
 #[cfg(any(test, feature = "cuda"))]
 mod capability; // what kernels may use of a GPU
+#[cfg(feature = "cuda")]
+mod chunks; // allocations of recorded work
 mod cpu_slice; // reads a CPU tensor
 #[cfg(feature = "cuda")]
 mod cuda; // basics of GPU launches
