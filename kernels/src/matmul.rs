@@ -133,6 +133,8 @@ mod gpu {
     /// multiprocessor.
     const OUTPUTS: usize = 64;
     const SHARED_BYTES: usize = 74 << 10;
+    /// As in `decode_matmul.cu`.
+    const MAX_STAGES: usize = 8;
 
     /// A matrix in cuBLAS's column-major view: ours transposed.
     struct Operand {
@@ -211,7 +213,7 @@ mod gpu {
         }
         .min(inputs / CHUNK);
         let stage_bytes = (OUTPUTS + room) * CHUNK * 2;
-        let stages = (SHARED_BYTES / stage_bytes).min(8);
+        let stages = (SHARED_BYTES / stage_bytes).min(MAX_STAGES);
         let sums_bytes = (room + splits) * (OUTPUTS + 4) * size_of::<f32>();
         let maps = [RowsMap::new(x, room)?, RowsMap::new(weights, OUTPUTS)?];
         let arguments = arguments!(

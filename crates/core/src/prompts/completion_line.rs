@@ -76,7 +76,7 @@ impl CompletionLine {
             Some(fields) => fields,
             None => {
                 escaped = half_pairs_as_text(text);
-                Fields::read(&escaped).ok_or_else(|| refusal(line))?
+                Fields::read(&escaped).ok_or_else(|| refusal(escaped.as_bytes()))?
             }
         };
         if fields.get("custom_id").is_some() {
@@ -353,6 +353,7 @@ mod tests {
             "`set` must be `train`, `eval` or `test`, not \"dev\"",
         );
         refused("[]", "not a JSON object");
+        refused(r#"["\ud800"]"#, "not a JSON object");
         refused("{", "not JSON at column 1");
         refused(
             r#"{"completion": "x", "prompt_id": 1e999}"#,

@@ -12,11 +12,8 @@ use crate::score::verdict::Score;
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
 const BATCH_BYTES: usize = 256 << 20;
-/// Completions scored one after the other, whose output is one text: few, so that slow ones occupy all cores.
+/// Completions scored one after the other on one thread, whose output is one text: a score takes some microseconds, but few slow ones are to occupy all cores.
 const CHUNK: usize = 8;
-
-/// Up to this many are scored on one thread: a score takes some ten microseconds.
-const MAX_SERIAL_LINES: usize = 8;
 
 impl Scorer {
     pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
@@ -38,7 +35,7 @@ impl Scorer {
         on_every_core(|| {
             completions
                 .par_iter()
-                .with_min_len(MAX_SERIAL_LINES)
+                .with_min_len(CHUNK)
                 .map(score)
                 .collect()
         })
@@ -70,7 +67,7 @@ impl Scorer {
         on_every_core(|| {
             completions
                 .par_iter()
-                .with_min_len(MAX_SERIAL_LINES)
+                .with_min_len(CHUNK)
                 .map(score)
                 .collect()
         })

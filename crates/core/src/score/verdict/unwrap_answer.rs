@@ -87,15 +87,15 @@ pub(crate) fn answer_start(
     if !thoughts.is_stripped {
         return 0;
     }
-    let mut ends: Vec<usize> = Vec::new();
-    for mark in thoughts.marks.iter().map(ThinkMarks::end) {
-        if may_have(text, mark) {
-            ends.extend(
-                text.match_indices(mark)
-                    .map(|(found, _)| found + mark.len()),
-            );
-        }
-    }
+    let ends = |mark: &'static str| {
+        text.match_indices(mark)
+            .map(|(found, _)| found + mark.len())
+    };
+    let marks = thoughts.marks.iter().map(ThinkMarks::end);
+    let mut ends: Vec<usize> = marks
+        .filter(|mark| may_have(text, mark))
+        .flat_map(ends)
+        .collect();
     ends.sort_unstable();
     let mut ends = ends.into_iter().rev();
     let Some(last) = ends.next() else { return 0 };
