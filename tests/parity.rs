@@ -1,8 +1,6 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
 mod adapters;
-#[cfg(feature = "parity")]
-mod candle_transformers;
 mod decoder;
 mod export;
 mod gguf_export;

@@ -354,8 +354,6 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["model", "inspect", model],
         &["model", "inspect", model, "--json"],
         &["model", "inspect", other],
-        #[cfg(feature = "parity")]
-        &["model", "check", model, "--tokens", "4"],
         &["model", "log-probs", model, "--token-ids", "1,2", "--json"],
         &[
             "model", "export", "--model", other, "--merged", "--out", "exported",

@@ -1,7 +1,5 @@
 //! `grpo-tui model`: inspect and export models.
 
-#[cfg(feature = "parity")]
-mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod import; // llama.cpp's file as a folder
 mod inspect; // what a model is, without computing
@@ -18,10 +16,6 @@ use crate::kernels::device::Engine;
 use crate::run::RunFolders;
 
 #[derive(Debug, clap::Args)]
-#[cfg_attr(
-    not(feature = "parity"),
-    command(after_help = "`model check` needs a build with the feature `parity`.")
-)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -33,9 +27,6 @@ enum Command {
     Pull(pull::Arguments),
     /// Show a model: architecture, parameters, tensors, memory
     Inspect(inspect::Arguments),
-    /// Compare log-probs with candle-transformers
-    #[cfg(feature = "parity")]
-    Check(check::Arguments),
     /// Print log-probs of given tokens
     LogProbs(log_probs::Arguments),
     /// Import a GGUF file as a model folder
@@ -44,7 +35,7 @@ enum Command {
     Export(export::Arguments),
 }
 
-/// Arguments of both `check` and `log-probs`.
+/// Model and device of `log-probs`.
 #[derive(Debug, clap::Args)]
 struct ModelArguments {
     /// Model: a folder, a Hugging Face name, `tiny`, or a run
@@ -63,8 +54,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
-        #[cfg(feature = "parity")]
-        Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

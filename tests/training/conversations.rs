@@ -13,9 +13,7 @@ use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{
-    SMALL, create_of, create_with, fingerprint, finish_with_stops, work, write,
-};
+use super::small_task::{SMALL, create_of, create_with, fingerprint, work, write};
 
 /// The small task with three turns in each row, each another row's first.
 fn task(folder: &Path, score: &str) -> PathBuf {
@@ -66,6 +64,11 @@ const SET: [&str; 4] = [
     "completions_per_prompt=5",
     "eval_every=0",
 ];
+
+/// A run of conversations with `set`.
+pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
+    run(folder, "", set)
+}
 
 fn run(folder: &Path, score: &str, set: &[&str]) -> RunDirectory {
     create_of(&task(folder, score), folder, &[&SET, set].concat())
@@ -223,26 +226,6 @@ fn evals_count_conversations(run: &RunDirectory) {
         (answers, valid as f64 / answers as f64)
     );
     assert!((of_answers.independent - of_answers.valid.powi(3)).abs() < 1e-12);
-}
-
-#[test]
-fn stopping_changes_nothing_in_conversations() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = [
-        "max_steps=4",
-        "weight_sync_interval=2",
-        "dynamic_sampling=true",
-        "kl_beta=0.01",
-        "eval_every=2",
-    ];
-    let whole = run(&folder.path().join("whole"), "", &set);
-    assert!(matches!(
-        work(&whole, |_| false).unwrap(),
-        Ended::Finished(_)
-    ));
-    let stopped = run(&folder.path().join("stopped"), "", &set);
-    finish_with_stops(&stopped, &[2]);
-    assert!(fingerprint(&stopped) == fingerprint(&whole));
 }
 
 #[test]

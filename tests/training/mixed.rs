@@ -8,9 +8,8 @@ use grpo_tui::config::{Assignments, Layers, TaskTable};
 use grpo_tui::run::events::Group;
 use grpo_tui::run::{EventBody, EventReader, MixedTask, NewRun, RunDirectory, RunState};
 use grpo_tui::score::Task;
-use grpo_tui::train::Ended;
 
-use super::small_task::{SMALL, fingerprint, finish_with_stops, work};
+use super::small_task::SMALL;
 use crate::program::{NANO_RUN, call, json, sample_task, stderr, stdout};
 use grpo_tui::facts::StopReason;
 
@@ -228,7 +227,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
 }
 
 /// A run that nobody has begun, with the tasks as the program freezes them.
-fn created(folder: &Path, set: &[&str]) -> RunDirectory {
+pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
     let paths = write_tasks(folder);
     let tasks: Vec<Task> = paths
         .iter()
@@ -279,33 +278,10 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
 }
 
 #[test]
-fn stopping_changes_nothing() {
-    let home = tempfile::tempdir().unwrap();
-    let set = [
-        "learning_rate=1e-3",
-        "dynamic_sampling=true",
-        "advantage=per_part",
-        "prompt_sampling=adaptive",
-        "max_rows=3",
-    ];
-    let whole = created(&home.path().join("whole"), &set);
-    assert!(matches!(
-        work(&whole, |_| false).unwrap(),
-        Ended::Finished(_)
-    ));
-    let run = created(&home.path().join("stopped"), &set);
-    finish_with_stops(&run, &[1, 4]);
-    assert!(
-        fingerprint(&run) == fingerprint(&whole),
-        "the resumed run differs"
-    );
-}
-
-#[test]
 fn a_changed_copy_or_weight_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let check = |name: &str, file: &str, from: &str, to: &str| {
-        let run = created(&home.path().join(name), &[]);
+        let run = create(&home.path().join(name), &[]);
         let path = run.path().join(file);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{text}");

@@ -1,93 +1,191 @@
 //! Resume is exact: stopped or killed after any step, a run ends with the very bytes of an uninterrupted one.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::LazyLock;
 
+use grpo_tui::config::Layers;
 use grpo_tui::run::{
     EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote,
 };
 use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 
+use super::guided::create_hopeless;
 use super::small_task::{create, fingerprint, finish_with_stops, weights, whole, work};
+use super::{conversations, mixed};
 use crate::program::{NANO, program};
 
 fn never(_: &EventBody) -> bool {
     false
 }
 
-/// Runs with a stop after each of these steps, and compares with a run that was not stopped.
-fn stopped_after(set: &[&str], stops: &[u64]) {
-    let folder = tempfile::tempdir().unwrap();
-    let run = create(folder.path(), set);
-    finish_with_stops(&run, stops);
-    assert!(
-        fingerprint(&run) == fingerprint(&whole(set)),
-        "{set:?}: stopped after steps {stops:?}, the resumed run differs"
-    );
+/// What a run may be; of each list one entry, in every combination that the configuration takes.
+const WEIGHTS: &[&[&str]] = &[
+    &[],
+    &["lora_rank=4"],
+    &["lora_rank=4", "base_precision=nf4"],
+    &["lora_rank=4", "lora_experts=true"],
+];
+const LOSS: &[&[&str]] = &[
+    &[],
+    &["kl_beta=0.01"],
+    &["weight_sync_interval=2", "kl_beta=0.01"],
+    &["weight_sync_interval=3", "policy_loss=gspo"],
+    &["policy_loss=bnpo", "overlong_masking=true"],
+    &["entropy_coef=0.1", "entropy_target=9"],
+];
+const PROMPTS: &[&[&str]] = &[
+    &[],
+    &["dynamic_sampling=true"],
+    &["prompt_sampling=adaptive", "max_rows=4", "guided=false"],
+    &["prompt_sampling=adaptive", "dynamic_sampling=true"],
+];
+const METHODS: &[&[&str]] = &[
+    &[],
+    &["method=sft"],
+    &["method=sft+grpo", "sft_steps=2"],
+    &["method=distill", "teacher=expected"],
+    &["teacher=expected", "distill_coef=0.1"],
+];
+const TASKS: &[fn(&Path, &[&str]) -> RunDirectory] = &[
+    create,
+    |folder, set| create_hopeless(folder, true, set),
+    |folder, set| create_hopeless(folder, false, set),
+    conversations::create,
+    mixed::create,
+];
+
+/// The test model, a hybrid and a mixture of experts, each with the settings that it needs.
+fn models() -> &'static [Vec<String>] {
+    static MODELS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resume-models");
+        _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(&root).unwrap();
+        let pretrained = |(name, config): (&str, &str)| {
+            let file = root.join(format!("{name}.json"));
+            std::fs::write(&file, config).unwrap();
+            let more = ["--config", file.to_str().unwrap(), "--updates", "1"];
+            crate::program::pretrain("invoice", &root.join(name), &more);
+            let base = format!("base_model={}", root.join(name).display());
+            // Such a model does not stop by itself.
+            vec![base, "max_completion_tokens=16".to_owned()]
+        };
+        let others = [("hybrid", HYBRID), ("sparse", SPARSE)].map(pretrained);
+        [vec![vec![]], others.to_vec()].concat()
+    });
+    &MODELS
 }
 
-#[test]
-fn stopping_changes_nothing_with_all_weights() {
-    stopped_after(&[], &[1, 3, 4]);
-}
+const HYBRID: &str = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
+        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"layer_types":["linear_attention","full_attention"],"linear_num_key_heads":1,
+        "linear_num_value_heads":3,"linear_key_head_dim":16,"linear_value_head_dim":8,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
+const SPARSE: &str = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
+        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
+        "norm_topk_prob":true,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
 
-#[test]
-fn stopping_changes_nothing_with_adapters_and_kl() {
-    stopped_after(
-        &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
-        &[1, 4],
-    );
-}
+/// Numbers that are the same in every run of the tests.
+struct Draws(u64);
 
-#[test]
-fn stopping_changes_nothing_beside_a_base_in_nf4() {
-    let set = ["lora_rank=4", "learning_rate=1e-3"];
-    let in_nf4 = [&set[..], &["base_precision=nf4"]].concat();
-    stopped_after(&in_nf4, &[2]);
-    assert!(fingerprint(&whole(&in_nf4)) != fingerprint(&whole(&set)));
-}
+impl Draws {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
 
-#[test]
-fn stopping_changes_nothing_off_policy_and_with_refills() {
-    stopped_after(
-        &[
-            "weight_sync_interval=2",
-            "dynamic_sampling=true",
-            "kl_beta=0.01",
-        ],
-        &[2, 3],
-    );
-}
-
-/// Guided groups, groups without gradient, and answers without a stop take part.
-#[test]
-fn updates_during_the_rollout_change_nothing() {
-    for set in [
-        &[][..],
-        &[
-            "lora_rank=4",
-            "guided=false",
-            "policy_loss=bnpo",
-            "overlong_masking=true",
-        ],
-        &[
-            "lora_rank=4",
-            "entropy_coef=0.01",
-            "tokens_per_micro_batch=300",
-        ],
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let run = create(folder.path(), &[set, &["overlap=true"]].concat());
-        finish_with_stops(&run, &[1, 4]);
-        assert!(fingerprint(&run) == fingerprint(&whole(set)), "{set:?}");
-        let state = RunState::read(run.path()).unwrap();
-        assert_eq!(state.metrics["groups/frac_overlapped"].values().len(), 6);
+    /// An entry; of the first cases each list's entries in turn, so that few cases have every entry.
+    fn of<'a, T>(&mut self, list: &'a [T], case: usize) -> &'a T {
+        let drawn = self.below(list.len());
+        let in_turn = (case + drawn % 2 * (list.len() / 2)) % list.len();
+        &list[if case < CASES { in_turn } else { drawn }]
     }
 }
 
-/// For a model that does not stop by itself.
-const SHORT_ANSWERS: &str = "max_completion_tokens=16";
+/// Of the gate; they have every entry of every list.
+const CASES: usize = 10;
+
+/// One random configuration, stopped after random steps, ends as the same configuration without a stop. False: no such
+/// configuration is taken.
+fn stopping_changes_nothing_in(case: usize) -> bool {
+    let mut draws = Draws(case as u64 + 1);
+    let model: Vec<&str> = draws
+        .of(models(), case)
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let lists = [WEIGHTS, LOSS, PROMPTS, METHODS].map(|list| *draws.of(list, case));
+    let set = [&["max_steps=5"][..], &lists.concat(), &model].concat();
+    let create = draws.of(TASKS, case);
+    let layers = Layers {
+        set: set.iter().map(|pair| (*pair).to_owned()).collect(),
+        ..Layers::default()
+    };
+    if layers.resolve().is_err() {
+        return false;
+    }
+    let stops: Vec<u64> = (1..5).filter(|_| draws.below(2) == 0).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, stopped] = ["whole", "stopped"].map(|name| create(&folder.path().join(name), &set));
+    match work(&whole, never) {
+        Ok(Ended::Finished(_)) => {}
+        // Refused before its first step, such as experts' adapters of a model without experts.
+        Err(_) if RunState::read(whole.path()).unwrap().last_step == 0 => return false,
+        ended => panic!("{set:?}: {ended:?}"),
+    }
+    // A stop takes effect at the end of an interval, which a later one may lie in.
+    let stop_at = |stop: u64| {
+        let at = |event: &EventBody| matches!(event, EventBody::Step(step) if step.step == stop);
+        matches!(work(&stopped, at).unwrap(), Ended::Interrupted { .. })
+    };
+    if stops.iter().all(|stop| stop_at(*stop)) {
+        assert!(matches!(work(&stopped, never).unwrap(), Ended::Finished(_)));
+    }
+    assert!(
+        fingerprint(&stopped) == fingerprint(&whole),
+        "case {case}, {set:?}: stopped after steps {stops:?}, the resumed run differs"
+    );
+    true
+}
+
+#[test]
+fn stopping_changes_nothing() {
+    let compared = (0..CASES).filter(|case| stopping_changes_nothing_in(*case));
+    assert!(compared.count() >= 6);
+}
+
+#[test]
+#[ignore = "minutes: scripts/nightly"]
+fn stopping_changes_nothing_in_any_of_many_configurations() {
+    let compared = (CASES..100).filter(|case| stopping_changes_nothing_in(*case));
+    assert!(compared.count() >= 50);
+}
+
+#[test]
+fn precision_of_the_base_and_replay_of_experts_count() {
+    let ended = |set: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &[&["max_steps=2"], set].concat());
+        work(&run, never).unwrap();
+        fingerprint(&run)
+    };
+    assert!(ended(&["lora_rank=4"]) != ended(&["lora_rank=4", "base_precision=nf4"]));
+    // No answer is valid: the bonus is what moves the weights.
+    let sparse: Vec<&str> = models()[2].iter().map(String::as_str).collect();
+    let sparse = [
+        &sparse[..],
+        &[
+            "entropy_coef=0.1",
+            "learning_rate=1e-2",
+            "weight_sync_interval=2",
+        ],
+    ]
+    .concat();
+    assert!(ended(&sparse) != ended(&[&sparse[..], &["router_replay=false"]].concat()));
+}
 
 /// Four rows: from the second pass on, some are passed over.
 const ADAPTIVE: [&str; 4] = [
@@ -98,11 +196,7 @@ const ADAPTIVE: [&str; 4] = [
 ];
 
 #[test]
-fn stopping_changes_nothing_with_adaptive_prompts() {
-    stopped_after(
-        &[&ADAPTIVE[..], &["dynamic_sampling=true"]].concat(),
-        &[2, 3],
-    );
+fn adaptive_prompts_are_skipped_and_their_state_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path(), &ADAPTIVE);
     work(
@@ -149,103 +243,6 @@ fn stopping_changes_nothing_with_adaptive_prompts() {
     };
     check(&|state| state["adaptive"]["tasks"][0]["rows"] = row("4", 1));
     check(&|state| state["adaptive"]["tasks"][0]["rows"] = row("3", 0));
-}
-
-/// The old log-probs of an interval's later steps are computed again with the same weights.
-#[test]
-fn stopping_changes_nothing_in_the_middle_of_an_interval() {
-    stopped_after(
-        &[
-            "weight_sync_interval=3",
-            "policy_loss=gspo",
-            "kl_beta=0.01",
-            "learning_rate=1e-4",
-        ],
-        &[2, 4],
-    );
-}
-
-/// Of all weights a frozen copy teaches.
-#[test]
-fn stopping_changes_nothing_with_a_teacher() {
-    stopped_after(
-        &[
-            "method=distill",
-            "teacher=expected",
-            "weight_sync_interval=2",
-        ],
-        &[2],
-    );
-    stopped_after(
-        &[
-            "teacher=expected",
-            "distill_coef=0.1",
-            "lora_rank=4",
-            "learning_rate=1e-3",
-        ],
-        &[3],
-    );
-}
-
-/// With adapters and with all weights, of a model that is pretrained of a `config.json`.
-#[test]
-fn stopping_changes_nothing_with_the_gated_delta_rule() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
-        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"layer_types":["linear_attention","full_attention"],"linear_num_key_heads":1,
-        "linear_num_value_heads":3,"linear_key_head_dim":16,"linear_value_head_dim":8,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let config = folder.path().join("config.json");
-    let more = ["--config", config.to_str().unwrap(), "--updates", "1"];
-    crate::program::pretrain("invoice", &folder.path().join("hybrid"), &more);
-    let base = format!("base_model={}", folder.path().join("hybrid").display());
-    for method in [["method=sft", "lora_rank=4"], ["method=sft", "lora_rank=0"]] {
-        stopped_after(
-            &[&[base.as_str(), SHORT_ANSWERS], &method[..]].concat(),
-            &[1, 4],
-        );
-    }
-}
-
-/// With adapters, without and with those of experts, and with all weights, routers among them; without replay such a run is another.
-#[test]
-fn stopping_changes_nothing_with_replayed_experts() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
-        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
-        "norm_topk_prob":true,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
-    std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let config = folder.path().join("config.json");
-    let more = ["--config", config.to_str().unwrap(), "--updates", "1"];
-    crate::program::pretrain("invoice", &folder.path().join("sparse"), &more);
-    let base = format!("base_model={}", folder.path().join("sparse").display());
-    // No answer is valid: the bonus is what moves the weights.
-    let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
-    let set = [
-        &[base.as_str(), SHORT_ANSWERS, "weight_sync_interval=2"][..],
-        &bonus,
-    ]
-    .concat();
-    for rank in [
-        &["lora_rank=4"][..],
-        &["lora_rank=4", "lora_experts=true"],
-        &["lora_rank=0"],
-    ] {
-        stopped_after(&[&set[..], rank].concat(), &[1, 4]);
-    }
-    let ended = [
-        &["lora_rank=0"][..],
-        &["lora_rank=0", "router_replay=false"],
-    ]
-    .map(|more| {
-        let run = create(
-            &folder.path().join(more.concat()),
-            &[&set[..], more].concat(),
-        );
-        work(&run, never).unwrap();
-        fingerprint(&run)
-    });
-    assert!(ended[0] != ended[1]);
 }
 
 /// Its weights are those of the base: they are not written, and nobody misses them.

@@ -1,7 +1,5 @@
 //! Evals: samples and scores completions of held-out prompts, one record each.
 
-#[cfg(feature = "parity")]
-mod candle_parity; // log-probs compared with candle-transformers
 mod guard; // tokenized guard prompts
 
 use crate::confidence::{AnswerConfidence, set_agreement};
@@ -17,8 +15,6 @@ use crate::run::{EvalRecord, EvalTurn};
 use crate::score::Scorer;
 use crate::update::ReadingModel;
 
-#[cfg(feature = "parity")]
-pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use guard::{GuardPrompt, prepare_guard};
 
 #[derive(Debug, thiserror::Error)]
