@@ -2,7 +2,7 @@
 
 use grpo_tui::hub::ModelConfig;
 
-pub(super) fn config(tied: bool) -> ModelConfig {
+fn config(tied: bool) -> ModelConfig {
     family(&format!(
         r#""architectures":["Qwen3ForCausalLM"],"tie_word_embeddings":{tied}"#
     ))

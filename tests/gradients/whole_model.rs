@@ -1,23 +1,24 @@
-//! The whole model: our layer-by-layer gradient against the plain tape and against finite differences; nothing
-//! trainable is left out, nothing frozen moves.
+//! The whole model: the gradient of each parameter tensor against finite differences of the forward pass, which
+//! `tests/parity` compares with transformers; nothing trainable is left out, nothing frozen moves.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::{ModelConfig, ModelTensor};
 use grpo_tui::kernels::quantized::{self, Precision};
-use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights};
+use grpo_tui::model::{
+    Adapters, Decoder, ExpertRecord, Gradients, PackedBatch, Sequence, Trainable, Weights,
+};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
     StepOutcome, StepTotals, policy_gradient,
 };
 
-use super::families::{config, families};
+use super::families::families;
 use super::finite_differences::{noise, random};
-use super::plain::{Plain, leaf};
+use super::plain::log_softmax;
 use crate::losses::loss_settings;
 
 /// A model with adapters, without and with those of experts, which those beside a dense block do not get.
@@ -168,115 +169,118 @@ fn gradient_of(
     .0
 }
 
-/// The same loss on the tape: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
-#[expect(clippy::disallowed_methods, reason = "the tape is the oracle")]
-fn tape_gradients(plain: &Plain<'_>, groups: &[PolicyGroup<'_>]) -> HashMap<String, Tensor> {
-    let mut loss = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
+/// The loss by the forward pass: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
+fn loss(model: &Decoder, groups: &[PolicyGroup<'_>]) -> f64 {
+    let mut batch = PackedBatch::default();
+    let mut sequences = Vec::new();
     for group in groups {
         for sample in &group.samples {
-            let mean = plain.log_probs(&group.prompt, sample).mean_all().unwrap();
-            loss = (loss + (mean * (-sample.advantage / 5.0)).unwrap()).unwrap();
+            let first = batch.rows();
+            let prompt = batch.push_prompt(&group.prompt);
+            sequences.push((
+                batch.push_completion(prompt, &sample.token_ids),
+                sample.advantage,
+            ));
+            if let Some(record) = sample.experts {
+                let pieces = record.prompt.iter().chain([&record.completion]);
+                let experts = pieces.flat_map(|piece| piece.iter().copied()).collect();
+                batch
+                    .replayed
+                    .push((first..batch.rows(), Arc::new(experts)));
+            }
         }
     }
-    let store = loss.backward().unwrap();
-    plain
-        .weights
+    let normed = model.forward(&batch, Adapters::On).unwrap();
+    let logits = model.logits(&normed).unwrap().to_dtype(DType::F64).unwrap();
+    let log_probs = log_softmax(&logits).to_vec2::<f64>().unwrap();
+    let mean = |sequence: &Sequence| {
+        let tokens = sequence.rows.iter().zip(&sequence.targets);
+        let sum: f64 = tokens
+            .map(|(&row, &token)| log_probs[row as usize][token as usize])
+            .sum();
+        sum / sequence.targets.len() as f64
+    };
+    sequences
         .iter()
-        .map(|(name, var)| {
-            (
-                name.clone(),
-                store
-                    .get(var)
-                    .unwrap_or_else(|| panic!("{name} has no gradient"))
-                    .clone(),
-            )
-        })
-        .collect()
+        .map(|(sequence, advantage)| -advantage / 5.0 * mean(sequence))
+        .sum()
 }
 
-fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Tensor>) {
-    let flat: Vec<f64> = gradients.flat().to_vec1().unwrap();
-    for slot in model.parameters().slots() {
-        let expected: Vec<f64> = expected[&slot.name]
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
-        let scale = expected.iter().fold(1e-3_f64, |a, g| a.max(g.abs()));
+/// Compares the gradient of each parameter tensor with a central difference along a random direction, and the gradients
+/// of other micro-batches and threads, and with recomputation, with that one.
+fn compare(config: &ModelConfig, model: &Decoder, groups: &[PolicyGroup<'_>]) {
+    let found = |recompute, tokens_per_micro_batch, threads| -> Vec<f64> {
+        let settings = settings(recompute, tokens_per_micro_batch);
+        let gradients = gradient_of(model, groups, settings, threads);
+        gradients.flat().to_vec1().unwrap()
+    };
+    let gradient = found(false, 1000, 1);
+    let flat: Vec<f64> = model.parameters().flat().to_vec1().unwrap();
+    let at = |moved: Vec<f64>| {
+        let moved = Tensor::new(moved, &Device::Cpu).unwrap();
+        model.parameters().restore(&moved).unwrap();
+        loss(model, groups)
+    };
+    for (index, slot) in model.parameters().slots().iter().enumerate() {
+        let range = slot.range();
+        let direction: Vec<f64> = range
+            .clone()
+            .map(|place| noise(index as u64 + 7, place))
+            .collect();
+        let length = direction.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let along = |step: f64| {
+            let mut moved = flat.clone();
+            for (number, part) in moved[range.clone()].iter_mut().zip(&direction) {
+                *number += step * part / length;
+            }
+            at(moved)
+        };
+        let expected = (along(1e-5) - along(-1e-5)) / 2e-5;
+        let own = &gradient[range.clone()];
+        let ours = own.iter().zip(&direction).map(|(g, d)| g * d / length);
+        let ours: f64 = ours.sum();
         assert!(
-            expected.iter().any(|g| *g != 0.0),
+            own.iter().any(|g| *g != 0.0),
             "{} has an empty gradient",
             slot.name
         );
-        for (ours, theirs) in flat[slot.range()].iter().zip(&expected) {
-            assert!(
-                (ours - theirs).abs() / scale < 1e-6,
-                "{}: {ours} by hand, {theirs} on the tape",
-                slot.name
-            );
-        }
-    }
-}
-
-#[test]
-fn full_gradient_equals_the_tape() {
-    for config in families() {
-        let model = model(&config, Trainable::Full);
-        let plain = Plain {
-            config: &config,
-            weights: weights(&config)
-                .into_iter()
-                .map(|(n, t)| (n, leaf(&t)))
-                .collect(),
-            lora_scale: 0.0,
-        };
-        let expected = tape_gradients(&plain, &groups());
-        for (recompute, micro_batch, threads) in [
-            (false, 1000, 1),
-            (true, 1000, 1),
-            (false, 6, 3),
-            (true, 4, 2),
-        ] {
-            compare(
-                &model,
-                &gradient(&model, settings(recompute, micro_batch), threads),
-                &expected,
-            );
-        }
-    }
-}
-
-#[test]
-fn adapter_gradient_equals_the_tape() {
-    for (config, trainable) in families().iter().flat_map(with_adapters) {
-        let model = model(&config, trainable);
-        let adapters = model.parameters().named().unwrap();
         assert!(
-            adapters.iter().all(|(name, _)| name.contains("lora_")),
-            "biases stay frozen beside adapters"
+            (ours - expected).abs() < 1e-8 + 1e-6 * expected.abs(),
+            "{}: {ours} by hand, {expected} by differences, {config:?}",
+            slot.name
         );
-        let all = weights(&config)
-            .into_iter()
-            .chain(adapters)
-            .map(|(n, t)| (n, leaf(&t)))
-            .collect();
-        let plain = Plain {
-            config: &config,
-            weights: all,
-            lora_scale: 2.0,
-        };
-        compare(
-            &model,
-            &gradient(&model, settings(false, 1000), 1),
-            &tape_gradients(&plain, &groups()),
-        );
+    }
+    at(flat);
+    let scale = gradient.iter().fold(1e-3_f64, |most, g| most.max(g.abs()));
+    for (recompute, micro_batch, threads) in [(true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
+        let other = found(recompute, micro_batch, threads);
+        let differ = gradient
+            .iter()
+            .zip(&other)
+            .find(|(a, b)| (*a - *b).abs() > 1e-9 * scale);
+        assert_eq!(differ, None, "{config:?}");
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    for (config, trainable) in families().iter().flat_map(with_all) {
+        let model = model(&config, trainable);
+        if trainable != Trainable::Full {
+            let adapters = model.parameters().named().unwrap();
+            assert!(
+                adapters.iter().all(|(name, _)| name.contains("lora_")),
+                "biases stay frozen beside adapters"
+            );
+        }
+        compare(&config, &model, &groups());
     }
 }
 
 /// Other experts than the router would select, of the first group alone: a fixed selection of each token, with weights and
 /// gradients of the router that there is.
 #[test]
-fn a_gradient_with_replayed_experts_equals_the_tape() {
+fn gradients_with_replayed_experts_equal_finite_differences() {
     let sparse = families()
         .into_iter()
         .filter(|config| config.options.experts.is_some());
@@ -314,30 +318,7 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
             .iter_mut()
             .zip(&records)
             .for_each(|(sample, own)| sample.experts = Some(own));
-        let adapters = model.parameters().named().unwrap();
-        let adapters = adapters
-            .into_iter()
-            .filter(|_| trainable != Trainable::Full);
-        let all = weights(&config)
-            .into_iter()
-            .chain(adapters)
-            .map(|(n, t)| (n, leaf(&t)))
-            .collect();
-        let plain = Plain {
-            config: &config,
-            weights: all,
-            lora_scale: 2.0,
-        };
-        let expected = tape_gradients(&plain, &groups);
-        for (recompute, micro_batch, threads) in [
-            (false, 1000, 1),
-            (true, 1000, 1),
-            (false, 6, 3),
-            (true, 4, 2),
-        ] {
-            let found = gradient_of(&model, &groups, settings(recompute, micro_batch), threads);
-            compare(&model, &found, &expected);
-        }
+        compare(&config, &model, &groups);
         let free = gradient(&model, settings(false, 1000), 1)
             .flat()
             .to_vec1::<f64>()
@@ -524,63 +505,6 @@ fn check_quantized_base(precision: BasePrecision, form: Precision) {
             gradient_of(Weights::from_tensors(plain().map(rounded), "test"))
         );
         assert_ne!(found, gradient_of(Weights::from_tensors(plain(), "test")));
-    }
-}
-
-#[test]
-fn gradient_equals_finite_differences() {
-    let config = config(true);
-    let model = model(&config, Trainable::Full);
-    let flat: Vec<f64> = model.parameters().flat().to_vec1().unwrap();
-    let gradients: Vec<f64> = gradient(&model, settings(false, 1000), 1)
-        .flat()
-        .to_vec1()
-        .unwrap();
-    let plain_loss = |numbers: &[f64]| {
-        let tensor = |slot: &grpo_tui::model::ParameterSlot| {
-            Tensor::from_slice(&numbers[slot.range()], slot.shape.as_slice(), &Device::Cpu).unwrap()
-        };
-        let weights = model
-            .parameters()
-            .slots()
-            .iter()
-            .map(|slot| (slot.name.clone(), leaf(&tensor(slot))))
-            .collect();
-        let plain = Plain {
-            config: &config,
-            weights,
-            lora_scale: 0.0,
-        };
-        let sum = |group: PolicyGroup<'_>| -> f64 {
-            let mean = |sample: &PolicySample<'_>| {
-                plain
-                    .log_probs(&group.prompt, sample)
-                    .mean_all()
-                    .unwrap()
-                    .to_scalar::<f64>()
-                    .unwrap()
-            };
-            group
-                .samples
-                .iter()
-                .map(|sample| -sample.advantage / 5.0 * mean(sample))
-                .sum()
-        };
-        groups().into_iter().map(sum).sum::<f64>()
-    };
-    for check in 0..60 {
-        let index = ((noise(5, check) + 1.0) / 2.0 * flat.len() as f64) as usize;
-        let at = |delta: f64| {
-            let mut moved = flat.clone();
-            moved[index] += delta;
-            plain_loss(&moved)
-        };
-        let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-        assert!(
-            (gradients[index] - expected).abs() < 1e-7,
-            "parameter {index}: {} by hand, {expected} by differences",
-            gradients[index]
-        );
     }
 }
 

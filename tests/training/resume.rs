@@ -13,7 +13,7 @@ use grpo_tui::task::PromptSet;
 use grpo_tui::train::Ended;
 
 use super::guided::create_hopeless;
-use super::small_task::{create, fingerprint, finish_with_stops, weights, whole, work};
+use super::small_task::{create, fingerprint, weights, whole, work};
 use super::{conversations, mixed};
 use crate::program::{NANO, program};
 
