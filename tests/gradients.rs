@@ -1,5 +1,4 @@
-//! Gradients: every fused operation, one layer and the whole model against finite differences and against candle's own
-//! tape.
+//! Gradients: every fused operation and the whole model against finite differences.
 
 mod families;
 mod finite_differences;
