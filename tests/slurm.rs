@@ -224,11 +224,7 @@ fn a_run_waits_for_slurm_with_its_reason() {
             && plan["memory"]["machine_bytes"].is_null(),
         "{plan}"
     );
-    assert!(
-        plan["disk"]["total_bytes"].as_u64() > Some(0)
-            && plan["recorded_seconds_per_step"].is_null(),
-        "{plan}"
-    );
+    assert!(plan["pace"].is_null(), "{plan}");
     assert_eq!(cluster.runs(), 1);
 
     let shown = cluster.show(run);
@@ -553,7 +549,7 @@ fn a_job_computes_the_run_and_goes_on_after_it_was_ended() {
     // The next such run there may take as long.
     let plan = json(&cluster.train(&["--slurm", "cpu", "--cpu", "--plan"]));
     assert!(
-        plan["recorded_seconds_per_step"].as_f64() > Some(0.0),
+        plan["pace"]["seconds_per_step"].as_f64() > Some(0.0),
         "{plan}"
     );
 }

@@ -1,4 +1,5 @@
-//! `grpo-tui train --plan [--sample]`: the forecast of a run, and whether it can learn; nothing is created.
+//! `grpo-tui train --plan [--sample]`: a run's memory, its pace by a recorded run, and whether it can learn; nothing is
+//! created.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +12,10 @@ use crate::format::counted;
 use crate::page::text::render;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
-    CompletionLengths, DataShape, Forecast, ForecastShape, GpuMemory, Memory, ModelShape,
-    PartitionPace, Signal, SignalReport, SignalSettings, Size, StepShape, Time, cards, differences,
-    disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters,
+    Forecast, ForecastShape, GpuMemory, Memory, ModelShape, Signal, SignalReport, SignalSettings,
+    Size, StepShape, differences, gpu_memory, judge, trainable_parameters,
 };
-use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
+use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_pace};
 use crate::train::{Candidate, TrainError, check};
 
 /// At 32 prompts the interval of a share spans up to 33 points, at 64 up to 24.
@@ -38,15 +38,11 @@ pub(super) fn run(
     } else {
         config.ranks
     };
-    eprint_line(&format!(
-        "loading {} and measuring it on this machine ...",
-        config.base_model
-    ));
+    eprint_line(&format!("loading {} ...", config.base_model));
     let candidate = match Candidate::load(&input.parts, config, run_folders, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             let forecast = Forecast {
                 shape: Some(of_config(config, gpus)),
-                cards: error.cards.clone(),
                 ..of_memory((*error.memory).clone())
             };
             if json {
@@ -70,12 +66,6 @@ pub(super) fn run(
     } else {
         Vec::new()
     };
-    let Measured {
-        completion_lengths,
-        data,
-        steps,
-        time,
-    } = forecast(&candidate, input, run_folders, &signals)?;
     let model = candidate.model_config();
     let names = input.parts.iter().map(|part| part.name.clone());
     let judged = signals
@@ -83,13 +73,18 @@ pub(super) fn run(
         .map(|signal| judge(signal, &settings(config)));
     let mut signals: BTreeMap<String, SignalReport> = names.zip(judged).collect();
     let memory = candidate.memory();
-    let free = free_disk_bytes(run_folders.for_new_runs());
-    let disk = disk(model, config, &data, steps, free);
+    let data = candidate.data();
+    let pace = recorded_pace(
+        run_folders,
+        task,
+        &candidate.model_digest,
+        config,
+        |_, device_of_run| device_of_run == candidate.device,
+    );
     let facts = Facts {
         data: Some(Ok(&problems)),
         base_model: Some(Ok(preflight::base_model_note(input, config, run_folders))),
         memory: Some(&memory),
-        disk: Some(&disk),
         signals: signals
             .iter()
             .map(|(task, report)| (task.as_str(), report))
@@ -101,16 +96,13 @@ pub(super) fn run(
         model: Some(config.base_model.clone()),
         size: Some(Size {
             device: candidate.device.clone(),
-            steps,
+            steps: config.steps_of_epochs(data.train_rows as u64),
             parameters: ModelShape::from_config(model).parameters,
             trainable: trainable_parameters(model, config),
         }),
-        cards: cards(model, config, &candidate.data()),
         data: Some(data),
-        completion_lengths: Some(completion_lengths),
         preflight: Some(Preflight::for_run(config, &facts)),
-        time: Some(time),
-        disk: Some(disk),
+        pace,
         differences: Some(differences(config, &resolved.sources)),
         signal: signals.remove(""),
         signals,
@@ -143,65 +135,7 @@ fn of_memory(memory: Memory) -> Forecast {
     }
 }
 
-/// The time of a run, and what it follows from.
-struct Measured {
-    completion_lengths: CompletionLengths,
-    data: DataShape,
-    steps: u64,
-    time: Time,
-}
-
-/// Measures the candidate on this machine. `signals`: sampled groups, whose completions say how long answers are where no
-/// run does.
-fn forecast(
-    candidate: &Candidate,
-    input: &RunInput,
-    run_folders: &RunFolders,
-    signals: &[Signal],
-) -> Result<Measured, Failure> {
-    let (config, task) = (&input.resolved.config, &input.name());
-    let (speed, measured) = candidate.measure()?;
-    let limit = config.max_completion_tokens;
-    let completion_lengths = recorded_lengths(run_folders, task, &candidate.model_digest, limit)
-        .or_else(|| {
-            let lengths: Vec<_> = signals
-                .iter()
-                .flat_map(|signal| signal.lengths.clone())
-                .collect();
-            (!lengths.is_empty()).then(|| CompletionLengths::from_sample(&lengths, limit))
-        })
-        .unwrap_or(measured);
-    let model = candidate.model_config();
-    let data = completion_lengths.for_data(&candidate.data());
-    let steps = config.steps_of_epochs(data.train_rows as u64);
-    let pace = recorded_pace(
-        run_folders,
-        task,
-        &candidate.model_digest,
-        config,
-        |_, device_of_run| device_of_run == candidate.device,
-    );
-    let recompute = candidate.shape().recompute;
-    let time = time(model, config, &data, steps, &speed, recompute).including(pace, steps);
-    Ok(Measured {
-        completion_lengths,
-        data,
-        steps,
-        time,
-    })
-}
-
-/// The time of a run, by its model's speed on this machine.
-pub(super) fn run_time(
-    input: &RunInput,
-    run_folders: &RunFolders,
-    engine: &crate::kernels::device::Engine,
-) -> Result<Time, Failure> {
-    let candidate = Candidate::load(&input.parts, &input.resolved.config, run_folders, engine)?;
-    Ok(forecast(&candidate, input, run_folders, &[])?.time)
-}
-
-/// The forecast of a run on a Slurm partition none of whose nodes has been measured.
+/// The plan of a run on a Slurm partition.
 pub(super) fn for_partition(
     input: &RunInput,
     run_folders: &RunFolders,
@@ -243,8 +177,6 @@ pub(super) fn for_partition(
                 == (&request.partition, request.nodes, request.gpus_per_node)
         })
     };
-    let recorded_seconds_per_step =
-        recorded_pace(run_folders, &input.name(), &digest, &config, is_there);
     Ok(Forecast {
         size: Some(Size {
             device: format!("{}: {}", request.partition, request.described()),
@@ -252,14 +184,7 @@ pub(super) fn for_partition(
             parameters: ModelShape::from_config(&checked.model).parameters,
             trainable: trainable_parameters(&checked.model, &config),
         }),
-        partition: Some(PartitionPace {
-            recorded_seconds_per_step,
-        }),
-        disk: Some(checked.disk(&config, run_folders)),
-        cards: match request.gpus_per_node {
-            0 => Vec::new(),
-            _ => cards(&checked.model, &config, &checked.data),
-        },
+        pace: recorded_pace(run_folders, &input.name(), &digest, &config, is_there),
         shape: Some(of_config(&config, request.nodes * request.gpus_per_node)),
         ..of_memory(Memory {
             machine_bytes: None,

@@ -6,13 +6,11 @@ mod driver;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::device::{self, DeviceArguments};
-use super::output::eprint_line;
+use super::device::DeviceArguments;
 use super::{Failure, Outcome, print, print_indented, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
 use crate::page::text::render;
 use crate::page::{Block, Cell, Row, Table, markdown};
-use crate::plan::Time;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
@@ -107,7 +105,7 @@ pub(super) struct CommonArguments {
     /// List sweeps and studies
     #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
     list: bool,
-    /// List the runs with their time, without starting them; `train --plan` forecasts one run in full
+    /// List the runs without starting them; `train --plan` plans one run in full
     #[arg(long, group = "begins")]
     plan: bool,
     #[command(flatten)]
@@ -500,7 +498,6 @@ fn plan(
     run_folders: &RunFolders,
 ) -> Outcome {
     let mut rows = Vec::new();
-    let times = times(common, sweep, tasks, run_folders)?;
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
@@ -509,14 +506,12 @@ fn plan(
             0 => "by epochs".to_owned(),
             steps => steps.to_string(),
         };
-        let time = times[index].as_ref().ok();
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
-            "seed": run.seed, "max_steps": config.max_steps, "time": time, "after": setting.after.map(|after| &sweep.settings[after].label)}));
+            "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
         let cells = [
             setting.label.as_str().into(),
             run.seed.to_string().into(),
             steps.into(),
-            Cell::known(time.map(|time| time.total().into()), "see below"),
         ];
         rows.push(Row::new(sweep.run_name(index), cells));
     }
@@ -526,7 +521,7 @@ fn plan(
         return print_indented(&document);
     }
     let (kind, names) = (sweep.kind(), sweep.task_names());
-    let head = ["run", "setting", "seed", "steps", "time"];
+    let head = ["run", "setting", "seed", "steps"];
     let mut page = vec![
         Block::heading(format!("{}: {kind} of task {names}", sweep.name)),
         Block::Table(Table::new(&head, "llr", rows)),
@@ -550,58 +545,7 @@ fn plan(
             sweep.runs.len()
         ));
     }
-    let started = sweep.max_runs.unwrap_or(usize::MAX);
-    let started: Result<Vec<&Time>, _> = times.iter().take(started).map(Result::as_ref).collect();
-    let total = started.map(|times| Time::total_of(times.into_iter()));
-    note(match total {
-        Err(why) => format!("time n/a: {why}"),
-        Ok(total) => {
-            let total = total.unwrap_or_else(|| "n/a".to_owned());
-            let pruned = sweep.halving.as_ref();
-            let pruned = pruned.map_or("", |_| ", without what halving saves");
-            format!("time {total}, one run after another{pruned}")
-        }
-    });
     print(&render(&page))
-}
-
-/// The duration of a run, or why it is unknown.
-type TimeOrWhy = Result<Time, String>;
-
-/// The duration of each run. Settings that differ only in keys without effect on time are measured
-/// once.
-fn times(
-    common: &CommonArguments,
-    sweep: &Sweep,
-    tasks: &[Task],
-    run_folders: &RunFolders,
-) -> Result<Vec<TimeOrWhy>, Failure> {
-    const WITHOUT_TIME: [&str; 2] = ["seed", "learning_rate"];
-    let engine = device::engine_of(&common.device.compute());
-    let mut measured: Vec<(Vec<(String, serde_json::Value)>, TimeOrWhy)> = Vec::new();
-    let mut times = Vec::new();
-    for run in &sweep.runs {
-        let arguments = train::Arguments::for_sweep(sweep, sweep.assignments(run), run_folders);
-        let input = train::run_input(&arguments, tasks.to_vec(), run_folders)?;
-        let mut key = input.resolved.config.values();
-        key.retain(|(name, _)| !WITHOUT_TIME.contains(&name.as_str()));
-        let known = measured.iter().find(|(other, _)| *other == key);
-        let time = match (known, &engine) {
-            (Some((_, time)), _) => time.clone(),
-            (None, Ok(engine)) => {
-                let setting = &sweep.settings[run.setting].label;
-                eprint_line(&format!("measuring {setting} on this machine ..."));
-                super::plan::run_time(&input, run_folders, engine)
-                    .map_err(|failure| format!("{setting}: {}", failure.message))
-            }
-            (None, Err(failure)) => Err(failure.message.clone()),
-        };
-        if known.is_none() {
-            measured.push((key, time.clone()));
-        }
-        times.push(time);
-    }
-    Ok(times)
 }
 
 fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {

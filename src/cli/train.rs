@@ -70,7 +70,7 @@ pub(super) struct Arguments {
     /// Run name
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// Forecast memory, time and disk from a short measurement of this model; with --slurm, print the job script; create nothing
+    /// Show memory, the pace of a recorded run and the checks before the start; with --slurm, print the job script; create nothing
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
     /// With --plan: sample groups from the base model and check learnability
@@ -347,12 +347,10 @@ pub(super) fn create(
         ..config.clone()
     };
     let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
-    let disk = is_forecast.then(|| checked.disk(&config, run_folders));
     let facts = Facts {
         data: Some(Ok(&data)),
         base_model: Some(Ok(preflight::base_model_note(&input, &config, run_folders))),
         memory: memory.as_ref(),
-        disk: disk.as_ref(),
         signals: Vec::new(),
     };
     preflight::gate(

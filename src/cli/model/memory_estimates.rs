@@ -77,9 +77,6 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         eval_rows: 0,
         test_rows: 0,
         teacher_parameters: 0,
-        mean_completion_tokens: config.max_completion_tokens as f64,
-        least_completion_tokens: 0.0,
-        most_completion_tokens: config.max_completion_tokens as f64,
     };
     let found = if gpu {
         let any = GpuMemory {

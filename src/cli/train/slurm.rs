@@ -109,7 +109,7 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
         let mut document = serde_json::json!({"script": script, "request": request});
         if let Some(input) = &input {
             let plan = for_partition(input, run_folders, &request)?;
-            let page = [plan.summary(), plan.details()].concat();
+            let page = [plan.summary(), plan.memory_parts()].concat();
             eprint_lines(render(&page).trim_end());
             if let (Value::Object(document), Value::Object(plan)) =
                 (&mut document, serde_json::to_value(&plan)?)

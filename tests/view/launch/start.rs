@@ -114,9 +114,8 @@ fn a_run_is_submitted_to_a_partition() {
     stage.keys("f");
     for text in [
         "40 steps on gpu: 2 nodes x 8 GPUs",
-        "time    n/a (the nodes",
+        "time    n/a (no such run",
         "61.0 GB",
-        "disk    at most",
     ] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }

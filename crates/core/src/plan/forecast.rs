@@ -1,17 +1,14 @@
-//! The forecast of a run: what `train --plan --json` writes and the launch screen reads, and the page that both show.
+//! The plan of a run: what `train --plan --json` writes and the launch screen reads, and the page that both show.
 
 use serde::{Deserialize, Serialize};
 
 use super::preflight::{self, Preflight, Severity};
-use super::{
-    Card, CompletionLengths, DataShape, Difference, Disk, Memory, SignalReport, StepShape, Time,
-    Verdict,
-};
+use super::{DataShape, Difference, Memory, SignalReport, StepShape, Verdict};
 use crate::facts::Tier;
-use crate::format::{bytes, count, counted, duration, percent, percent_short};
+use crate::format::{bytes, count, counted, duration, percent, percent_short, short_id};
 use crate::page::{Bar, Block, Cell, Fact, Level, Row, Table};
 
-/// A run that does not fit has only `fits`, `why` and `memory`; one on a Slurm partition has nothing that depends on speed.
+/// A run that does not fit has only `fits`, `why` and `memory`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Forecast {
@@ -28,19 +25,10 @@ pub struct Forecast {
     pub size: Option<Size>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataShape>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completion_lengths: Option<CompletionLengths>,
     pub memory: Memory,
-    /// What fits GPUs of common sizes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cards: Vec<Card>,
+    /// `None` without a recorded run of the same shape: then nothing is known before two steps are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<Time>,
-    #[serde(flatten)]
-    pub partition: Option<PartitionPace>,
-    /// With completions at the limit if their lengths are unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk: Option<Disk>,
+    pub pace: Option<Pace>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
     /// Keys without their default.
@@ -65,11 +53,12 @@ pub struct Size {
     pub trainable: usize,
 }
 
-/// What is known of the time on nodes that were not measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PartitionPace {
-    /// Measured by the last such run in the partition.
-    pub recorded_seconds_per_step: Option<f64>,
+/// The pace of the last finished run with steps of the same shape on the same devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pace {
+    pub run: String,
+    /// The median, without evals.
+    pub seconds_per_step: f64,
 }
 
 /// What only the command line knows of a forecast.
@@ -84,7 +73,7 @@ pub struct ForecastShape {
 }
 
 impl Forecast {
-    /// Size, time, memory and disk, a line each.
+    /// Size, time and memory, a line each.
     pub fn summary(&self) -> Vec<Block> {
         let mut facts = Vec::new();
         if let Some(size) = &self.size {
@@ -106,32 +95,8 @@ impl Forecast {
         let is_known = self.why.is_none() && self.size.is_some();
         facts.extend(is_known.then(|| Fact::new("time", self.time())));
         facts.push(self.memory());
-        facts.extend(self.disk.as_ref().map(|disk| self.disk(disk)));
         let why = self.why.clone().map(|why| Block::Text(Level::Error, why));
         why.into_iter().chain([Block::Facts(facts)]).collect()
-    }
-
-    /// The parts of time, memory and disk, and where they are known from.
-    pub fn details(&self) -> Vec<Block> {
-        let mut page = Vec::new();
-        if let Some(time) = &self.time {
-            page.extend(self.time_parts(time));
-        }
-        page.extend(self.memory_parts());
-        page.extend(self.on_cards());
-        if let Some(disk) = &self.disk {
-            page.extend([
-                Block::heading("disk"),
-                Block::detail(format!(
-                    "{} of {}, rollouts {}, evals {}",
-                    counted(disk.checkpoints as usize, "checkpoint"),
-                    bytes(disk.checkpoint_bytes),
-                    bytes(disk.rollouts_bytes),
-                    bytes(disk.evals_bytes)
-                )),
-            ]);
-        }
-        page
     }
 
     pub fn page(&self) -> Vec<Block> {
@@ -151,7 +116,7 @@ impl Forecast {
         let parts = [
             self.summary(),
             preflight.unwrap_or_default(),
-            self.details(),
+            self.memory_parts(),
             self.changes(),
         ];
         parts.into_iter().chain(signals).flatten().collect()
@@ -172,21 +137,16 @@ impl Forecast {
     }
 
     fn time(&self) -> Cell {
-        let pace = self
-            .partition
-            .and_then(|pace| pace.recorded_seconds_per_step);
         let steps = self.size.as_ref().map_or(0, |size| size.steps);
-        match (&self.time, pace) {
-            (Some(time), _) => format!("{}; {} per step", time.total(), time.per_step()).into(),
-            (None, Some(pace)) => format!(
-                "about {} without evals: the last such run there took {} per step",
-                duration(steps as f64 * pace),
-                duration(pace)
+        match &self.pace {
+            Some(pace) => format!(
+                "about {} without evals: run {} took {} per step",
+                duration(steps as f64 * pace.seconds_per_step),
+                short_id(&pace.run),
+                duration(pace.seconds_per_step)
             )
             .into(),
-            (None, None) => {
-                Cell::Unknown("the nodes are not measured here, and no such run there has finished")
-            }
+            None => Cell::Unknown("no such run has finished here; known after two steps"),
         }
     }
 
@@ -225,75 +185,8 @@ impl Forecast {
         }
     }
 
-    fn is_bound(&self) -> bool {
-        self.time.is_none_or(|time| time.is_upper_bound)
-    }
-
-    fn disk(&self, disk: &Disk) -> Fact {
-        let bound = if self.is_bound() { "at most " } else { "" };
-        let free = disk
-            .free_bytes
-            .map_or_else(String::new, |free| format!("; {} free", bytes(free)));
-        let text = format!("{bound}{}{free}", bytes(disk.total_bytes));
-        match disk.free_bytes {
-            Some(free) if free < disk.total_bytes => Fact {
-                level: Level::Error,
-                ..Fact::new("disk", text + ": does not fit")
-            },
-            _ => Fact::new("disk", text),
-        }
-    }
-
-    fn time_parts(&self, time: &Time) -> Vec<Block> {
-        let step = time.seconds_per_step.max(1e-12);
-        let part = |(name, seconds): (&str, f64)| Bar {
-            note: percent_short(seconds / step).into(),
-            ..Bar::new(name, Cell::Seconds(seconds), seconds / step)
-        };
-        let bound = if time.is_upper_bound {
-            "at most "
-        } else {
-            "about "
-        };
-        let lengths = self
-            .completion_lengths
-            .as_ref()
-            .map(CompletionLengths::described);
-        let least = time.lower_bound();
-        let texts = [
-            self.data
-                .as_ref()
-                .map(|data| data_text(data, time.is_upper_bound)),
-            lengths.map(|lengths| format!("lengths {lengths}")),
-            least.map(|least| format!("{least} with lengths as sampled")),
-            time.sharding_text(),
-        ];
-        let parts = [
-            ("prefill", time.prefill_seconds_per_step),
-            ("decode", time.decode_seconds_per_step),
-            ("gradient", time.training_seconds_per_step),
-        ];
-        let evals = format!(
-            "{} and the test set before and after: {bound}{}; {bound}{} tokens sampled, {} trained",
-            counted(time.evals as usize, "eval"),
-            duration(time.eval_seconds),
-            count(time.sampled_tokens as usize),
-            count(time.training_tokens as usize)
-        );
-        let title = format!("time of a step, if all groups are mixed, {}", time.basis());
-        std::iter::once(Block::heading(title))
-            .chain([Block::Bars(parts.map(part).to_vec())])
-            .chain(
-                texts
-                    .into_iter()
-                    .flatten()
-                    .chain([evals])
-                    .map(Block::detail),
-            )
-            .collect()
-    }
-
-    fn memory_parts(&self) -> Vec<Block> {
+    /// The parts of memory.
+    pub fn memory_parts(&self) -> Vec<Block> {
         let memory = &self.memory;
         if memory.parts.is_empty() {
             return Vec::new();
@@ -323,32 +216,6 @@ impl Forecast {
         .collect()
     }
 
-    /// Cards on which the same fits are one line.
-    fn on_cards(&self) -> Vec<Block> {
-        let alike = self.cards.chunk_by(|one, next| {
-            one.shape.is_some()
-                && (&one.set, one.shape, one.completions_together)
-                    == (&next.set, next.shape, next.completions_together)
-        });
-        let facts: Vec<Fact> = alike
-            .map(|cards| {
-                let size = match cards {
-                    [one] => format!("{} GB", one.gb),
-                    [one, .., last] => format!("{} to {} GB", one.gb, last.gb),
-                    [] => String::new(),
-                };
-                Fact::new(
-                    size,
-                    cards.first().map_or_else(String::new, Card::described),
-                )
-            })
-            .collect();
-        match facts.is_empty() {
-            true => Vec::new(),
-            false => vec![Block::heading("on a GPU of"), Block::Facts(facts)],
-        }
-    }
-
     fn changes(&self) -> Vec<Block> {
         let Some(differences) = &self.differences else {
             return Vec::new();
@@ -370,17 +237,6 @@ impl Forecast {
             Block::Table(Table::new(&head, "l", rows)),
         ]
     }
-}
-
-fn data_text(data: &DataShape, is_bound: bool) -> String {
-    format!(
-        "{}, mean {:.0} tokens (max {}), completions {}{:.0}",
-        counted(data.train_rows, "training prompt"),
-        data.mean_prompt_tokens,
-        data.longest_prompt_tokens,
-        if is_bound { "at most " } else { "" },
-        data.mean_completion_tokens
-    )
 }
 
 impl From<Severity> for Level {
@@ -447,12 +303,6 @@ impl SignalReport {
             percent_short(self.all_min),
             percent_short(self.all_equal)
         );
-        let others = self.other_group_sizes.iter().map(|other| {
-            let bound = if other.is_bound { "at most " } else { "" };
-            let share = percent_short(other.informative);
-            format!("{bound}about {share} with {}", other.completions_per_prompt)
-        });
-        let others = others.collect::<Vec<_>>().join(", ");
         let tiers = [
             (Tier::Valid, self.tiers.valid),
             (Tier::Invalid, self.tiers.invalid),
@@ -479,7 +329,6 @@ impl SignalReport {
         vec![
             Block::heading(title),
             Block::info(groups),
-            Block::detail(format!("mixed at other group sizes: {others}")),
             Block::Bars(tiers.map(tier).to_vec()),
             Block::detail(completions),
         ]
@@ -518,19 +367,15 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_has_no_speed_and_says_why() {
+    fn time_is_that_of_a_recorded_run_or_unknown() {
         let document = json!({
             "device": "gpu: 2 nodes x 8 GPUs", "steps": 40, "parameters": 8_190_000_000_u64, "trainable": 43_600_000,
             "memory": {"parts": [], "peak_bytes": 61_000_000_000_u64, "peak_recomputed_bytes": 61_000_000_000_u64, "machine_bytes": null},
-            "disk": {"checkpoint_bytes": 9, "checkpoints": 3, "checkpoints_bytes": 27, "rollouts_bytes": 1, "evals_bytes": 1,
-                "total_bytes": 29, "free_bytes": 20},
-            "recorded_seconds_per_step": null,
         });
         let expected = "run     40 steps on gpu: 2 nodes x 8 GPUs\n\
              model   8.19G weights, 43.6M trained (0.5%)\n\
-             time    n/a (the nodes are not measured here, and no such run there has finished)\n\
-             memory  61.0 GB\n\
-             disk    at most 29 B; 20 B free: does not fit\n";
+             time    n/a (no such run has finished here; known after two steps)\n\
+             memory  61.0 GB\n";
         assert!(
             page(document.clone()).starts_with(expected),
             "{}",
@@ -543,9 +388,9 @@ mod tests {
             "the keys are a contract"
         );
         let mut recorded = document;
-        recorded["recorded_seconds_per_step"] = json!(3.0);
-        let pace =
-            "\ntime    about 2m 0s without evals: the last such run there took 3.0 s per step\n";
+        recorded["pace"] =
+            json!({"run": "20260101-000000-invoice-k7f3a2", "seconds_per_step": 3.0});
+        let pace = "\ntime    about 2m 0s without evals: run k7f3a2 took 3.0 s per step\n";
         assert!(page(recorded.clone()).contains(pace), "{}", page(recorded));
     }
 }

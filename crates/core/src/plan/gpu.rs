@@ -1,7 +1,6 @@
 //! GPU memory by part, and the shape of a step that fits.
 
 mod caches;
-mod cards;
 mod refusal;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,6 @@ pub use caches::{
     gpu_kept_cache_bytes, gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
 };
 use caches::{prefill_row_bytes, row_layer_bytes, step_row_bytes};
-pub use cards::{Card, cards};
 use refusal::refusal;
 
 use super::memory::{Memory, MemoryPart, Phase, head_rows, peak, peak_of_training};
@@ -157,7 +155,6 @@ pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
     pub memory: Box<Memory>,
-    pub cards: Vec<Card>,
 }
 
 /// Keeps activations if they fit, else recomputes them, else reduces micro-batches.
@@ -175,7 +172,6 @@ pub fn fit(
             has_shape(model, other, data, gpu)
         }),
         memory: Box::new(memory),
-        cards: cards(model, config, data),
     })
 }
 
@@ -616,7 +612,7 @@ fn delta_bytes(
         return 0;
     };
     let tokens = data.longest_prompt_tokens / config.completions_per_prompt.max(1)
-        + (data.mean_completion_tokens as usize).clamp(1, config.max_completion_tokens);
+        + config.max_completion_tokens;
     // bf16 numbers that an input is the sum of, and a number that is computed.
     let [input, own] = if number == 2 { [1, 2] } else { [3, 3] };
     let columns = 2 * 224 * input + STATE_BYTES * 64;

@@ -39,7 +39,6 @@ pub struct Signal {
     pub tiers: [usize; 3],
     pub truncated: usize,
     pub failures: BTreeMap<FailureClass, usize>,
-    pub lengths: Vec<Vec<usize>>,
     pub guidance: Guidance,
 }
 
@@ -139,16 +138,6 @@ pub struct TierMix {
     pub groups: usize,
 }
 
-/// An estimate for a group size that was not sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OtherGroupSize {
-    pub completions_per_prompt: usize,
-    /// The mean over prompts of the probability that such a group is mixed.
-    pub informative: f64,
-    /// Whether it is an upper bound, as for groups larger than those sampled.
-    pub is_bound: bool,
-}
-
 /// The output of `--plan --sample`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
@@ -163,7 +152,6 @@ pub struct SignalReport {
     pub all_min: f64,
     /// The share of other groups with equal rewards.
     pub all_equal: f64,
-    pub other_group_sizes: Vec<OtherGroupSize>,
     pub tiers: TierShares,
     /// Which tiers the mixed groups mix, most groups first.
     #[serde(default)]
@@ -274,10 +262,6 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         all_max: share(count(GroupSignal::AllMax), groups),
         all_min: share(count(GroupSignal::AllMin), groups),
         all_equal: share(count(GroupSignal::AllEqual), groups),
-        other_group_sizes: other_sizes(size)
-            .into_iter()
-            .map(|size| other_size(signal, size))
-            .collect(),
         tiers: TierShares {
             unparsable,
             invalid,
@@ -321,65 +305,6 @@ fn guidance(signal: &Signal, completions: usize) -> String {
         ),
     };
     format!("{what}: {}", signal.guidance.sentence())
-}
-
-fn other_sizes(size: usize) -> Vec<usize> {
-    match size {
-        0 | 1 => Vec::new(),
-        2 | 3 => vec![4, 8],
-        _ => vec![size / 2, size * 2],
-    }
-}
-
-/// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate
-/// overstates it.
-///
-/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size sampled, p^G is
-/// estimated without bias by the share of the sampled completions' subsets of that size which are all alike. Beyond it,
-/// the mean chance of being alike is carried on at the rate of its last two sizes; it falls ever more slowly with the
-/// size, so the result for a larger group is a bound from above, and the counted share one from below.
-fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
-    let sampled = signal
-        .groups
-        .iter()
-        .map(|group| group.rewards.len())
-        .max()
-        .unwrap_or(0);
-    let alike = if sampled == 0 {
-        1.0
-    } else if size <= sampled {
-        alike(signal, size)
-    } else {
-        let (last, before) = (
-            alike(signal, sampled),
-            alike(signal, sampled.saturating_sub(1)),
-        );
-        last * (last / before.max(f64::MIN_POSITIVE)).powi((size - sampled) as i32)
-    };
-    OtherGroupSize {
-        completions_per_prompt: size,
-        informative: (1.0 - alike).clamp(0.0, 1.0),
-        is_bound: size > sampled,
-    }
-}
-
-/// The mean over prompts of the share of subsets of `size` completions with equal rewards.
-fn alike(signal: &Signal, size: usize) -> f64 {
-    let share = |group: &GroupOutcome| {
-        let mut rewards = group.rewards.clone();
-        rewards.sort_by(f64::total_cmp);
-        // C(k, size) / C(n, size) as a product.
-        let subsets = |k: usize| {
-            (0..size)
-                .map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64)
-                .product::<f64>()
-        };
-        rewards
-            .chunk_by(|a, b| a == b)
-            .map(|equal| subsets(equal.len()))
-            .sum::<f64>()
-    };
-    signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
 }
 
 fn advice(
@@ -492,14 +417,6 @@ fn can_learn(
         changes.push(format!(
             "a step of {} has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
             counted(settings.prompt_groups_per_step, "group")
-        ));
-    }
-    let larger = report.other_group_sizes.last();
-    if let Some(larger) = larger.filter(|larger| larger.informative > report.informative + 0.15) {
-        changes.push(format!(
-            "with completions_per_prompt = {} up to {} would be mixed",
-            larger.completions_per_prompt,
-            percent_short(larger.informative)
         ));
     }
     if report.tiers.valid >= MOSTLY_VALID {

@@ -1,43 +1,40 @@
-//! Forecasts from a model's shape and a configuration: memory, time, disk; and whether the run can learn.
+//! What is known of a run before it starts: memory by a model's shape and a configuration, pace by a recorded run, and
+//! whether it can learn.
 
-mod completion_lengths; // tokens of a completion, and where they are known from
-mod disk; // checkpoints, rollouts, evals
 mod forecast; // all of it, as JSON and as a page
 mod gpu; // bytes by part on a GPU, and what fits
 mod learnability; // "can it learn"
 mod machine; // the memory and disk that there are
 mod memory; // bytes by part
 pub mod preflight; // the checks before a run starts
+mod retention; // files that a run keeps
 mod shape; // parameters and operations of a model
-mod time; // operations and seconds
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
-pub use completion_lengths::{CompletionLengths, LengthBasis};
-pub use disk::{
-    BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk,
-};
-pub use forecast::{Forecast, ForecastShape, PartitionPace, Size};
+pub use forecast::{Forecast, ForecastShape, Pace, Size};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, CachePlaces, Card, DoesNotFit, GPU_DECODE_ROWS,
-    GPU_DRAFTED_ROWS, GpuMemory, GpuPlan, ServerPlaces, StepShape, cards, fit, gpu_decode_rows,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, CachePlaces, DoesNotFit, GPU_DECODE_ROWS,
+    GPU_DRAFTED_ROWS, GpuMemory, GpuPlan, ServerPlaces, StepShape, fit, gpu_decode_rows,
     gpu_kept_cache_bytes, gpu_memory, gpu_prefill_rows, gpu_rollout_places, gpu_server_places,
     longest_sequence, step_tokens,
 };
 pub use learnability::{
-    Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix,
-    TierShares, Verdict, judge,
+    Advice, GroupOutcome, Guidance, Signal, SignalReport, SignalSettings, TierMix, TierShares,
+    Verdict, judge,
 };
 pub use machine::{free_disk_bytes, has_no_free_files, memory_limit_bytes};
 pub use memory::{
     CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase,
     cpu_memory,
 };
+pub use retention::{
+    BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Retention, STEPS_PER_ROLLOUT_FILE,
+};
 pub use shape::{ModelShape, parameters};
-pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,11 +47,6 @@ pub struct DataShape {
     pub test_rows: usize,
     /// Parameters of a teacher loaded with the student; 0 without one.
     pub teacher_parameters: usize,
-    /// As of [`CompletionLengths`]; `max_completion_tokens` if unknown.
-    pub mean_completion_tokens: f64,
-    /// 0 if nothing was sampled.
-    pub least_completion_tokens: f64,
-    pub most_completion_tokens: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

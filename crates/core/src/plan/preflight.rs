@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Memory, SignalReport, Verdict};
+use super::{Memory, SignalReport, Verdict};
 use crate::config::{TrainConfig, choices};
 use crate::dataset::DatasetError;
 use crate::environment::{EnvironmentError, ToolProgram};
@@ -27,7 +27,6 @@ choices! {
         /// How far a program that scores is kept apart from the machine.
         Isolation = "isolation",
         Memory = "memory",
-        Disk = "disk",
         Learnability = "learnability",
     }
 }
@@ -74,7 +73,6 @@ pub struct Facts<'a> {
     /// [`crate::text::Tokenizer::stop_note`]; or why there is no such model.
     pub base_model: Option<Result<Option<String>, String>>,
     pub memory: Option<&'a Memory>,
-    pub disk: Option<&'a Disk>,
     /// By task, whose name is empty for the only one; empty if not sampled.
     pub signals: Vec<(&'a str, &'a SignalReport)>,
 }
@@ -211,26 +209,6 @@ impl Preflight {
             );
             add(Check::Memory, Severity::Error, message);
         }
-        if let Some((disk, free)) = facts.disk.and_then(|disk| Some((disk, disk.free_bytes?)))
-            && free < disk.total_bytes
-        {
-            // The rest is an upper bound where lengths are unknown; a run on a full disk waits for space.
-            let (severity, needed) = match free < disk.checkpoints_bytes {
-                true => (
-                    Severity::Error,
-                    format!("checkpoints need {}", bytes(disk.checkpoints_bytes)),
-                ),
-                false => (
-                    Severity::Warning,
-                    format!("the run may need {}", bytes(disk.total_bytes)),
-                ),
-            };
-            let message = format!(
-                "{needed}, {} are free: free some, set --runs to a larger disk, or lower keep_checkpoints and keep_rollouts",
-                bytes(free)
-            );
-            add(Check::Disk, severity, message);
-        }
         let is_poor = |signal: &SignalReport| {
             signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid()
         };
@@ -260,7 +238,6 @@ impl Preflight {
             Check::Memory => facts
                 .memory
                 .is_some_and(|memory| memory.machine_bytes.is_some()),
-            Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
             Check::Learnability => !facts.signals.is_empty(),
         };
         Self {
@@ -336,18 +313,6 @@ mod tests {
         }
     }
 
-    fn disk(free_bytes: Option<u64>) -> Disk {
-        Disk {
-            checkpoint_bytes: 10,
-            checkpoints: 4,
-            checkpoints_bytes: 40,
-            rollouts_bytes: 30,
-            evals_bytes: 10,
-            total_bytes: 80,
-            free_bytes,
-        }
-    }
-
     fn signal(verdict: Verdict) -> SignalReport {
         SignalReport {
             prompts: 64,
@@ -357,7 +322,6 @@ mod tests {
             all_max: 1.0,
             all_min: 0.0,
             all_equal: 0.0,
-            other_group_sizes: Vec::new(),
             tiers: TierShares {
                 unparsable: 0.0,
                 invalid: 0.0,
@@ -469,20 +433,6 @@ mod tests {
             of_memory(memory(81, Some(80)))[0]
                 .starts_with("Error memory: peak 81 B of 80 B: it does not fit; ")
         );
-        let of_disk = |free| {
-            found(&Facts {
-                disk: Some(&disk(free)),
-                ..Facts::default()
-            })
-        };
-        assert!(of_disk(Some(80)).is_empty() && of_disk(None).is_empty());
-        assert!(
-            of_disk(Some(79))[0]
-                .starts_with("Warning disk: the run may need 80 B, 79 B are free: ")
-        );
-        assert!(
-            of_disk(Some(39))[0].starts_with("Error disk: checkpoints need 40 B, 39 B are free: ")
-        );
         let of_signal = |verdict| {
             found(&Facts {
                 signals: vec![("", &signal(verdict))],
@@ -518,23 +468,18 @@ mod tests {
         let none = Preflight::for_run(&config(&[]), &Facts::default());
         assert_eq!(
             titles(none.not_checked.iter().copied()),
-            "prompt sets, expected answers, leakage, duplicates, base model, memory, disk, learnability"
+            "prompt sets, expected answers, leakage, duplicates, base model, memory, learnability"
         );
         let unread = Facts {
             data: Some(Err("no row on line 3")),
             ..Facts::default()
         };
         assert_eq!(found(&unread), ["Error prompt sets: no row on line 3"]);
-        let (memory, disk, signal) = (
-            memory(80, Some(80)),
-            disk(Some(80)),
-            signal(Verdict::CanLearn),
-        );
+        let (memory, signal) = (memory(80, Some(80)), signal(Verdict::CanLearn));
         let data = [problem(DataProblemKind::Leak, 0.0)];
         let all = Facts {
             data: Some(Ok(&data)),
             memory: Some(&memory),
-            disk: Some(&disk),
             signals: vec![("", &signal)],
             base_model: Some(Ok(None)),
         };
@@ -543,7 +488,7 @@ mod tests {
         assert_eq!(
             (titles(all.passed()).as_str(), all.summary().as_str()),
             (
-                "prompt sets, expected answers, duplicates, base model, memory, disk, learnability",
+                "prompt sets, expected answers, duplicates, base model, memory, learnability",
                 "1 warning"
             )
         );

@@ -241,9 +241,6 @@ pub(super) mod tests {
         eval_rows: 50,
         test_rows: 500,
         teacher_parameters: 0,
-        mean_completion_tokens: 60.0,
-        least_completion_tokens: 60.0,
-        most_completion_tokens: 60.0,
     };
 
     /// The defaults, with these keys set.

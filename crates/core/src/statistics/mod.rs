@@ -20,7 +20,7 @@ pub use compare::{
     Interval, PairedTest, SIGNIFICANT, Verdict, holm, look_adjusted, look_level, mcnemar_exact,
     over_represented, paired_counts, paired_means, required_n, required_n_of_means,
 };
-pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
+pub use rates::{compound, normal_quantile, wilson, wilson_by_prompt};
 pub use runs::{OverRuns, Spread, over_runs};
 pub use samples::{mean_by_prompt, pass_at, student_mean};
 pub use smoothing::{Smoothing, smooth};

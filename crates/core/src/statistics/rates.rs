@@ -70,12 +70,6 @@ pub fn compound(p: f64, k: u32) -> f64 {
     p.powf(f64::from(k))
 }
 
-/// Chance that a group of `group_size` completions of a prompt with success rate `p` is mixed: 1 -
-/// p^G - (1-p)^G. Holds for one prompt, not for a mean rate over different prompts.
-pub fn informative_probability(p: f64, group_size: u32) -> f64 {
-    (1.0 - compound(p, group_size) - compound(1.0 - p, group_size)).max(0.0)
-}
-
 /// Quantile of the standard normal, 0 < p < 1 (outside: -inf, +inf). Acklam's rational
 /// approximation, relative error 1.2e-9.
 pub fn normal_quantile(p: f64) -> f64 {
@@ -173,19 +167,6 @@ mod tests {
         check(0.999, 50, 0.951);
         check(0.0, 0, 1.0);
         check(1.0, 1000, 1.0);
-    }
-
-    #[test]
-    fn informative_groups() {
-        let check = |p, size, expected: f64| {
-            assert!((informative_probability(p, size) - expected).abs() < 5e-4)
-        };
-        check(0.62, 4, 0.831);
-        check(0.62, 8, 0.978);
-        check(0.82, 8, 0.796);
-        check(0.95, 8, 0.337);
-        check(1.0, 8, 0.0);
-        check(0.5, 1, 0.0);
     }
 
     #[test]

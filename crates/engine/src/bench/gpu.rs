@@ -271,9 +271,6 @@ impl GpuBench {
             eval_rows: 0,
             test_rows: 0,
             teacher_parameters: 0,
-            mean_completion_tokens: self.new_tokens as f64,
-            least_completion_tokens: self.new_tokens as f64,
-            most_completion_tokens: self.new_tokens as f64,
         };
         Ok(fit(model, &config, &data, gpu)?.shape)
     }

@@ -23,10 +23,7 @@ use parking_lot::Mutex;
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
 use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
-use crate::plan::{
-    CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, CachePlaces, GpuMemory, gpu_rollout_places,
-    gpu_server_places,
-};
+use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, CachePlaces, GpuMemory, gpu_server_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 use source::{FixedRequests, OnEnd};
@@ -407,17 +404,6 @@ pub(crate) fn generate_from(
     let cause = model.host_memory_refusal().map(str::to_owned);
     (totals.1).extend(cause.map(|cause| GpuFallback::EmbeddingsOnGpu { cause }));
     Ok(totals)
-}
-
-/// Tokens that a rollout's caches on a GPU may hold; `None` on the CPU.
-pub(crate) fn gpu_places(model: &Decoder) -> Option<CachePlaces> {
-    let gpu = gpu_memory(model)?;
-    let gpu = GpuMemory {
-        usable_bytes: gpu.total_bytes,
-        ..gpu
-    };
-    let (base, trained) = (model.base_precision(), model.parameters().count());
-    Some(gpu_rollout_places(model.config(), base, trained, gpu))
 }
 
 fn gpu_memory(model: &Decoder) -> Option<GpuMemory> {

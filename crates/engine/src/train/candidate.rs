@@ -1,34 +1,29 @@
-//! A run before its creation: model, prompts, scorer, and this machine's speed with them.
+//! A run before its creation: model, prompts, scorer, and sampled groups of the base.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use super::error::TrainError;
 use super::guide::Guide;
 use super::prompt_sets::PromptSets;
 use super::run_task::{RunTask, TaskPart};
 use super::setup::Setup;
-use super::trainer::{decoder, policy_settings, sampling};
+use super::trainer::{decoder, sampling};
 use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;
-use crate::kernels::device::{Engine, memory};
-use crate::model::{Adapters, PackedBatch, Trainable};
+use crate::kernels::device::Engine;
+use crate::model::Trainable;
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory,
-    ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
-    training_operations,
+    DataShape, GpuPlan, GroupOutcome, Guidance, Memory, Signal, StepShape, cpu_memory,
+    memory_limit_bytes,
 };
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of,
 };
 use crate::prompts::rows_without_answer;
-use crate::rollout::{
-    Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count,
-};
+use crate::rollout::{Request, Sampling, StopReason};
 use crate::run::RunFolders;
 use crate::score::Tier;
 use crate::task::PromptSet;
-use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// A configuration's would-be run, in memory only.
 #[derive(Debug)]
@@ -44,11 +39,6 @@ pub struct Candidate {
     /// `None` on a CPU.
     fit: Option<GpuPlan>,
 }
-
-/// Prompts of a speed measurement: two shards of 32 completions in groups of 8.
-const MEASURED_PROMPTS: usize = 8;
-/// Token limit of a measurement.
-const MEASURED_TOKENS: usize = 64;
 
 impl Candidate {
     /// Loads everything; start models may be runs in `run_folders`.
@@ -112,69 +102,7 @@ impl Candidate {
 
     /// Completions count with their maximum length.
     pub fn data(&self) -> DataShape {
-        self.prompts.shape(&self.config)
-    }
-
-    /// Times a small prefill, rollout and gradient on real prompts; also returns the completion
-    /// lengths.
-    ///
-    /// # Errors
-    /// A failed tensor operation.
-    pub fn measure(&self) -> Result<(Speed, CompletionLengths), TrainError> {
-        let requests = self.measured_requests();
-        let prefill_per_second = self.measure_prefill(&requests)?;
-        let limit = self
-            .config
-            .max_completion_tokens
-            .min(MEASURED_TOKENS.max(2));
-        let sampling = Sampling {
-            max_completion_tokens: limit,
-            ..self.sampling()?
-        };
-        let memory = RolloutMemory::default();
-        let Policy { model, threads, .. } = &self.policy;
-        let rollout = || generate(model, Adapters::On, &requests, &sampling, &memory, threads);
-        if !self.policy.engine.device.is_cpu() {
-            // A GPU loads and selects kernels on first use.
-            rollout()?;
-        }
-        let start = Instant::now();
-        let sampled = rollout()?.completions;
-        let sampling_seconds = start.elapsed().as_secs_f64();
-        let groups: Vec<Vec<usize>> = sampled.iter().map(|group| token_counts(group)).collect();
-        let tokens = groups.iter().flatten().sum::<usize>() as f64;
-        let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
-        let max_completion_tokens = self.config.max_completion_tokens;
-        // Lengths of truncated completions are unknown: assume the limit.
-        let is_truncated = sampled
-            .iter()
-            .flatten()
-            .any(|completion| completion.stop == StopReason::Length);
-        let lengths = if is_truncated && limit < max_completion_tokens {
-            CompletionLengths::unknown(seen, max_completion_tokens)
-        } else {
-            CompletionLengths::from_sample(&groups, max_completion_tokens)
-        };
-        let shape = ModelShape::from_config(self.policy.model.config());
-        let prompts = requests
-            .iter()
-            .map(|request| request.prompt.len())
-            .sum::<usize>() as f64;
-        let mean_prompt = prompts / requests.len().max(1) as f64;
-        let prefill_seconds =
-            shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
-        let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
-        let training_per_second = self.measure_training(&requests, &sampled, mean_prompt, seen)?;
-        let speed = Speed {
-            prefill_per_second,
-            decode_per_second: decode_operations
-                / (sampling_seconds - prefill_seconds).max(0.05 * sampling_seconds),
-            training_per_second,
-            bandwidth_bytes_per_second: None,
-            number_bytes: self.policy.engine.dtype.size_in_bytes(),
-            decode_rows: self.decode_rows(),
-        };
-        Ok((speed, lengths))
+        self.prompts.shape()
     }
 
     /// Samples and scores groups of the base for `prompts` training prompts per task (or all) in
@@ -242,12 +170,6 @@ impl Candidate {
                 }
             }
             let rewards = answers.iter().map(|answer| answer.score.reward).collect();
-            signal.lengths.push(
-                answers
-                    .iter()
-                    .map(|answer| answer.completion.token_ids.len())
-                    .collect(),
-            );
             let known = answers
                 .iter()
                 .map(|answer| &answer.score)
@@ -305,36 +227,6 @@ impl Candidate {
         sampling(&self.policy.tokenizer, &self.config)
     }
 
-    /// Two shards on a CPU; on a GPU as many completions as the run samples together.
-    fn measured_requests(&self) -> Vec<Request> {
-        let samples = self.config.completions_per_prompt;
-        if self.policy.engine.device.is_cpu() {
-            return self.requests(self.epoch().take(MEASURED_PROMPTS), samples.min(8));
-        }
-        let prompts =
-            self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
-        self.requests(
-            self.epoch()
-                .take(prompts.min(self.decode_rows() / samples).max(1)),
-            samples,
-        )
-    }
-
-    /// Completions decoded together even if all have maximum length.
-    fn decode_rows(&self) -> usize {
-        let Some(places) = gpu_places(&self.policy.model) else {
-            return CPU_DECODE_ROWS;
-        };
-        let slots = places.of_completions(usize::MAX, usize::MAX);
-        let model = &self.policy.model;
-        let most = gpu_decode_rows(
-            model.config(),
-            model.dtype().size_in_bytes(),
-            memory(model.device()).map_or(0, |(_, all)| all),
-        );
-        (slots / self.config.max_completion_tokens).clamp(1, most)
-    }
-
     /// Indices of training prompts in first-epoch order, each once.
     fn epoch(&self) -> impl Iterator<Item = usize> {
         let mut seen = BTreeSet::new();
@@ -354,97 +246,4 @@ impl Candidate {
         };
         prompts.map(request).collect()
     }
-
-    /// Operations per second; second of two measurements.
-    fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
-        let mut batches = vec![PackedBatch::default(); requests.len()];
-        batches
-            .iter_mut()
-            .zip(requests)
-            .for_each(|(batch, request)| _ = batch.push_prompt(&request.prompt));
-        let Policy {
-            model,
-            threads,
-            engine,
-            ..
-        } = &self.policy;
-        let mut seconds = 0.0;
-        for _ in 0..2 {
-            let start = Instant::now();
-            threads.map(&batches, |batch| model.forward(batch, Adapters::On))?;
-            engine.synchronize()?;
-            seconds = start.elapsed().as_secs_f64();
-        }
-        let shape = ModelShape::from_config(self.policy.model.config());
-        let operations: f64 = batches
-            .iter()
-            .map(|batch| {
-                shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)
-            })
-            .sum();
-        Ok(operations / seconds.max(1e-9))
-    }
-
-    /// Operations per second of a gradient over the sampled completions.
-    fn measure_training(
-        &self,
-        requests: &[Request],
-        sampled: &[Vec<Completion>],
-        mean_prompt: f64,
-        mean_completion: f64,
-    ) -> Result<f64, TrainError> {
-        let groups: Vec<PolicyGroup<'_>> = requests
-            .iter()
-            .zip(sampled)
-            .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
-            .collect();
-        let completions = sampled.iter().flatten().count();
-        let totals = StepTotals {
-            sequences: completions,
-            tokens: token_count(sampled),
-        };
-        let mut settings = policy_settings(&self.config, self.shape());
-        (settings.loss.kl_beta, settings.loss.distill_coef) = (0.0, 0.0);
-        let gradient = || {
-            policy_gradient(
-                &self.policy.model,
-                &groups,
-                totals,
-                &settings,
-                &self.policy.threads,
-            )?;
-            self.policy.engine.synchronize()
-        };
-        if !self.policy.engine.device.is_cpu() {
-            gradient()?;
-        }
-        let start = Instant::now();
-        gradient()?;
-        let seconds = start.elapsed().as_secs_f64();
-        let config = TrainConfig {
-            prompt_groups_per_step: requests.len(),
-            completions_per_prompt: requests.first().map_or(1, |request| request.samples),
-            kl_beta: 0.0,
-            distill_coef: 0.0,
-            ..self.config.clone()
-        };
-        let data = DataShape {
-            mean_prompt_tokens: mean_prompt,
-            mean_completion_tokens: mean_completion,
-            ..self.data()
-        };
-        Ok(training_operations(
-            self.policy.model.config(),
-            &config,
-            &data,
-            self.shape().recompute,
-        ) / seconds.max(1e-9))
-    }
-}
-
-fn token_counts(completions: &[Completion]) -> Vec<usize> {
-    completions
-        .iter()
-        .map(|completion| completion.token_ids.len())
-        .collect()
 }

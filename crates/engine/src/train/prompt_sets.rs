@@ -117,8 +117,8 @@ impl PromptSets {
         self.train.partition_point(|prompt| prompt.task < task)
     }
 
-    /// Input of the memory and time forecasts; completions count with their maximum length.
-    pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
+    /// Input of the memory plan; completions count with their maximum length.
+    pub(super) fn shape(&self) -> DataShape {
         // For multi-turn rows, the middle of their first and longest prompt.
         let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
         let train = || self.train.iter();
@@ -130,9 +130,6 @@ impl PromptSets {
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
             teacher_parameters: self.teacher_parameters,
-            mean_completion_tokens: config.max_completion_tokens as f64,
-            least_completion_tokens: 0.0,
-            most_completion_tokens: config.max_completion_tokens as f64,
         }
     }
 }

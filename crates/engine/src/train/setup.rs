@@ -12,8 +12,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape,
-    cpu_memory, disk, fit, free_disk_bytes, memory_limit_bytes,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DataShape, GpuMemory, GpuPlan, Memory, StepShape,
+    cpu_memory, fit, memory_limit_bytes,
 };
 use crate::rollout::ThreadPool;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, events, list_checkpoints};
@@ -100,12 +100,7 @@ impl Setup {
         if config.gpu_memory_gib > 0 {
             engine.limit_memory((config.gpu_memory_gib << 30) as u64, CONTEXT_BYTES)?;
         }
-        let fit = fit_device(
-            &start.model.config,
-            &config,
-            &prompts.shape(&config),
-            engine,
-        )?;
+        let fit = fit_device(&start.model.config, &config, &prompts.shape(), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
         Ok(Self {
@@ -221,18 +216,6 @@ impl Checked {
             memory_limit_bytes(),
         )
     }
-
-    /// Disk space, with completions of maximum length.
-    pub fn disk(&self, config: &TrainConfig, run_folders: &RunFolders) -> Disk {
-        let steps = config.steps_of_epochs(self.data.train_rows as u64);
-        disk(
-            &self.model,
-            config,
-            &self.data,
-            steps,
-            free_disk_bytes(run_folders.for_new_runs()),
-        )
-    }
 }
 
 /// Reads everything a run would except weights, so that errors name the user's own files before the
@@ -255,7 +238,7 @@ pub fn check(
         run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?,
         read_by,
     );
-    let data = PromptSets::prepare(&tasks, &tokenizer, read_by, config)?.shape(config);
+    let data = PromptSets::prepare(&tasks, &tokenizer, read_by, config)?.shape();
     Ok(Checked {
         model: model_config,
         data,

@@ -311,7 +311,7 @@ impl Trainer {
     }
 
     pub(super) fn extent(&self) -> Extent {
-        let data = self.prompts.shape(&self.config);
+        let data = self.prompts.shape();
         Extent {
             longest_sequence: longest_sequence(&self.config, &data),
             all: step_tokens(&self.config, &data),

@@ -165,7 +165,6 @@ fn judge(launch: &mut Launch, shared: &Shared) {
         data: found,
         base_model,
         memory: forecast.map(|forecast| &forecast.value.memory),
-        disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
         signals: signal
             .map(|signal| ("", &signal.value))
             .into_iter()

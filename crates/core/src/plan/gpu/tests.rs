@@ -443,33 +443,6 @@ fn an_h100_takes_long_answers_and_large_models() {
     );
 }
 
-#[test]
-fn cards_of_common_sizes_take_a_run_or_what_would_fit() {
-    let set = ["lora_rank=16", "max_completion_tokens=256"];
-    let found = cards(&qwen3_8b(), &config(&set), &DATA);
-    let described: Vec<(u64, String)> = found
-        .iter()
-        .map(|card| (card.gb, card.described()))
-        .collect();
-    let expected = [
-        (12, "with base_precision = nf4: 10.8"),
-        (16, "with base_precision = fp8: 14.9"),
-        (24, "with base_precision = fp8: 21.6"),
-        (
-            48,
-            "GB; micro-batches of 8192 tokens with activations recomputed; 64 completions at a time",
-        ),
-        (
-            80,
-            "GB; micro-batches of 8192 tokens with activations kept; 64 completions at a time",
-        ),
-    ];
-    assert_eq!(described.len(), expected.len());
-    for ((gb, text), (expected_gb, part)) in described.iter().zip(expected) {
-        assert!(*gb == expected_gb && text.contains(part), "{gb} GB: {text}");
-    }
-}
-
 /// Beside experts a mixture has adapters on its mixers and on the expert that every token uses.
 #[test]
 fn adapters_of_mixtures_are_counted_as_they_are_joined() {

@@ -2,7 +2,7 @@
 
 pub(super) mod lookup;
 mod promote;
-mod recorded_lengths;
+mod recorded_pace;
 mod recording;
 mod remove;
 mod tags;
@@ -12,7 +12,7 @@ mod unknown_model;
 pub use lookup::{At, RunFolders, RunReference, endpoint_files, resolve_checkpoint, workspace};
 pub(crate) use promote::trained_templates;
 pub use promote::{PROVENANCE, promote};
-pub use recorded_lengths::{recorded_lengths, recorded_pace};
+pub use recorded_pace::recorded_pace;
 pub use recording::{is_recording, unpack_recording};
 pub use remove::{Removal, RemovedRun};
 pub use tags::{change_tags, check_tag, read_tags, tags_path};

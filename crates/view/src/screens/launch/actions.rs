@@ -30,7 +30,7 @@ type Action = screen::Action<Launch>;
 impl Described for Launch {
     const ABOUT: &'static About = &About {
         title: "Launch",
-        help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
+        help: "New run: every setting with its meaning and where its value comes from. A forecast plans its memory and checks it before it \
                starts. The run continues after you quit.",
         panes: &[FORM, FORECAST],
     };

@@ -1,4 +1,4 @@
-//! The lines of the forecast: failures and the checks before the start first, then a line each on time, memory, disk and
+//! The lines of the forecast: failures and the checks before the start first, then a line each on time, memory and
 //! whether groups are informative, then their details, and differences from the last run.
 
 use ratatui::text::{Line, Span};
@@ -29,9 +29,9 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
         let what = if job.samples {
-            "measuring and sampling"
+            "sampling"
         } else {
-            "measuring"
+            "loading the model"
         };
         let cancel = shared.key_of("launch.cancel");
         let state = format!("{what}, {seconds} s; {cancel} cancels");
@@ -51,11 +51,11 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
         Some(measured) => {
             let stale = text.stale(measured.is_stale(&launch.form), "launch.forecast");
             page.push([stale, text.page.lines(&measured.value.summary())].concat());
-            details.insert(0, text.page.lines(&measured.value.details()));
+            details.insert(0, text.page.lines(&measured.value.memory_parts()));
         }
         None if launch.forecast_job.is_none() => page.push(vec![
             Line::from("No forecast yet."),
-            text.keyed("launch.forecast", "forecast memory, time and disk"),
+            text.keyed("launch.forecast", "plan memory and time"),
             text.keyed("launch.can_it_learn", "forecast and check learnability"),
         ]),
         None => {}

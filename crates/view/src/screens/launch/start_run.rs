@@ -275,7 +275,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
         if samples {
             "sampling groups of the base"
         } else {
-            "measuring"
+            "loading the model"
         },
         shared.key_of("launch.cancel")
     ));

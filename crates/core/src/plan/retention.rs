@@ -1,34 +1,7 @@
-//! Disk usage of a run: checkpoints and rollouts by the keep rules, evals.
+//! The files that a run keeps: checkpoints and rollouts by the keep rules, evals.
 
-use serde::{Deserialize, Serialize};
-
-use super::time::evals;
-use super::{DataShape, trainable_parameters};
 use crate::config::TrainConfig;
-use crate::hub::ModelConfig;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disk {
-    /// Trained numbers and two moments, f32.
-    pub checkpoint_bytes: u64,
-    /// The maximum at once, including one being written; in full training without the start, whose weights are the base's.
-    pub checkpoints: u64,
-    pub checkpoints_bytes: u64,
-    /// Rollouts that the keep rules leave (compressed, except for the last file), and events.
-    pub rollouts_bytes: u64,
-    pub evals_bytes: u64,
-    pub total_bytes: u64,
-    /// `None` if the system does not say.
-    pub free_bytes: Option<u64>,
-}
-
-/// A token in a rollout file: text, id and log-prob as JSON. Measured on runs of the embedded model.
-const BYTES_PER_ROLLOUT_TOKEN: f64 = 24.0;
-/// A completion's score and keys in a rollout file. Measured likewise.
-const BYTES_PER_COMPLETION: f64 = 280.0;
-/// A completion's part of its group's event. Measured likewise.
-const BYTES_PER_COMPLETION_EVENT: f64 = 70.0;
-const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
 /// In a checkpoint: the number and its two moments, f32.
 pub const BYTES_PER_TRAINED_NUMBER: u64 = 12;
 
@@ -108,50 +81,18 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
         .min(steps)
 }
 
-pub fn disk(
-    model: &ModelConfig,
-    config: &TrainConfig,
-    data: &DataShape,
-    steps: u64,
-    free_bytes: Option<u64>,
-) -> Disk {
-    let checkpoint_bytes = BYTES_PER_TRAINED_NUMBER * trainable_parameters(model, config) as u64;
-    let retention = Retention::for_config(config, steps);
-    let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
-    let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN
-        + config.completions_per_prompt as f64 * completion;
-    let step = (config.prompt_groups_per_step * data.turns) as f64 * group;
-    let events = steps as f64
-        * (config.prompt_groups_per_step * config.completions_per_prompt) as f64
-        * BYTES_PER_COMPLETION_EVENT;
-    let rollouts = step
-        * (COMPRESSED_SHARE * retention.rollout_steps_at_end as f64
-            + retention.plain_rollout_steps as f64)
-        + events;
-    let records = retention.evals as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
-    let (rollouts_bytes, evals_bytes) = (
-        rollouts as u64,
-        (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION))
-            as u64,
-    );
-    let checkpoints = retention.checkpoints_at_once - u64::from(config.lora_rank == 0);
-    let checkpoints_bytes = checkpoints * checkpoint_bytes;
-    let total_bytes = checkpoints_bytes + rollouts_bytes + evals_bytes;
-    Disk {
-        checkpoint_bytes,
-        checkpoints,
-        checkpoints_bytes,
-        rollouts_bytes,
-        evals_bytes,
-        total_bytes,
-        free_bytes,
-    }
+/// Before the first step, every `eval_every`, and at the end.
+fn evals(config: &TrainConfig, steps: u64) -> u64 {
+    2 + steps
+        .saturating_sub(1)
+        .checked_div(config.eval_every)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::{DATA, config, qwen3_8b};
+    use super::super::shape::tests::config;
     use super::*;
 
     #[test]
@@ -214,30 +155,6 @@ mod tests {
             ],
             1000,
             1000,
-        );
-    }
-
-    #[test]
-    fn adapters_are_small_and_all_weights_are_not() {
-        let data = DataShape {
-            mean_prompt_tokens: 100.0,
-            mean_completion_tokens: 50.0,
-            ..DATA
-        };
-        let bytes = |rank: &str| disk(&qwen3_8b(), &config(&[rank]), &data, 25, None);
-        // 43.6 M and 8.19 G numbers, 12 bytes each.
-        assert!((bytes("lora_rank=16").checkpoint_bytes as f64 / 0.524e9 - 1.0).abs() < 0.01);
-        assert!((bytes("lora_rank=0").checkpoint_bytes as f64 / 98.3e9 - 1.0).abs() < 0.01);
-        let found = bytes("lora_rank=16");
-        assert_eq!(
-            found.total_bytes,
-            found.checkpoints_bytes + found.rollouts_bytes + found.evals_bytes
-        );
-        // 25 steps x 8 groups x (400 + 8 x 1,480) bytes, plain and again compressed, and 70 bytes of the log each.
-        let plain = 25.0 * 8.0 * (400.0 + 8.0 * 1480.0);
-        assert_eq!(
-            found.rollouts_bytes,
-            (plain * (1.0 + COMPRESSED_SHARE) + 25.0 * 64.0 * 70.0) as u64
         );
     }
 }

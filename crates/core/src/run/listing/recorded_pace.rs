@@ -1,42 +1,11 @@
-//! The completion lengths and the pace that earlier runs of a task recorded, for the forecast of the next.
+//! The pace that an earlier run of a task recorded, for the plan of the next.
 
 use super::lookup::RunFolders;
 use crate::config::TrainConfig;
 use crate::facts::{Job, Status};
-use crate::plan::CompletionLengths;
+use crate::plan::Pace;
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::RunDirectory;
-
-/// Above this share of truncated completions, another limit would have given other lengths.
-const MAX_TRUNCATED: f64 = 0.01;
-
-/// The lengths of the latest run of the task from the same model with any step; `None` without one, or if a lower limit
-/// than `limit` truncated them. An older run would be an older guess, so only the latest counts.
-pub fn recorded_lengths(
-    run_folders: &RunFolders,
-    task: &str,
-    model_digest: &str,
-    limit: usize,
-) -> Option<CompletionLengths> {
-    let with_steps = |run: RunDirectory| {
-        let state = RunState::read(run.path()).ok()?;
-        (state.last_step > 0).then_some((run, state))
-    };
-    let (run, state) = latest_first(run_folders, task, model_digest).find_map(with_steps)?;
-    let truncated = state
-        .metrics
-        .get("completions/clipped_ratio")
-        .map_or(&[][..], |series| series.values());
-    let truncated = truncated.iter().sum::<f64>() / truncated.len().max(1) as f64;
-    if run.file().config.max_completion_tokens < limit && truncated > MAX_TRUNCATED {
-        return None;
-    }
-    CompletionLengths::from_run(
-        run.id(),
-        state.metrics.get("completions/mean_length")?.values(),
-        limit,
-    )
-}
 
 /// The median seconds per step of the latest finished run of the task from the same model, with steps of as many and as
 /// long completions and as many ranks, and where `is_there` says by the run and its device; `None` without one.
@@ -46,7 +15,7 @@ pub fn recorded_pace(
     model_digest: &str,
     config: &TrainConfig,
     is_there: impl Fn(&RunDirectory, &str) -> bool,
-) -> Option<f64> {
+) -> Option<Pace> {
     let shape = |config: &TrainConfig| {
         let completions = (
             config.prompt_groups_per_step,
@@ -78,7 +47,11 @@ pub fn recorded_pace(
             .values()
             .to_vec();
         seconds.sort_by(f64::total_cmp);
-        seconds.get(seconds.len() / 2).copied()
+        let seconds_per_step = seconds.get(seconds.len() / 2).copied()?;
+        Some(Pace {
+            run: run.id().to_owned(),
+            seconds_per_step,
+        })
     };
     let alike = |run: &RunDirectory| shape(&run.file().config) == shape(config);
     latest_first(run_folders, task, model_digest)
