@@ -37,4 +37,5 @@ golden:
     python3 scripts/golden/decoder_logits.py tests/parity
     python3 scripts/golden/chat_templates.py tests/parity
     python3 scripts/golden/policy_losses.py tests/parity
+    python3 scripts/golden/trajectories.py tests/parity
     python3 scripts/golden/per_part.py tests/parity

@@ -28,6 +28,7 @@ pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
     LossSettings {
         entropy_coef: 0.0,
         distill_coef: 0.0,
+        corrects_sampling: false,
         policy_loss,
         clip_low,
         clip_high,
@@ -515,6 +516,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
                 .collect();
             PolicySample {
                 follows: None,
+                sequence: None,
                 forced: 0..0,
                 experts: None,
                 sampled_log_probs: vec![-2.9; token_ids.len()].into(),

@@ -212,10 +212,10 @@ fn another_number_of_ranks_trains_the_same_run() {
 
 #[test]
 fn the_same_number_of_ranks_gives_the_same_bytes() {
-    for (ranks, set) in [(2, "threads=1"), (3, "threads=1"), (2, "overlap=true")] {
+    for ranks in [2, 3] {
         assert!(
-            fingerprint(&whole_by(ranks, &[set])) == fingerprint(&whole_by(ranks, &[])),
-            "{ranks} ranks, {set}"
+            fingerprint(&whole_by(ranks, &["threads=1"])) == fingerprint(&whole_by(ranks, &[])),
+            "{ranks} ranks"
         );
     }
 }

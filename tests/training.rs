@@ -6,7 +6,6 @@ mod agents;
 mod bitsandbytes;
 mod conversations;
 mod distillation;
-mod endpoint_teacher;
 mod full_disk;
 mod guard;
 mod demonstrations;

@@ -2,7 +2,7 @@
 //! configuration.
 //!
 //! All work on tensors of one `Device` goes to one stream in call order, so launches and freed tensors
-//! need no synchronisation; see `second_stream` for two devices of one GPU.
+//! need no synchronisation.
 
 use std::collections::HashMap;
 use std::ffi::c_void;

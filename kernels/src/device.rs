@@ -54,19 +54,6 @@ impl Engine {
         })
     }
 
-    /// The same GPU with another stream, of lower priority than this one, and a cuBLAS of its own;
-    /// `None` on the CPU. Nothing orders the streams: see [`super::second_stream`].
-    pub fn second_stream(&self) -> Result<Option<Self>> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Ok(Some(Self {
-                device: cuda::second_stream(device)?,
-                dtype: self.dtype,
-            })),
-            _ => Ok(None),
-        }
-    }
-
     /// Number of usable GPUs.
     ///
     /// # Errors
@@ -201,9 +188,6 @@ mod cuda {
     /// stream.
     static OPENED: Opened = LazyLock::new(Mutex::default);
 
-    /// As [`OPENED`], with second streams.
-    static SECOND_STREAMS: Opened = LazyLock::new(Mutex::default);
-
     type Opened = LazyLock<Mutex<Vec<(usize, Device, Tensor)>>>;
 
     /// Bytes that this process may take, and of these outside of the pool; 0: all that is free.
@@ -245,7 +229,7 @@ mod cuda {
             bail!("GPU {ordinal} did not open as a CUDA device")
         };
         capability(cuda)?;
-        // SAFETY: a tensor is used by one stream, or synchronised by who shares it (`second_stream`), so there is nothing
+        // SAFETY: a tensor is used by one stream, so there is nothing
         // that events would order.
         unsafe { cuda.disable_event_tracking() };
         // Otherwise cuBLAS allocates, which a graph capture forbids.
@@ -263,41 +247,6 @@ mod cuda {
             .result()
             .map_err(|error| failed("cuBLAS's workspace", error))?;
         Ok((device, workspace))
-    }
-
-    pub(super) fn second_stream(first: &CudaDevice) -> Result<Device> {
-        let ordinal = stream(first)?.context().ordinal();
-        let mut opened = SECOND_STREAMS.lock();
-        if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
-            return Ok(device.clone());
-        }
-        let (device, workspace) = new_stream(ordinal)?;
-        raise_priority(first)?;
-        let (_, pool) = pool(first)?;
-        // Otherwise a stream may wait for the other to free memory.
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES;
-        let mut allowed: i32 = 0;
-        // SAFETY: the pool belongs to an open device; the attribute is an int, read during the call.
-        unsafe {
-            sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut allowed).cast())
-        }
-        .result()
-        .map_err(|error| failed("the memory pool", error))?;
-        opened.push((ordinal, device.clone(), workspace));
-        Ok(device)
-    }
-
-    /// Blocks of this stream's kernels, and of graphs recorded from now on, start before those of others.
-    fn raise_priority(device: &CudaDevice) -> Result<()> {
-        let stream = stream(device)?;
-        let (_, highest) = result::stream::get_priority_range()
-            .map_err(|error| failed("the priorities", error))?;
-        let priority = sys::CUlaunchAttributeValue { priority: highest };
-        let attribute = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PRIORITY;
-        // SAFETY: the stream is open; the value is read during the call.
-        unsafe { sys::cuStreamSetAttribute(stream.cu_stream(), attribute, &raw const priority) }
-            .result()
-            .map_err(|error| failed("a stream's priority", error))
     }
 
     /// Name, index, memory.

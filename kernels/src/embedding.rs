@@ -3,14 +3,13 @@
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, numbers};
 #[cfg(feature = "cuda")]
 use super::pinned_memory::HostTable;
 use super::real::add_scaled;
-use super::second_stream::OnStream;
 
 /// A matrix that is only read by [`Table::gather`].
 #[derive(Clone, Debug)]
@@ -22,19 +21,6 @@ pub enum Table {
     },
     #[cfg(feature = "cuda")]
     Host(Arc<HostTable>),
-}
-
-impl OnStream for Table {
-    fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(match self {
-            Self::Tensor { tensor, refusal } => Self::Tensor {
-                tensor: tensor.on_stream(device)?,
-                refusal: refusal.clone(),
-            },
-            #[cfg(feature = "cuda")]
-            Self::Host(table) => Self::Host(Arc::clone(table)),
-        })
-    }
 }
 
 impl From<Tensor> for Table {

@@ -7,7 +7,6 @@ use candle_core::{DType, Device, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::second_stream::OnStream;
 use super::upload::Uploader;
 
 /// Elements per block.
@@ -145,6 +144,10 @@ fn words() -> [[u32; 256]; 4] {
 
 /// Matrices of all experts on a GPU, [outputs, inputs] each.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, reason = "read on a GPU alone")
+)]
 pub struct Mxfp4Stack {
     /// [experts * outputs, inputs / 2], u8: words of eight codes.
     pub(super) codes: Tensor,
@@ -170,15 +173,6 @@ impl Mxfp4Stack {
         let codes = tensor(&stored.packed_codes(), [experts * outputs, 16 * blocks])?;
         let exponents = tensor(&stored.packed_exponents(), [experts * blocks, outputs])?;
         Ok(Some(Self { codes, exponents }))
-    }
-}
-
-impl OnStream for Mxfp4Stack {
-    fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            codes: self.codes.on_stream(device)?,
-            exponents: self.exponents.on_stream(device)?,
-        })
     }
 }
 

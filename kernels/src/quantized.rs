@@ -3,7 +3,6 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::second_stream::OnStream;
 use super::{fp8, nf4};
 
 #[cfg(feature = "cuda")]
@@ -76,25 +75,6 @@ struct BlockScales {
     first_blocks: Tensor,
     /// Numbers of codes and of scale codes: [parts, 272], f32.
     tables: Tensor,
-}
-
-impl OnStream for QuantizedMatrix {
-    fn on_stream(&self, device: &Device) -> Result<Self> {
-        let scales = match &self.scales {
-            Scales::Fp8(scales) => Scales::Fp8(scales.on_stream(device)?),
-            Scales::Nf4(blocks) => Scales::Nf4(BlockScales {
-                codes: blocks.codes.on_stream(device)?,
-                groups: blocks.groups.on_stream(device)?,
-                first_blocks: blocks.first_blocks.on_stream(device)?,
-                tables: blocks.tables.on_stream(device)?,
-            }),
-        };
-        Ok(Self {
-            codes: self.codes.on_stream(device)?,
-            scales,
-            ..*self
-        })
-    }
 }
 
 /// A matrix in NF4 as bitsandbytes stores it.

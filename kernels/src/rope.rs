@@ -11,7 +11,6 @@ use super::matmul::no_adapter_columns;
 use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
-use super::second_stream::OnStream;
 
 /// Cosines and sines by position: two tensors [positions, rotary dimension / 2]. Remaining
 /// dimensions of a head are not rotated.
@@ -19,15 +18,6 @@ use super::second_stream::OnStream;
 pub struct RopeTable {
     cosines: Tensor,
     sines: Tensor,
-}
-
-impl OnStream for RopeTable {
-    fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            cosines: self.cosines.on_stream(device)?,
-            sines: self.sines.on_stream(device)?,
-        })
-    }
 }
 
 impl RopeTable {

@@ -103,13 +103,12 @@ struct GpuArguments {
     /// New tokens per completion
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     new_tokens: u32,
-    /// Measure rollouts and steps of completions of different lengths, updated after the rollout and during it (`overlap`):
+    /// Measure rollouts of completions of different lengths:
     /// token counts at evenly spaced quantiles, such as 8,30,60,150,512, or a run, whose lengths are replayed
     #[arg(long, value_name = "LENGTHS|RUN")]
     lengths: Option<String>,
     /// Measure conversations of so many calls instead: rollouts kept in the cache, prefilled at each call, and with all
-    /// waiting for each other; then steps, updated after the rollout and during it (`overlap`), with the share of time in
-    /// which all wait for calls and no update runs
+    /// waiting for each other, with the share of time in which all wait for calls
     #[arg(long, value_name = "N", conflicts_with = "lengths")]
     calls: Option<u8>,
     /// What a call takes, in milliseconds

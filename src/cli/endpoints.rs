@@ -8,7 +8,6 @@ use crate::run::EvalFolder;
 use crate::score::Task;
 
 pub(super) use asking::{EndpointTarget, plain_endpoint};
-pub(super) use teaching::TeacherEndpoint;
 
 /// The settings that all targets of an eval share.
 #[derive(Clone, Copy)]
@@ -346,53 +345,6 @@ mod asking {
                 document["logprobs"] = json!(true);
             }
             document
-        }
-    }
-}
-
-/// The endpoint that teaches a run.
-mod teaching {
-    use super::asking::definitions;
-    use crate::api_client::FrozenEndpoint;
-    use crate::cli::Failure;
-    use crate::config::ENDPOINT_TEACHER;
-    use crate::score::{Task, Trust};
-
-    #[derive(Debug)]
-    pub(in crate::cli) struct TeacherEndpoint(FrozenEndpoint);
-
-    impl TeacherEndpoint {
-        /// The endpoint of that name in the first of the usual files that exists.
-        pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
-            let (label, text) =
-                definitions(&format!("teacher = {ENDPOINT_TEACHER}{name}"), name, None)?;
-            Ok(Self(FrozenEndpoint::find(name, &label, &text)?))
-        }
-
-        /// As the run's configuration has it.
-        pub(in crate::cli) fn recorded(&self) -> String {
-            format!("{ENDPOINT_TEACHER}{}", self.0.text())
-        }
-
-        /// Trust of this definition for a task of this name.
-        pub(in crate::cli) fn trust(&self, task: &Task) -> Trust {
-            Trust::for_teacher(task, self.0.text())
-        }
-
-        /// Refuses a teacher that a task names and the user has not allowed to ask.
-        pub(in crate::cli) fn check_trust(&self, task: &Task) -> Result<(), Failure> {
-            if self.trust(task).is_trusted {
-                return Ok(());
-            }
-            let place = task
-                .folder()
-                .map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
-            Err(Failure::failed(format!(
-                "{}: names a teacher, which gets prompts and completions at {}, not trusted on this machine: type `grpo-tui task trust {place}`, or name it yourself with --set teacher={ENDPOINT_TEACHER}{}",
-                task.name,
-                self.0.text(),
-                self.0.name()
-            )))
         }
     }
 }

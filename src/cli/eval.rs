@@ -24,9 +24,7 @@ use crate::dataset::PromptRow;
 use crate::eval::{EvalRequest, evaluate};
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
-use crate::policy::{
-    ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
-};
+use crate::policy::{ConverseSettings, EvalWatch, Policy, PolicyVersion, ScoredTask, prepare_rows};
 use crate::report::{self, MAX_EVALS, Versus};
 use crate::rollout::{RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{
@@ -384,33 +382,13 @@ fn sample(
         thinking,
         ..Sampling::new(&policy.tokenizer, temperature, limit, arguments.seed)
     };
-    let kept = asked
-        .folder
-        .map(|folder| keep_answers(folder, target, run_folders, asked, &sampling))
-        .transpose()?;
     let progress = EvalProgress {
         set: rows.set.clone(),
         target: target.name.clone(),
         ..EvalProgress::default()
     };
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
-    let mut is_topped_up = false;
-    let mut watch = EvalWatch::new(progress, is_scored, kept, |progress| {
-        if progress.kept > 0 && !is_topped_up {
-            let EvalProgress {
-                target,
-                kept,
-                total,
-                ..
-            } = progress;
-            let open = counted(total - kept, "prompt");
-            eprint_line(&format!(
-                "{target}: {kept} of {total} answers are in the folder: {open} left"
-            ));
-            is_topped_up = true;
-        }
-        status.show(progress);
-    });
+    let mut watch = EvalWatch::new(progress, is_scored, |progress| status.show(progress));
     let tasks = [ScoredTask {
         task,
         scorer,
@@ -431,10 +409,6 @@ fn sample(
     drop(watch);
     status.end();
     let records = evaluated?;
-    if is_topped_up {
-        // The time covers only some of the answers.
-        return Ok((records, None));
-    }
     let overhead = target
         .is_constrained()
         .then_some(&policy.memory.mask_overhead);
@@ -485,28 +459,6 @@ fn targets(
         targets.push(target);
     }
     Ok(targets)
-}
-
-/// The answers stored in the eval's folder for the same weights and settings.
-fn keep_answers(
-    folder: &EvalFolder,
-    target: &Target,
-    run_folders: &RunFolders,
-    asked: &TargetInput<'_>,
-    sampling: &Sampling,
-) -> Result<KeptAnswers, Failure> {
-    let constraint = if target.is_constrained() {
-        asked.task.digest()
-    } else {
-        String::new()
-    };
-    let key = format!(
-        "{} {} {constraint} {sampling:?}",
-        env!("CARGO_PKG_VERSION"),
-        target.digest(run_folders)?
-    );
-    let (log, lines) = folder.answers(&asked.rows.set, &target.name)?;
-    Ok(KeptAnswers::new(log, &lines, key, false))
 }
 
 /// Creates the eval's folder, or opens it if it is of the same eval. Prompts other than a whole set

@@ -89,7 +89,7 @@ fn stop_text(progress: Option<&EvalProgress>, out: Option<&Path>) -> String {
     );
     match out {
         Some(out) => format!(
-            "{done}; answers are in {}: the same command computes the rest",
+            "{done}; answers of endpoints are in {}: the same command asks for the rest",
             out.display()
         ),
         None => format!("{done}; nothing is saved without --out DIR"),
@@ -115,7 +115,7 @@ mod tests {
         check(
             Some(&progress),
             Some("out"),
-            "stopped: base on test: 3 of 8; answers are in out: the same command computes the rest",
+            "stopped: base on test: 3 of 8; answers of endpoints are in out: the same command asks for the rest",
         );
         check(None, None, "stopped; nothing is saved without --out DIR");
     }

@@ -36,7 +36,9 @@ pub(super) fn base_model_note(
     noted.or_else(|| {
         let found = ModelLocation::find(name, run_folders).ok()?;
         let source = found.source(run_folders).ok()?;
-        let stop = Tokenizer::load(&source).ok()?.stop_note(name);
+        let tokenizer = Tokenizer::load(&source).ok()?;
+        let stop = tokenizer.stop_note(name);
+        let stop = stop.or_else(|| tokenizer.clock_note(name));
         stop.or_else(|| nf4_note(name, &source, config.base_precision))
     })
 }

@@ -153,12 +153,6 @@ impl Target {
         Ok(())
     }
 
-    /// Identifies the weights.
-    pub(super) fn digest(&self, run_folders: &RunFolders) -> Result<String, Failure> {
-        let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
-        Ok(ModelLocation::find(model, run_folders)?.digest(run_folders)?)
-    }
-
     pub(super) fn load(
         &self,
         run_folders: &RunFolders,

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::device::{DeviceArguments, Gpus};
-use super::endpoints::TeacherEndpoint;
 use super::output::eprint_line;
 use super::{Failure, Outcome, preflight};
 use crate::checkpoint::ModelLocation;
-use crate::config::{ConfigFile, Method, ResolvedConfig, Source, TrainConfig, reference};
+use crate::config::{ConfigFile, Method, ResolvedConfig, TrainConfig, reference};
 use crate::facts::Job;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
@@ -310,15 +309,7 @@ pub(super) fn create(
     let located = ModelLocation::find(&config.base_model, run_folders)?;
     let model_digest = located.digest(run_folders)?;
     config.base_model = exact_name(&located, config.base_model)?;
-    if let Some(name) = config.teacher_endpoint().filter(|name| !name.contains(' ')) {
-        let teacher = TeacherEndpoint::find(name)?;
-        if sources.get("teacher") == Some(&Source::Task) {
-            input
-                .tasks()
-                .try_for_each(|task| teacher.check_trust(task))?;
-        }
-        config.teacher = teacher.recorded();
-    } else if config.is_distilled() && !config.is_self_distilled() {
+    if config.is_distilled() && !config.is_self_distilled() {
         config.teacher = exact_name(
             &ModelLocation::find(&config.teacher, run_folders)?,
             config.teacher,

@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::{finished, target};
-use crate::program::{
-    SHORT, call, call_in_process, json, program, sample_task, small_task, stderr, until,
-};
+use crate::program::{SHORT, call, call_in_process, json, program, small_task, stderr};
 
 #[test]
 fn eval_samples_and_sets() {
@@ -163,96 +160,6 @@ fn a_limit_is_an_eval_of_the_first_prompts() {
         stderr(&refused)
     );
     assert_eq!(eval(&["--limit", "0"]).status.code(), Some(2));
-}
-
-/// Every answer takes 20 ms, so that there is an eval to interrupt.
-#[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
-fn an_eval_that_is_interrupted_asks_for_the_rest() {
-    let folder = tempfile::tempdir().unwrap();
-    sample_task(&folder.path().join("task"), [12, 4, 40]);
-    let arguments = |out| {
-        [
-            "eval",
-            "task",
-            "--model",
-            "base=tiny",
-            "--json",
-            "--out",
-            out,
-        ]
-    };
-    let whole = json(&call(folder.path(), &arguments("whole")));
-    let interrupted = |arguments: &[&str], answered: &dyn Fn() -> bool| {
-        let mut command = program(folder.path(), arguments);
-        let child = command
-            .env("GRPO_TUI_FAULT_DELAY", "line.after:20")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let child = child.spawn().unwrap();
-        until("answers", answered);
-        let sent = std::process::Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            (output.status.code(), output.stdout.is_empty()),
-            (Some(130), true),
-            "{}",
-            stderr(&output)
-        );
-        stderr(&output)
-    };
-    let lines = |out: &str| {
-        let answers = Path::new(out).join("answers-test-base.jsonl");
-        fs::read_to_string(folder.path().join(answers)).map_or(0, |text| text.lines().count())
-    };
-    let said = interrupted(&arguments("out"), &|| lines("out") >= 3);
-    let last = said.lines().last().unwrap();
-    assert!(
-        last.starts_with("stopped: base on test: ") && last.contains(" of 40"),
-        "{said}"
-    );
-    assert!(
-        last.ends_with("answers are in out: the same command computes the rest"),
-        "{said}"
-    );
-    let kept = lines("out");
-    assert!((3..40).contains(&kept), "{kept}");
-    let output = call(folder.path(), &arguments("out"));
-    let expected = format!(
-        "base: {kept} of 40 answers are in the folder: {} prompts left",
-        40 - kept
-    );
-    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
-    assert_eq!(lines("out"), 40);
-    let mut found = json(&output);
-    // The time of some of the answers is not that of all.
-    let speed = |document: &mut Value| {
-        document["targets"]["base"]
-            .as_object_mut()
-            .unwrap()
-            .remove("speed")
-    };
-    assert_eq!(speed(&mut found), None);
-    let mut expected = whole;
-    assert!(speed(&mut expected).is_some());
-    assert_eq!(found, expected);
-    // Answers of other settings are none.
-    let cooler = call(
-        folder.path(),
-        &[&arguments("other")[..], &["--temperature", "0.5"]].concat(),
-    );
-    assert!(cooler.status.success(), "{}", stderr(&cooler));
-    fs::remove_file(folder.path().join("other/eval.json")).unwrap();
-    let other = call(folder.path(), &arguments("other"));
-    assert!(
-        other.status.success() && !stderr(&other).contains("are in the folder"),
-        "{}",
-        stderr(&other)
-    );
 }
 
 #[test]

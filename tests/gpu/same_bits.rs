@@ -1,23 +1,16 @@
-//! What may differ in place or time, never in a bit: an embedding in host memory, rows that pad a pass, a gradient that
-//! begins beside a rollout.
+//! What may differ in place or time, never in a bit: an embedding in host memory, rows that pad a pass.
 
 use candle_core::Tensor;
-use grpo_tui::config::{BasePrecision, PolicyLoss};
+use grpo_tui::config::BasePrecision;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
-use grpo_tui::model::{Adapters, Decoder, Gradients, Weights};
+use grpo_tui::model::{Adapters, Decoder, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, ThreadPool, generate};
-use grpo_tui::update::{
-    PolicyGroup, PolicySettings, PolicyUpdate, SecondStream, StepTotals, policy_gradient,
-    update_beside,
-};
 
-use super::families::{configs, mxfp4};
+use super::families::mxfp4;
 use super::model::{
-    LORA, LORA_EXPERTS, gradient, model, model_in, model_of, quantized, requests, sampled,
-    sharp_tensors,
+    LORA, LORA_EXPERTS, gradient, model, model_of, quantized, sampled, sharp_tensors,
 };
-use crate::losses::loss_settings;
 
 /// Beside a quantized base the embedding is in host memory, unless it is the head too: with equal numbers both models
 /// draw and learn the same, to the last bit.
@@ -103,62 +96,5 @@ fn a_rollout_whose_rows_end_one_by_one_repeats_itself() {
     let expected = sampled().completions;
     for _ in 0..8 {
         assert!(sampled().completions == expected);
-    }
-}
-
-/// Begun in the second stream beside a rollout, and continued in the first, a gradient has the bits of one after it; the
-/// rollout samples the same.
-#[test]
-#[ignore = "needs a GPU"]
-fn a_gradient_that_begins_beside_a_rollout_is_the_same() {
-    let engine = Engine::gpu(0).unwrap();
-    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
-    let plain = configs().into_iter().map(|one| (one, BasePrecision::Bf16));
-    let [dense, ..] = configs();
-    let wide = ModelConfig {
-        intermediate_size: 128,
-        ..dense
-    };
-    let quantized = [BasePrecision::Fp8, BasePrecision::Nf4].map(|one| (wide.clone(), one));
-    let experts = [(mxfp4(), BasePrecision::Bf16)];
-    for (config, precision) in plain.chain(quantized).chain(experts) {
-        let model = model_in(precision, &config, LORA, &engine);
-        let completions = sampled(&model, &engine, 1.0);
-        let requests = requests();
-        let groups = requests.iter().zip(&completions);
-        let groups = groups.map(|(one, own)| PolicyGroup::alternating(&one.prompt, own));
-        let groups: Vec<PolicyGroup<'_>> = groups.collect();
-        let totals = StepTotals {
-            sequences: 48,
-            tokens: 1000,
-        };
-        let settings = PolicySettings {
-            loss: loss_settings(PolicyLoss::Grpo),
-            temperature: 1.0,
-            tokens_per_micro_batch: 300,
-            recompute: false,
-        };
-        let (expected, statistics) =
-            policy_gradient(&model, &groups, totals, &settings, &threads).unwrap();
-        let stream = SecondStream::open(&engine, &model).unwrap();
-        let update = |model: &Decoder, sum| {
-            let mut update = PolicyUpdate::begin(sum, totals, &settings);
-            update.extend(&groups[..4]);
-            let computed = update.compute(model, &groups, &threads);
-            (computed.map(|()| update), ())
-        };
-        let rollout = || sampled(&model, &engine, 1.0);
-        let stream = stream.as_ref();
-        let beside = update_beside((&engine, &model), stream, update, rollout).unwrap();
-        let update = beside.update.unwrap();
-        assert!(update.groups() == 4 && beside.rollout == completions);
-        let (found, own) = update.finish(&model, &groups, &threads).unwrap();
-        let bits = |sum: Gradients| sum.flat().to_vec1::<f32>().unwrap();
-        let expected = bits(expected);
-        assert!(expected.iter().any(|number| *number != 0.0));
-        assert!(
-            bits(found) == expected && own == statistics,
-            "{precision:?} {config:?}"
-        );
     }
 }

@@ -100,6 +100,7 @@ fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
 fn plain_sample(tokens: &[u32], advantage: f64) -> PolicySample<'static> {
     PolicySample {
         follows: None,
+        sequence: None,
         forced: 0..0,
         experts: None,
         token_ids: tokens.to_vec().into(),

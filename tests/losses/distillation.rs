@@ -53,6 +53,7 @@ fn hand_computed_advantages() {
     for (policy_loss, old, teacher, loss, weights) in rows {
         let settings = LossSettings {
             distill_coef: 0.5,
+            corrects_sampling: false,
             ..loss_settings(*policy_loss)
         };
         let (old, teacher) = (old.as_ref().map(|old| &old[..]), Some(&teacher[..]));
@@ -90,6 +91,7 @@ fn weights_are_the_derivative_of_the_loss() {
         // The mean of GSPO's log-ratios, -0.074, lies within these clips.
         let settings = LossSettings {
             distill_coef: 0.5,
+            corrects_sampling: false,
             clip_low: 0.3,
             clip_high: 0.3,
             ..loss_settings(policy_loss)

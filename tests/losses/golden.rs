@@ -1,5 +1,6 @@
 //! Losses, KL terms, advantages and two whole steps of a sync interval against JAX's numbers
-//! (scripts/golden/policy_losses.py).
+//! (scripts/golden/policy_losses.py); losses of conversations by TRL's formulas
+//! (scripts/golden/trajectories.py).
 
 use candle_core::{DType, Device};
 use grpo_tui::advantage::{Advantage, group_advantages};
@@ -8,17 +9,19 @@ use grpo_tui::hub::find_model;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
-    SequenceTerms, StepOutcome, StepTotals, completion_log_probs, policy_gradient, sequence_loss,
+    LossSequence, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample,
+    PolicySettings, SequenceTerms, StepOutcome, StepTotals, completion_log_probs, policy_gradient,
+    sequence_loss, set_log_ratios,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn golden() -> Value {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/parity/policy_losses.json"
-    );
+    golden_file("policy_losses.json")
+}
+
+fn golden_file(name: &str) -> Value {
+    let path = format!("{}/tests/parity/{name}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -34,6 +37,7 @@ fn settings(value: &Value) -> LossSettings {
     LossSettings {
         entropy_coef: 0.0,
         distill_coef: 0.0,
+        corrects_sampling: false,
         policy_loss: PolicyLoss::from_name(value["policy_loss"].as_str().unwrap()).unwrap(),
         clip_low: number(&value["clip_low"]),
         clip_high: number(&value["clip_high"]),
@@ -95,6 +99,109 @@ fn losses_and_their_gradients() {
         low > 20 && high > 20,
         "clips and caps were active: {low} and {high}"
     );
+}
+
+/// Log-probs of a trajectory by completion.
+type Pieces = Vec<Vec<f32>>;
+
+/// The samples of one trajectory, as one sequence or each by itself.
+fn samples(
+    number: usize,
+    (old, sampler): (&Pieces, &Pieces),
+    off_policy: bool,
+) -> Vec<PolicySample<'static>> {
+    let sequence = LossSequence {
+        number,
+        tokens: old.iter().map(Vec::len).sum(),
+        log_ratio: None,
+    };
+    let sample = |(old, sampler): (&Vec<f32>, &Vec<f32>)| PolicySample {
+        follows: None,
+        sequence: Some(sequence),
+        forced: 0..0,
+        experts: None,
+        token_ids: vec![1; old.len()].into(),
+        sampled_log_probs: sampler.clone().into(),
+        old_log_probs: off_policy.then(|| old.clone().into()),
+        reference_log_probs: None,
+        teacher_log_probs: None,
+        advantage: 0.0,
+    };
+    old.iter().zip(sampler).map(sample).collect()
+}
+
+/// A conversation is one sequence, into however many completions its calls cut it.
+#[test]
+fn conversations_have_the_losses_of_trajectories() {
+    let golden = golden_file("trajectories.json");
+    for case in golden["cases"].as_array().unwrap() {
+        let [log_probs, old, sampler] =
+            ["log_probs", "old", "sampler"].map(|name| read::<Vec<Pieces>>(&case[name]));
+        let expected: Vec<f64> = read::<Vec<Vec<Vec<f64>>>>(&case["weights"])
+            .concat()
+            .concat();
+        let advantages: Vec<f64> = read(&case["advantages"]);
+        let [off_policy, corrects_sampling] =
+            ["off_policy", "corrects_sampling"].map(|name| case[name].as_bool().unwrap());
+        let whole = |pieces: &Vec<Pieces>| -> Vec<Pieces> {
+            pieces.iter().map(|pieces| vec![pieces.concat()]).collect()
+        };
+        let settings = LossSettings {
+            entropy_coef: 0.0,
+            distill_coef: 0.0,
+            corrects_sampling,
+            policy_loss: PolicyLoss::from_name(case["policy_loss"].as_str().unwrap()).unwrap(),
+            clip_low: number(&case["clips"][0]),
+            clip_high: number(&case["clips"][1]),
+            cispo_cap: number(&case["clips"][1]).max(1.0),
+            kl_beta: 0.0,
+            kl_estimator: KlEstimator::K3,
+            kl_importance: false,
+            max_completion_tokens: read(&case["max_completion_tokens"]),
+        };
+        for [log_probs, old, sampler] in [
+            [whole(&log_probs), whole(&old), whole(&sampler)],
+            [log_probs, old, sampler],
+        ] {
+            let totals = StepTotals {
+                sequences: log_probs.len(),
+                tokens: log_probs.iter().flatten().map(Vec::len).sum(),
+            };
+            let trajectories = old.iter().zip(&sampler).enumerate();
+            let mut groups: Vec<PolicyGroup<'_>> = trajectories
+                .map(|(number, pieces)| PolicyGroup {
+                    prompt: vec![1].into(),
+                    teacher_prompt: None,
+                    samples: samples(number, pieces, off_policy),
+                })
+                .collect();
+            set_log_ratios(&mut groups, &log_probs);
+            let (mut loss, mut found) = (0.0, Vec::new());
+            for ((group, log_probs), advantage) in groups.iter().zip(&log_probs).zip(&advantages) {
+                for (sample, log_probs) in group.samples.iter().zip(log_probs) {
+                    let terms = SequenceTerms {
+                        sequence: sample.sequence,
+                        log_probs,
+                        old: sample.old_log_probs.as_deref(),
+                        sampler: corrects_sampling.then_some(&*sample.sampled_log_probs),
+                        advantage: *advantage,
+                        ..SequenceTerms::default()
+                    };
+                    let part = sequence_loss(&settings, terms, totals);
+                    loss += part.loss;
+                    found.extend(part.d_log_probs);
+                }
+            }
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 + 1e-9 * b.abs();
+            let is_near = found.len() == expected.len()
+                && found.iter().zip(&expected).all(|(a, b)| near(*a, *b));
+            assert!(
+                is_near && near(loss, number(&case["loss"])),
+                "{settings:?}, off-policy {off_policy}: {loss} {found:?}, expected {} {expected:?}",
+                case["loss"]
+            );
+        }
+    }
 }
 
 #[test]
@@ -245,6 +352,7 @@ fn group(group: &Value) -> PolicyGroup<'static> {
     );
     let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
         follows: None,
+        sequence: None,
         forced: 0..0,
         experts: None,
         sampled_log_probs: vec![0.0; token_ids.len()].into(),

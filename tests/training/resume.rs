@@ -376,7 +376,7 @@ fn alerts_go_on_over_a_stop() {
     assert!(
         expected
             .iter()
-            .any(|alert| alert.starts_with("\"clipped_completions\" 1 ")),
+            .any(|alert| alert.starts_with("\"all_truncated\" 1 ")),
         "{expected:?}"
     );
     let run = create(&folder.path().join("stopped"), &set);

@@ -1,97 +1,14 @@
-//! A stop or a kill in an eval: what was answered is kept, the next worker answers the rest, and the results are those of
-//! a run without an interruption.
+//! A stop, a kill or a failure in an eval.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::Stdio;
 
 use grpo_tui::facts::PhaseKind;
-use grpo_tui::run::{
-    EvalProgress, EventBody, EventReader, RunDirectory, State, Status, answers_path,
-};
+use grpo_tui::run::{EventBody, EventReader, State, Status};
 use grpo_tui::train::{Ended, finished_report};
 
-use super::small_task::{create, create_of, fingerprint, whole, work};
+use super::small_task::{create, fingerprint, whole, work};
 use crate::program::{NANO_RUN, program, sample_task, stderr, until};
-
-fn with_test_prompts(folder: &Path, count: usize) -> RunDirectory {
-    let task = folder.join("small");
-    sample_task(&task, [12, 6, count]);
-    // On one thread 32 prompts are decoded at a time, then the next 32.
-    create_of(&task, folder, &["threads=1"])
-}
-
-/// What the worker said of its eval when it died at the `visit`th answer.
-fn killed_at_answer(run: &RunDirectory, visit: usize) -> EvalProgress {
-    let folder = run.path().parent().unwrap().parent().unwrap();
-    let ended = program(folder, &["worker", "--cpu", "--resume", "--run"])
-        .arg(run.path())
-        .env("GRPO_TUI_FAULT", format!("line.after=answer:{visit}"))
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(
-        !ended.success(),
-        "the worker wrote fewer than {visit} answers"
-    );
-    let text = std::fs::read_to_string(run.path().join("state.json")).unwrap();
-    *serde_json::from_str::<State>(&text)
-        .unwrap()
-        .eval
-        .expect("an eval is under way")
-}
-
-#[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
-fn a_killed_eval_goes_on_with_what_it_has() {
-    let folder = tempfile::tempdir().unwrap();
-    let whole = with_test_prompts(&folder.path().join("whole"), 70);
-    assert!(matches!(
-        work(&whole, |_| false).unwrap(),
-        Ended::Finished(_)
-    ));
-    let run = with_test_prompts(&folder.path().join("killed"), 70);
-    let answers = answers_path(run.path(), 0, &"test".into(), "base");
-    let lines = || std::fs::read_to_string(&answers).unwrap().lines().count();
-    let shown = killed_at_answer(&run, 40);
-    assert_eq!(
-        (shown.step, &shown.set, shown.target.as_str()),
-        (Some(0), &"test".into(), "base")
-    );
-    assert_eq!((shown.total, shown.kept, lines()), (70, 0, 40));
-    // For those who watch, also the latest answers.
-    assert!(
-        shown.latest.len() == shown.answers.min(16),
-        "{:?}",
-        shown.latest
-    );
-    assert!(
-        shown
-            .latest
-            .iter()
-            .all(|answer| answer.prompt_id.starts_with("test-")),
-        "{:?}",
-        shown.latest
-    );
-    // The first 32 stand; the 8 that were decoded beside others are decoded beside them again.
-    let shown = killed_at_answer(&run, 3);
-    assert_eq!((shown.total, shown.kept, lines()), (70, 32, 43));
-    assert!(
-        shown.scored >= 32 && shown.with_expected >= shown.exact,
-        "{shown:?}"
-    );
-    assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
-    assert!(
-        fingerprint(&run) == fingerprint(&whole),
-        "the resumed run differs"
-    );
-    let left = crate::program::names(&run.path().join("evals"));
-    assert!(
-        !left.iter().any(|name| name.starts_with("answers-")),
-        "{left:?}"
-    );
-    assert_eq!(State::observe(run.path()).unwrap().eval, None);
-}
 
 /// It is not taken for one that is not there.
 #[test]
@@ -201,7 +118,7 @@ fn a_stop_ends_a_run_after_its_eval() {
     }
 }
 
-/// Every answer takes 30 ms to store, so that there is an eval to interrupt.
+/// Every answer takes 30 ms, so that there is an eval to interrupt.
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn the_first_signal_in_an_eval_says_at_once_what_it_waits_for() {
@@ -209,7 +126,7 @@ fn the_first_signal_in_an_eval_says_at_once_what_it_waits_for() {
     sample_task(&folder.path().join("task"), [12, 6, 70]);
     let mut child = program(folder.path(), &["train", "task", "--runs", "runs", "--cpu"])
         .args(NANO_RUN.iter().flat_map(|key| ["--set", key]))
-        .env("GRPO_TUI_FAULT_DELAY", "line.after:30")
+        .env("GRPO_TUI_FAULT_DELAY", "eval.answer:30")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

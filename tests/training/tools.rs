@@ -96,9 +96,7 @@ fn neither_stopping_nor_replaying_changes_anything() {
             .all(|group| group.prompt.contains(&format!("\n{name}(")))
     };
     assert!(lists("pay") && !lists("remind"), "{}", expected[0].prompt);
-    // Nor does an update that begins while others wait for their tools.
-    let overlapped = [&SET[..], &["overlap=true"]].concat();
-    let stopped = create_of(&task, &folder.path().join("stopped"), &overlapped);
+    let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
     for step in [1, 2] {
         let at = |event: &EventBody| matches!(event, EventBody::Step(event) if event.step == step);
         assert!(matches!(

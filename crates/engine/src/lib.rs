@@ -1,9 +1,8 @@
 //! The engine of grpo-tui. Modules in data-flow order; a module uses only modules above it.
 
 use grpo_tui_core::{
-    advantage, api_client, confidence, config, dataset, environment, facts, files, format, http,
-    hub, openai, plan, prompts, report, run, schema_keywords, score, secrets, statistics, task,
-    text,
+    advantage, confidence, config, dataset, environment, facts, files, format, http, hub, openai,
+    plan, prompts, report, run, schema_keywords, score, statistics, task, text,
 };
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml

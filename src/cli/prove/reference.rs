@@ -94,7 +94,8 @@ impl RunSide {
         let has_weights = has_weights && !arguments.recorded;
         let name = format!("{}@{step}", run.path().display());
         let names = [name, config.base_model.clone()];
-        let start = StartModel::find(&names[usize::from(!has_weights)], run_folders)?;
+        let mut start = StartModel::find(&names[usize::from(!has_weights)], run_folders)?;
+        start.tokenizer.set_time(run.file().created_ms);
         let judged = for_model(&task, &start.tokenizer);
         let scorers = [Scorer::new(&judged)?, Scorer::new(&task)?];
         let kwargs = kwargs(&task, &start.tokenizer);

@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .filter(|_| task.score.assert_formats)
             .map(unchecked),
     );
-    found.warnings.extend(call_warnings(&task, model)?);
+    found.warnings.extend(template_warnings(&task, model)?);
     found.problems.extend(scorer.load_judges().err());
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
@@ -537,13 +537,17 @@ fn page(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) -> 
         .collect()
 }
 
-/// Warns if the model's template lacks tools, or writes calls in another format.
-fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
+/// Warns if the model's template writes the time, lacks tools, or writes calls in another format.
+fn template_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
     let has_calls = task.calls_functions() || task.toolset().is_some();
-    let Some(model) = model.filter(|_| has_calls) else {
+    let Some(model) = model else {
         return Ok(Vec::new());
     };
     let tokenizer = Tokenizer::load(&find_model(model)?)?;
+    let clock = tokenizer.clock_note(model);
+    if !has_calls {
+        return Ok(clock.into_iter().collect());
+    }
     let as_text = format!(
         "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
     );
@@ -561,6 +565,7 @@ fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failur
         .into_iter()
         .chain(other)
         .chain(prose)
+        .chain(clock)
         .collect())
 }
 

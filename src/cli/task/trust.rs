@@ -5,15 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::super::{Failure, Outcome};
-#[cfg(feature = "engine")]
-use crate::cli::endpoints::TeacherEndpoint;
-#[cfg(feature = "engine")]
-use crate::config::{Assignments, Layers};
 use crate::environment::TrustSubject;
 use crate::score::{Task, Trust};
 use crate::secrets::visible;
-#[cfg(feature = "engine")]
-use crate::task::TASK_FILE;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,8 +29,7 @@ pub(super) fn says_yes() -> Result<bool, Failure> {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let mut all = Trust::for_task(&task)?;
-    all.extend(teacher(&task)?);
+    let all = Trust::for_task(&task)?;
     if all.is_empty() {
         println!(
             "{}: runs no command, tool or agent and asks no judge ({}): nothing to trust",
@@ -125,11 +118,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         if has(TrustSubject::Judge) {
             println!("The judge's server gets the prompts, the model's answers, and the key.");
         }
-        if has(TrustSubject::Teacher) {
-            println!(
-                "The teacher's server gets the prompts and completions of every training step, and the key."
-            );
-        }
         println!("Trust {}, as they are now? [y/N]", Trust::counts(&all));
         if !says_yes()? {
             return Err(Failure::failed(format!(
@@ -148,30 +136,4 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .filter_map(|trust| trust.missing.as_deref())
         .for_each(|missing| println!("note: {}", visible(missing)));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The endpoint that `[train]` names to teach.
-#[cfg(feature = "engine")]
-fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
-    let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
-    let train = Assignments::from_task(&task.label(TASK_FILE), &toml)?;
-    // What is wrong in it is for `task check`.
-    let Ok(resolved) = (Layers {
-        task: Some(train),
-        ..Layers::default()
-    })
-    .resolve() else {
-        return Ok(None);
-    };
-    let named = resolved
-        .config
-        .teacher_endpoint()
-        .map(TeacherEndpoint::find)
-        .transpose()?;
-    Ok(named.map(|teacher| teacher.trust(task)))
-}
-
-#[cfg(not(feature = "engine"))]
-fn teacher(_: &Task) -> Result<Option<Trust>, Failure> {
-    Ok(None)
 }

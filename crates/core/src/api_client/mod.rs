@@ -2,19 +2,15 @@
 
 mod client; // one request with retries
 mod definition; // an endpoint from a TOML table
-mod frozen; // an endpoint as recorded in a run
 mod log_probs; // log-probs of an answer
 mod probe; // any request of a server's, and streams
-mod teacher; // log-probs of given tokens
 
 use serde_json::Value;
 
 pub use log_probs::{LogProbs, WrittenToken};
 
 pub use client::{Answer, Client, UnansweredQuestion};
-pub use frozen::FrozenEndpoint;
 pub use probe::{ProbeClient, ProbePath};
-pub use teacher::{TeacherClient, Tokenized};
 
 pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
 

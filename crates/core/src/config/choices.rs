@@ -17,7 +17,7 @@ macro_rules! choices {
             /// All variants, in the order of [`Self::NAMES`].
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
@@ -217,6 +217,20 @@ choices! {
         Exact = "exact",
     }
 }
+
+choices! {
+    /// Whether tokens of policy terms are weighted by their probability in the trainer over that in
+    /// the sampler, at most 2.
+    SamplingCorrection {
+        /// Once the two differ by more than [`SAMPLING_GAP`] on average in a step.
+        Auto = "auto",
+        On = "on",
+        Off = "off",
+    }
+}
+
+/// Nats/token.
+pub const SAMPLING_GAP: f64 = 0.02;
 
 choices! {
     /// What a run does after a policy collapse: nearly all groups earn one equal reward below the

@@ -2,7 +2,7 @@
 
 use super::choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
-    PromptSampling, Recompute, Schedule, ThinkingEnd,
+    PromptSampling, Recompute, SamplingCorrection, Schedule, ThinkingEnd,
 };
 use super::value::Kind;
 
@@ -62,6 +62,20 @@ const ALIASES: [(&str, &str); 20] = [
     ("max_completion_length", "max_completion_tokens"),
     ("max_grad_norm", "grad_clip_norm"),
 ];
+
+/// A key that runs of earlier releases may have.
+#[derive(Clone, Copy, Debug)]
+pub struct RemovedKey {
+    pub name: &'static str,
+    /// What to do instead.
+    pub instead: &'static str,
+}
+
+/// Their values change no result: runs that have them resume without them.
+pub const REMOVED_KEYS: [RemovedKey; 1] = [RemovedKey {
+    name: "overlap",
+    instead: "leave it out, the update follows the rollout",
+}];
 
 impl Key {
     pub fn find(name: &str) -> Option<&'static Self> {
@@ -170,7 +184,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "",
         "",
-        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; a model, as for base_model, with the same vocabulary; or `endpoint:NAME`.",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; or a model, as for base_model, with the same vocabulary.",
     ),
     key(
         "distill_coef",
@@ -252,6 +266,15 @@ pub static KEYS: &[Key] = &[
     .before("false"),
     // The update.
     key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
+    key(
+        "sampling_correction",
+        Kind::Choice(SamplingCorrection::NAMES),
+        "auto",
+        "",
+        "Weight each token of the policy loss by its probability in the trainer over that in the sampler, at most 2: `auto` from the step on after one in which their log-probs differ by more than 0.02 nats/token on average.",
+    )
+    .presets("auto", "off")
+    .before("off"),
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
         .seed("true")
         .derived("true with dapo", |known| ((known.read)("policy_loss") == "dapo").then(|| "true".to_owned())),
@@ -421,13 +444,6 @@ pub static KEYS: &[Key] = &[
         "auto",
         "",
         "Recompute activations in the backward pass; auto: on a GPU where they do not fit.",
-    ),
-    key(
-        "overlap",
-        Kind::Flag,
-        "false",
-        "",
-        "Begin the update with the groups that have ended while others are sampled: the same result, in more memory.",
     ),
     key(
         "draft_tokens",

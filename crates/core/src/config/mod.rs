@@ -13,12 +13,10 @@ mod value;
 pub use choices::choices;
 pub use choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
-    PromptSampling, Recompute, Schedule, ThinkingEnd,
+    PromptSampling, Recompute, SAMPLING_GAP, SamplingCorrection, Schedule, ThinkingEnd,
 };
 pub use joined_tasks::{JoinedConfig, TaskTable};
-pub use keys::{DerivedDefault, KEYS, Key, Rule};
+pub use keys::{DerivedDefault, KEYS, Key, REMOVED_KEYS, RemovedKey, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::{
-    ENDPOINT_TEACHER, EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig,
-};
+pub use train_config::{EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig};
 pub use value::{Kind, StopCondition, Value};

@@ -9,13 +9,19 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::choices::{Method, Preset};
-use super::keys::{KEYS, Key, KnownValues};
-use super::train_config::{ENDPOINT_TEACHER, TrainConfig};
+use super::keys::{KEYS, Key, KnownValues, REMOVED_KEYS};
+use super::train_config::TrainConfig;
 use super::value::Value;
 use crate::format::line_column;
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
+    #[error("{place}: `{name}` was removed: {instead}")]
+    Removed {
+        place: String,
+        name: &'static str,
+        instead: &'static str,
+    },
     #[error("{place}: unknown key `{name}`{}", .nearest.map_or_else(|| "; `grpo-tui train --help` lists all keys".to_owned(), |near| format!("; did you mean `{near}`?")))]
     UnknownKey {
         place: String,
@@ -339,6 +345,13 @@ impl<'t> Toml<'t> {
 }
 
 fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
+    if let Some(removed) = REMOVED_KEYS.iter().find(|removed| removed.name == name) {
+        return Err(ConfigError::Removed {
+            place: place.to_owned(),
+            name: removed.name,
+            instead: removed.instead,
+        });
+    }
     Key::find(name).ok_or_else(|| ConfigError::UnknownKey {
         place: place.to_owned(),
         name: name.to_owned(),
@@ -475,13 +488,8 @@ fn check_distillation(config: &TrainConfig) -> Result<(), ConfigError> {
         (true, _) if method == Method::Sft => {
             "method = sft samples no completions to distill on: set distill_coef = 0, or method = distill".to_owned()
         }
-        (true, _) if teacher.starts_with(ENDPOINT_TEACHER) && config.temperature != 1.0 => format!(
-            "teacher = {teacher} gives log-probs at temperature 1, and temperature = {} samples at another: set temperature = 1, or a local teacher",
-            config.temperature
-        ),
-        (true, _) if teacher.starts_with(ENDPOINT_TEACHER) => return Ok(()),
-        (true, _) if teacher.contains("://") => {
-            format!("teacher = {teacher} is an address: define it in endpoints.toml, and set teacher = endpoint:NAME")
+        (true, _) if teacher.starts_with("endpoint:") || teacher.contains("://") => {
+            format!("teacher = {teacher} is a server, and distillation from one was removed: name a model, folder or run with the same vocabulary")
         }
         (true, false) => return Ok(()),
         (true, true) => format!(
@@ -521,13 +529,6 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
         );
     }
     check_distillation(config)?;
-    if let Some(key) = config.gradients_wait_for().filter(|_| config.overlap) {
-        let value = config.texts().find(|(name, _)| name == key);
-        let value = value.map(|(_, value)| value).unwrap_or_default();
-        return conflict(format!(
-            "overlap = true adds each group to the update as it ends, which {key} = {value} does not support: set overlap = false, or change {key}"
-        ));
-    }
     if config.kl_beta > 0.0
         && config.kl_estimator == super::KlEstimator::K1
         && !config.kl_importance

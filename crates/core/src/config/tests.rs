@@ -273,11 +273,11 @@ fn a_teacher_and_its_weight_belong_together() {
         ),
         (
             &["teacher=https://host/v1", "method=distill"],
-            "teacher = https://host/v1 is an address",
+            "teacher = https://host/v1 is a server",
         ),
         (
-            &["teacher=endpoint:a", "method=distill", "temperature=0.7"],
-            "teacher = endpoint:a gives log-probs at temperature 1",
+            &["teacher=endpoint:a", "method=distill"],
+            "teacher = endpoint:a is a server",
         ),
         (
             &["teacher=expected", "distill_coef=-1"],
@@ -294,7 +294,6 @@ fn a_teacher_and_its_weight_belong_together() {
             "completions_per_prompt=1",
         ][..],
         &["distill_coef=0.1", "teacher=./folder"],
-        &["distill_coef=0.1", "teacher=endpoint:large"],
         &["method=sft+grpo", "distill_coef=0.1", "teacher=expected"],
     ] {
         assert_eq!(refused(fine), None, "{fine:?}");
@@ -468,21 +467,10 @@ fn messages() {
         set(&["completions_per_prompt=1"]),
         "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more",
     );
-    for (set_too, value) in [
-        ("method=sft", "method = sft"),
-        ("weight_sync_interval=2", "weight_sync_interval = 2"),
-        ("policy_loss=dapo", "dynamic_sampling = true"),
-        ("advantage=per_part", "advantage = per_part"),
-        ("kl_beta=0.1", "kl_beta = 0.1"),
-    ] {
-        let key = value.split(' ').next().unwrap();
-        check(
-            set(&["overlap=true", set_too]),
-            &format!(
-                "overlap = true adds each group to the update as it ends, which {value} does not support: set overlap = false, or change {key}"
-            ),
-        );
-    }
+    check(
+        set(&["overlap=true"]),
+        "--set: `overlap` was removed: leave it out, the update follows the rollout",
+    );
     let file = |text: &str| Layers {
         file: Some(Assignments::from_toml("my.toml", text).unwrap()),
         ..Layers::default()

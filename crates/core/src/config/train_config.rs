@@ -7,7 +7,7 @@ use crate::format::hex;
 
 use super::choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, PromptSampling,
-    Recompute, Schedule, ThinkingEnd,
+    Recompute, SamplingCorrection, Schedule, ThinkingEnd,
 };
 use super::value::StopCondition;
 
@@ -41,6 +41,7 @@ pub struct TrainConfig {
     pub weight_sync_interval: u64,
     pub router_replay: bool,
     pub policy_loss: PolicyLoss,
+    pub sampling_correction: SamplingCorrection,
     pub dynamic_sampling: bool,
     pub guided: bool,
     pub on_collapse: OnCollapse,
@@ -76,7 +77,6 @@ pub struct TrainConfig {
     pub keep_rollouts: u64,
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: Recompute,
-    pub overlap: bool,
     pub draft_tokens: usize,
     pub gpu_memory_gib: usize,
     pub threads: usize,
@@ -96,7 +96,6 @@ pub struct ThinkingBudget {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-pub const ENDPOINT_TEACHER: &str = "endpoint:";
 /// Self-distillation: the base model, shown the row's `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";
 
@@ -126,13 +125,6 @@ impl TrainConfig {
         self.distill_coef > 0.0
     }
 
-    /// The teacher's endpoint: its name, plus its definition once the run is created.
-    pub fn teacher_endpoint(&self) -> Option<&str> {
-        self.teacher
-            .strip_prefix(ENDPOINT_TEACHER)
-            .filter(|_| self.is_distilled())
-    }
-
     /// Whether the teacher is the base model, shown the row's expected answer.
     pub fn is_self_distilled(&self) -> bool {
         self.is_distilled() && self.teacher == EXPECTED_TEACHER
@@ -141,20 +133,6 @@ impl TrainConfig {
     /// Whether a run keeps a frozen copy of its initial weights.
     pub fn keeps_base(&self) -> bool {
         self.lora_rank == 0 && (self.kl_beta > 0.0 || self.is_self_distilled())
-    }
-
-    /// The setting that makes a group's gradient wait for other groups.
-    pub(super) fn gradients_wait_for(&self) -> Option<&'static str> {
-        [
-            (!self.learns_from_rewards(), "method"),
-            (self.weight_sync_interval > 1, "weight_sync_interval"),
-            (self.dynamic_sampling, "dynamic_sampling"),
-            (self.advantage == Advantage::PerPart, "advantage"),
-            (self.kl_beta > 0.0, "kl_beta"),
-            (self.is_distilled(), "distill_coef"),
-        ]
-        .into_iter()
-        .find_map(|(waits, setting)| waits.then_some(setting))
     }
 
     /// Optimizer steps of the run for a training set of `rows` prompts: `max_steps`, else `epochs`

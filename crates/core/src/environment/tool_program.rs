@@ -20,7 +20,6 @@ choices! {
         Tool = "tool",
         Agent = "agent",
         Judge = "judge",
-        Teacher = "teacher",
     }
 }
 

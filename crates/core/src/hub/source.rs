@@ -38,6 +38,8 @@ pub struct ModelSource {
     files: Files,
     /// Folder of an adapter with its own tokenizer or template.
     tokenizer_folder: Option<PathBuf>,
+    /// Time that chat templates read, Unix milliseconds; `None`: the present.
+    clock_ms: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -52,6 +54,7 @@ impl ModelSource {
             name: name.to_owned(),
             files: Files::Folder(folder.to_owned()),
             tokenizer_folder: None,
+            clock_ms: None,
         }
     }
 
@@ -60,7 +63,21 @@ impl ModelSource {
             name: name.to_owned(),
             files: Files::Embedded(files),
             tokenizer_folder: None,
+            clock_ms: None,
         }
+    }
+
+    /// Fixes the time that its chat template reads: of a run's creation.
+    #[must_use]
+    pub fn at_time(self, unix_ms: u64) -> Self {
+        Self {
+            clock_ms: Some(unix_ms),
+            ..self
+        }
+    }
+
+    pub fn clock_ms(&self) -> Option<u64> {
+        self.clock_ms
     }
 
     pub fn folder(&self) -> Option<&Path> {

@@ -284,6 +284,7 @@ impl SignalReport {
     /// The sentence, and what to change, most important first.
     pub fn verdict(&self, task: &str) -> Vec<Block> {
         let level = match self.advice.verdict {
+            Verdict::CanLearn if self.lacks_valid() => Level::Warning,
             Verdict::CanLearn => Level::Good,
             Verdict::NothingToLearn => Level::Warning,
             Verdict::CannotLearn => Level::Error,

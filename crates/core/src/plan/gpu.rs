@@ -64,22 +64,14 @@ pub struct StepShape {
     pub tokens_per_micro_batch: usize,
     /// Whether only layer inputs are kept and the rest is recomputed.
     pub recompute: bool,
-    /// Whether it is computed while other groups are sampled.
-    #[serde(default)]
-    pub overlap: bool,
 }
 
 impl std::fmt::Display for StepShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let activations = if self.recompute { "recomputed" } else { "kept" };
-        let overlap = if self.overlap {
-            ", during the rollout"
-        } else {
-            ""
-        };
         write!(
             formatter,
-            "micro-batches of {} tokens with activations {activations}{overlap}",
+            "micro-batches of {} tokens with activations {activations}",
             self.tokens_per_micro_batch
         )
     }
@@ -91,19 +83,12 @@ impl StepShape {
         Self {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
             recompute: config.recompute_activations == Recompute::Always,
-            overlap: config.overlap,
         }
     }
 
-    /// The next smaller one: after the rollout first, then recompute, then half the tokens, down to
-    /// `longest_sequence`. `None` if there is none.
+    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. `None` if there is none.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
-        if self.overlap {
-            Some(Self {
-                overlap: false,
-                ..self
-            })
-        } else if self.recompute {
+        if self.recompute {
             self.halved(longest_sequence)
         } else {
             Some(Self {
@@ -188,16 +173,11 @@ fn search(
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
         // Smaller micro-batches leave a rollout as it is.
-        let training = match shape.overlap {
-            true => memory.peak_bytes,
-            false => peak_of_training(&memory.parts),
-        } as f64;
+        let training = peak_of_training(&memory.parts) as f64;
         if training <= USABLE * gpu.usable_bytes as f64 && memory.peak_bytes <= gpu.usable_bytes {
             return Ok(GpuPlan { shape, memory, gpu });
         }
-        let smaller = if !shape.overlap
-            && (shape.recompute || config.recompute_activations == Recompute::Never)
-        {
+        let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
             // A micro-batch is never larger than the step, so halving starts there.
             StepShape {
                 tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest),
@@ -243,7 +223,7 @@ pub fn gpu_memory(
 ) -> Memory {
     let with = |recompute| {
         let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu);
-        (peak(&parts, shape.overlap), parts)
+        (peak(&parts), parts)
     };
     let (peak_recomputed_bytes, recomputed) = with(true);
     let (peak_bytes, parts) = if shape.recompute {
@@ -276,7 +256,7 @@ fn parts(
 ) -> Vec<MemoryPart> {
     let number = gpu.number_bytes;
     let all = [
-        resident(model, config, step.overlap, number),
+        resident(model, config, number),
         vec![("teacher", Phase::Always, number * data.teacher_parameters)],
         rollout(model, config, data, gpu),
         training(model, config, data, step, number),
@@ -293,9 +273,7 @@ fn parts(
         .collect()
 }
 
-fn resident(model: &ModelConfig, config: &TrainConfig, overlap: bool, number: usize) -> Vec<Part> {
-    // Each has a workspace, and widens a matrix.
-    let streams = if overlap { 2 } else { 1 };
+fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
     let weights = WeightBytes::new(&shape, config.base_precision, number);
@@ -327,7 +305,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, overlap: bool, number: us
         (
             "CUDA context, cuBLAS's workspace",
             Phase::Always,
-            CONTEXT_BYTES as usize + streams * CUBLAS_WORKSPACE_BYTES,
+            CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES,
         ),
         (
             "weights",
@@ -352,7 +330,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, overlap: bool, number: us
         (
             "a matrix in bf16 (quantized base)",
             Phase::Always,
-            streams * widened_bytes(model, config.base_precision, number),
+            widened_bytes(model, config.base_precision, number),
         ),
         (
             "adapters as used",
@@ -643,7 +621,6 @@ fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: G
     let shape = StepShape {
         tokens_per_micro_batch,
         recompute: config.recompute_activations != Recompute::Never,
-        overlap: false,
     };
     gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
 }

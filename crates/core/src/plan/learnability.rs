@@ -17,6 +17,8 @@ const MOSTLY_VALID: f64 = 0.95;
 const MAX_TRUNCATED: f64 = 0.05;
 /// The same for reasoning that reaches the scorer.
 const MAX_THINK_LEAKS: f64 = 0.05;
+/// Above this share of truncated completions, of which none is valid, a run does not start.
+const MOSTLY_TRUNCATED: f64 = 0.5;
 /// With fewer prompts the interval is too wide: at 32 it spans up to 33 points.
 const MIN_PROMPTS: usize = 32;
 /// Below this share a group of 8 seldom has a valid completion, so at best a lower tier is learned.
@@ -75,7 +77,7 @@ impl Guidance {
             (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
             (true, ..) if self.conversations > 0 => "rows of several turns are not guided".to_owned(),
             (true, 0, _) => "guided groups will be used, with the rows' expected answers".to_owned(),
-            (true, _, Some(why)) => format!("rows without an expected answer are not guided: {why}"),
+            (true, _, Some(why)) => format!("rows without an answer to imitate are not guided: {why}"),
             (true, _, None) if self.has_state => {
                 "guided groups will be used, with calls that search finds to lead to the row's final state, or calls sampled under the tools' grammar".to_owned()
             }
@@ -173,14 +175,31 @@ pub struct SignalReport {
 }
 
 impl SignalReport {
-    /// Whether groups are mixed, but none has a valid completion to learn from, nor a guiding answer.
+    /// Whether no sampled completion is valid, so that a guide at most shows one; or groups are mixed, but none has a
+    /// valid completion to learn from, nor a guiding answer.
     pub fn lacks_valid(&self) -> bool {
-        !self.is_guided
-            && !self.mixes.is_empty()
-            && !self
-                .mixes
-                .iter()
-                .any(|mix| mix.tiers.contains(&Tier::Valid))
+        let mut tiers = self.mixes.iter().flat_map(|mix| &mix.tiers);
+        let is_low = !self.mixes.is_empty() && tiers.all(|tier| *tier != Tier::Valid);
+        (self.tiers.valid == 0.0 && self.prompts > 0) || (is_low && !self.is_guided)
+    }
+
+    /// The line to type, if no sampled completion is valid and most are truncated: then nothing else is known.
+    pub fn truncation(&self, max_completion_tokens: usize) -> Option<String> {
+        if self.tiers.valid > 0.0 || self.truncated <= MOSTLY_TRUNCATED {
+            return None;
+        }
+        let share = percent_short(self.truncated);
+        let longer = format!("--set max_completion_tokens={}", 4 * max_completion_tokens);
+        let (what, remedy) = match self.think_leaks > self.truncated / 2.0 {
+            true => (
+                ", most of them in thinking",
+                format!("set `thinking = false` in task.toml, or {longer}"),
+            ),
+            false => ("", longer),
+        };
+        Some(format!(
+            "no sampled completion is valid, and {share} are truncated at max_completion_tokens = {max_completion_tokens}{what}: {remedy}"
+        ))
     }
 
     /// `20 mix unparsable and invalid, 4 invalid and valid`; empty without mixed groups.
@@ -429,7 +448,7 @@ fn can_learn(
     } else {
         ""
     };
-    let lacks = if report.lacks_valid() {
+    let lacks = if report.lacks_valid() && !report.is_guided {
         "; none has a valid completion"
     } else {
         ""

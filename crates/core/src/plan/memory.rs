@@ -98,31 +98,24 @@ pub fn cpu_memory(
 ) -> Memory {
     let recompute = config.recompute_activations == Recompute::Always;
     let parts = parts(model, config, data, threads.max(1), recompute);
-    let overlap = config.overlap;
     let peak_recomputed_bytes = if recompute {
-        peak(&parts, overlap)
+        peak(&parts)
     } else {
-        peak(
-            &self::parts(model, config, data, threads.max(1), true),
-            overlap,
-        )
+        peak(&self::parts(model, config, data, threads.max(1), true))
     };
     Memory {
-        peak_bytes: peak(&parts, overlap),
+        peak_bytes: peak(&parts),
         peak_recomputed_bytes,
         parts,
         machine_bytes,
     }
 }
 
-/// Alternating phases share memory, unless rollout and training overlap.
-pub(super) fn peak(parts: &[MemoryPart], overlap: bool) -> u64 {
+/// Alternating phases share memory.
+pub(super) fn peak(parts: &[MemoryPart]) -> u64 {
     let sum = |phase| sum(parts, phase);
     let rollout = sum(Phase::Rollout) + sum(Phase::Prefill).max(sum(Phase::Decode));
-    match overlap {
-        true => peak_of_training(parts) + rollout,
-        false => peak_of_training(parts).max(sum(Phase::Always) + rollout),
-    }
+    peak_of_training(parts).max(sum(Phase::Always) + rollout)
 }
 
 pub(super) fn peak_of_training(parts: &[MemoryPart]) -> u64 {

@@ -219,6 +219,14 @@ impl Preflight {
             } else {
                 format!("{task}: ")
             };
+            if let Some(truncated) = signal.truncation(config.max_completion_tokens) {
+                add(
+                    Check::Learnability,
+                    Severity::Error,
+                    format!("{task}{truncated}"),
+                );
+                continue;
+            }
             let remedy = advice
                 .changes
                 .first()

@@ -202,7 +202,6 @@ fn memory_text(memory: &Memory) -> String {
     let shape = StepShape {
         tokens_per_micro_batch: memory.tokens_per_micro_batch,
         recompute: memory.recompute_activations,
-        overlap: memory.overlap,
     };
     let [peak, usable, total] =
         [memory.peak_bytes, memory.usable_bytes, memory.total_bytes].map(bytes);

@@ -14,6 +14,7 @@ use crate::hub::{Quantization, find_model};
 use crate::page::markdown::{line, render, table};
 use crate::run::{EvalSummary, read_proves};
 use crate::score::Task;
+use crate::text::{CLOCK, Tokenizer};
 
 /// An adapter trained beside a base in fp8 or NF4: its answers to a task's test set with that base and with the published one.
 #[derive(Debug)]
@@ -95,6 +96,15 @@ pub fn model_card(
     } else {
         ""
     };
+    let clock = source
+        .and_then(|source| Tokenizer::load(source).ok())
+        .filter(|tokenizer| tokenizer.template_reads(CLOCK))
+        .map_or_else(String::new, |_| {
+            format!(
+                "\nThe chat template writes the time ({CLOCK}). The run's prompts state {}, in UTC; a server states the present, so its prompts are others: their answers are not those measured here.\n",
+                line(&file.created)
+            )
+        });
     let sections = [
         (
             "Results",
@@ -108,7 +118,7 @@ pub fn model_card(
         ("Cost", cost(report, price)),
         (
             "Serving",
-            proven(report, step) + &form.commands(&template_kwargs(report)),
+            clock + &proven(report, step) + &form.commands(&template_kwargs(report)),
         ),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));

@@ -30,7 +30,7 @@ pub use call_format::{CALL_FORMATS, CallFormat};
 pub use limits::MAX_PROMPT_BYTES;
 pub use ollama::Modelfile;
 pub(crate) use python_json::value_of as json_value;
-pub use template::ChatTemplate;
+pub use template::{CLOCK, ChatTemplate};
 pub use think_marks::{THINK_MARKS, ThinkMarks};
 pub use tokenizer::{Tokenizer, exported_files, exported_templates, tokenizer_json};
 pub use tools::{CallSpacing, openai_tools};

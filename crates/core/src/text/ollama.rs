@@ -1,6 +1,7 @@
 //! Ollama's Modelfile for an exported GGUF file: its chat template in Go's form, stop tokens and
 //! parameters.
 
+use super::template::CLOCK;
 use super::{ChatTemplate, Message, TemplateOptions, Thinking, Tokenizer};
 
 /// Turns of a known chat template: what begins and ends each.
@@ -99,7 +100,7 @@ fn go_template(
     template: &ChatTemplate,
     options: &TemplateOptions,
 ) -> Option<(String, Option<String>)> {
-    if template.reads("strftime_now") {
+    if template.reads(CLOCK) {
         return None;
     }
     let roles = ["system", "user", "assistant", "user"];

@@ -17,6 +17,8 @@ use super::{
 use crate::hub::ModelSource;
 use crate::task::TEMPLATE_KWARGS;
 
+/// Function of templates that formats the present time.
+pub const CLOCK: &str = "strftime_now";
 const NAME: &str = "chat_template";
 /// The variable of [`Thinking`].
 pub(super) const SWITCH: &str = "enable_thinking";
@@ -79,7 +81,7 @@ impl ChatTemplate {
         });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
+        environment.add_function(CLOCK, strftime_now);
         let refuse = |problem: String| TextError::Template {
             path: path.to_owned(),
             problem,
@@ -353,13 +355,15 @@ impl ChatTemplate {
     }
 }
 
-#[cfg(test)]
 impl ChatTemplate {
     /// Fixes the time of `strftime_now`.
-    pub(super) fn at_time(mut self, time: jiff::Zoned) -> Self {
+    pub(super) fn set_time(&mut self, time: &jiff::Zoned) {
+        let fixed = time.clone();
         self.environment
-            .add_function("strftime_now", move |format: &str| strftime(format, &time));
-        self
+            .add_function(CLOCK, move |format: &str| strftime(format, &fixed));
+        if let Some(other) = &mut self.tool_use {
+            other.set_time(time);
+        }
     }
 }
 

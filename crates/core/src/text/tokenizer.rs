@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::added_tokens::{added_tokens, tokenizer_config};
 use super::json_files::{json, optional_json};
 use super::tekken;
+use super::template::CLOCK;
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{
@@ -86,7 +87,7 @@ impl Tokenizer {
             Err(other) => return Err(other),
         };
         let generation = optional_json(source, GENERATION)?;
-        let tokenizer = Self::assemble(
+        let mut tokenizer = Self::assemble(
             inner,
             growth,
             template,
@@ -95,6 +96,9 @@ impl Tokenizer {
             path,
         );
         tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
+        if let Some(unix_ms) = source.clock_ms() {
+            tokenizer.set_time(unix_ms);
+        }
         Ok(tokenizer)
     }
 
@@ -286,6 +290,16 @@ impl Tokenizer {
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
+    /// Decodes an answer as sampled: all special tokens are text, so that none is hidden from a
+    /// scorer, except the stop token that ends it.
+    pub fn decode_answer(&self, token_ids: &[u32]) -> Result<String, TextError> {
+        let text = match token_ids.split_last() {
+            Some((last, text)) if self.stop_ids.contains(last) => text,
+            _ => token_ids,
+        };
+        self.decode(text, false)
+    }
+
     /// Renders a prompt up to where the answer begins. `tools`: a list in OpenAI's schema.
     ///
     /// # Errors
@@ -403,6 +417,24 @@ impl Tokenizer {
 
     pub fn has_thinking_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
+    }
+
+    /// Fixes the time that the chat template reads, in UTC.
+    pub fn set_time(&mut self, unix_ms: u64) {
+        let time = i64::try_from(unix_ms).ok();
+        let time = time.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        if let (Template::Ready(template), Some(time)) = (&mut self.template, time) {
+            template.set_time(&time.to_zoned(jiff::tz::TimeZone::UTC));
+        }
+    }
+
+    /// Note that the chat template writes the time; `name` is the model's.
+    pub fn clock_note(&self, name: &str) -> Option<String> {
+        self.template_reads(CLOCK).then(|| {
+            format!(
+                "the chat template of {name} writes the time ({CLOCK}): prompts of a run have that of its creation, in UTC"
+            )
+        })
     }
 
     pub fn template_reads(&self, variable: &str) -> bool {

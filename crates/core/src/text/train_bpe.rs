@@ -259,6 +259,20 @@ mod tests {
     }
 
     #[test]
+    fn a_scorer_sees_special_tokens_that_were_sampled() {
+        for (sampled, expected) in [
+            ("{}<|im_end|>", "{}"),
+            ("{<|im_start|>}<|im_end|>", "{<|im_start|>}"),
+            ("{}<|im_end|><|im_end|>", "{}<|im_end|>"),
+            ("{", "{"),
+        ] {
+            let ids = trained().encode(sampled).unwrap();
+            assert_eq!(trained().decode_answer(&ids).unwrap(), expected);
+        }
+        assert_eq!(trained().decode_answer(&[]).unwrap(), "");
+    }
+
+    #[test]
     fn the_impossible_is_refused() {
         assert!(
             train_tokenizer(texts(), 260, CHAT_TEMPLATE)

@@ -16,7 +16,6 @@ use crate::rollout::{
     Arrivals, Completion, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
     Sampling, SizedSource, generate_from,
 };
-use crate::update::PolicySample;
 
 /// How a conversation continues after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,36 +30,6 @@ pub(super) enum GoingOn {
 
 /// Relative spread of completion lengths around the bench's.
 const SPREAD: f64 = 0.5;
-
-/// What a sample of a request reads and writes after the prompt.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Talk {
-    completions: Vec<Completion>,
-    /// Each between two completions.
-    replies: Vec<Vec<u32>>,
-}
-
-impl Talk {
-    /// Its completions, each continuing the one before.
-    pub(super) fn samples(&self, advantage: f64) -> impl Iterator<Item = PolicySample<'_>> {
-        let read = self.replies.iter().map(|reply| Some(reply.into()));
-        let read = std::iter::once(None).chain(read);
-        let samples = self.completions.iter().zip(read);
-        samples.map(move |(completion, follows)| PolicySample {
-            follows,
-            ..PolicySample::on_policy(completion, advantage)
-        })
-    }
-}
-
-impl From<Completion> for Talk {
-    fn from(completion: Completion) -> Self {
-        Self {
-            completions: vec![completion],
-            replies: Vec::new(),
-        }
-    }
-}
 
 /// Time in which neither a rollout nor an update gives the device work.
 #[derive(Debug, Default)]
@@ -92,25 +61,11 @@ impl IdleClock {
     }
 }
 
-/// Called on the decoding thread with the index of a conversation's request, its sample, and itself.
-pub(super) type OnTalk<'a> = &'a (dyn Fn(usize, u32, &Talk) + Sync);
-
 /// Tokens of a conversation's completion.
 fn length(new_tokens: usize, prompt: u32, sample: u32, turn: usize) -> usize {
     let share = f64::from(philox(3, [prompt, sample, turn as u32, 0])[0]) / f64::from(u32::MAX);
     let length = new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share);
     length.round().max(1.0) as usize
-}
-
-/// Tokens of a conversation's completions.
-pub(super) fn conversation_tokens(
-    tools: ToolCalls,
-    new_tokens: usize,
-    prompt: usize,
-    sample: usize,
-) -> usize {
-    let own = |turn| length(new_tokens, prompt as u32, sample as u32, turn);
-    (0..=tools.calls).map(own).sum()
 }
 
 fn most_new_tokens(new_tokens: usize) -> usize {
@@ -132,7 +87,6 @@ pub(super) struct Conversations<'a> {
     due: Vec<(Instant, u64)>,
     next_id: u64,
     clock: &'a IdleClock,
-    on_end: OnTalk<'a>,
     tokens: usize,
 }
 
@@ -141,8 +95,6 @@ struct Asked {
     request: Request,
     turn: usize,
     after: Option<(u64, u32)>,
-    /// Empty for the first request, which may have several samples.
-    talk: Talk,
     left: usize,
 }
 
@@ -152,7 +104,6 @@ impl<'a> Conversations<'a> {
         (tools, going_on): (ToolCalls, GoingOn),
         (new_tokens, vocabulary): (usize, usize),
         clock: &'a IdleClock,
-        on_end: OnTalk<'a>,
     ) -> Self {
         let mut own = Self {
             tools,
@@ -163,12 +114,11 @@ impl<'a> Conversations<'a> {
             due: Vec::new(),
             next_id: 0,
             clock,
-            on_end,
             tokens: 0,
         };
         requests
             .iter()
-            .for_each(|request| own.ask(request.clone(), 0, None, Talk::default()));
+            .for_each(|request| own.ask(request.clone(), 0, None));
         own
     }
 
@@ -203,7 +153,7 @@ impl<'a> Conversations<'a> {
         later_tokens(self.tools, self.new_tokens, turn)
     }
 
-    fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>, talk: Talk) {
+    fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>) {
         let (id, left) = (self.next_id, request.samples);
         let samples = request.first_sample..request.first_sample + left as u32;
         let own = |sample| length(self.new_tokens, request.prompt_number, sample, turn);
@@ -212,7 +162,6 @@ impl<'a> Conversations<'a> {
             request,
             turn,
             after,
-            talk,
             left,
         };
         self.active.insert(id, asked);
@@ -247,12 +196,6 @@ impl<'a> Conversations<'a> {
 }
 
 impl Bench<'_> {
-    /// The longest that a conversation may be, without its prompt.
-    pub(super) fn most_conversation_tokens(&self, tools: ToolCalls) -> usize {
-        let new_tokens = self.bench.new_tokens;
-        most_new_tokens(new_tokens) + later_tokens(tools, new_tokens, 0)
-    }
-
     /// Measures conversations with tools for each way of continuing.
     pub(super) fn converse(
         &self,
@@ -274,9 +217,7 @@ impl Bench<'_> {
             let whole = median(2, || {
                 let clock = IdleClock::default();
                 let sizes = (new, self.config.vocab_size);
-                let talked = &|_, _, _: &Talk| ();
-                let mut source =
-                    Conversations::new(&requests, (tools, going_on), sizes, &clock, talked);
+                let mut source = Conversations::new(&requests, (tools, going_on), sizes, &clock);
                 let sampling = Conversations::sampling(new);
                 self.engine.synchronize()?;
                 let start = Instant::now();
@@ -339,25 +280,20 @@ impl RequestSource for Conversations<'_> {
         };
         asked.left -= 1;
         let (request, turn) = (asked.request.clone(), asked.turn + 1);
-        let mut talk = std::mem::take(&mut asked.talk);
         if asked.left == 0 {
             self.active.remove(&id);
         }
         let (prompt, sample_of_prompt) = (request.prompt_number, request.first_sample + sample);
-        let sampled = completion.token_ids.clone();
-        talk.completions.push(completion);
         if turn > self.tools.calls {
-            (self.on_end)(prompt as usize, sample_of_prompt, &talk);
             return;
         }
         let stream = philox(4, [prompt, sample_of_prompt, turn as u32, 0])[0] as usize;
         let reply = random_tokens(stream, self.tools.reply_tokens, self.vocabulary);
-        let read = [request.prompt.as_slice(), &sampled, &reply].concat();
-        talk.replies.push(reply);
+        let read = [request.prompt.as_slice(), &completion.token_ids, &reply].concat();
         let next = Request {
             first_sample: sample_of_prompt,
             ..Request::new(read, prompt, turn as u32, 1)
         };
-        self.ask(next, turn, Some((id, sample)), talk);
+        self.ask(next, turn, Some((id, sample)));
     }
 }

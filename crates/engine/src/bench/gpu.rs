@@ -42,9 +42,9 @@ pub struct GpuBench {
     pub steps: Vec<(usize, usize)>,
     /// Training tokens per forward.
     pub tokens_per_micro_batch: usize,
-    /// Completion lengths for steps at the steps' shapes; empty: skipped.
+    /// Completion lengths for rollouts at the steps' shapes; empty: skipped.
     pub lengths: Vec<usize>,
-    /// Tool calls for rollouts and steps of conversations at the steps' shapes.
+    /// Tool calls for rollouts of conversations at the steps' shapes.
     pub tools: Option<ToolCalls>,
     /// Values to measure steps with; true: recompute activations.
     pub recompute: Vec<bool>,
@@ -110,7 +110,7 @@ pub fn measure_gpu(
     let gpu = engine
         .memory()
         .map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));
-    bench.plan(config, (1, 1), Recompute::Auto, false, gpu)?;
+    bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
     let limits = Limits::measure(engine)?;
     engine.trim_memory()?;
     let mut device = |name, shape, value, unit| {
@@ -177,31 +177,17 @@ pub fn measure_gpu(
             })?;
         }
     }
-    let longest = match bench.tools {
-        Some(tools) => work.most_conversation_tokens(tools),
-        None => bench.lengths.iter().copied().max().unwrap_or(0),
-    };
-    if longest > 0 {
-        let (rollouts, steps) = match bench.tools {
-            Some(_) => ("conversations", "step of conversations"),
-            None => ("rollout of lengths", "step of lengths"),
-        };
-        let longest = GpuBench {
-            new_tokens: longest,
-            ..bench.clone()
+    if bench.tools.is_some() || !bench.lengths.is_empty() {
+        let name = match bench.tools {
+            Some(_) => "conversations",
+            None => "rollout of lengths",
         };
         for &(prompts, completions) in &bench.steps {
             let batch = prompts * completions;
-            work.within((rollouts, "", batch), &mut note, |note| match bench.tools {
+            work.within((name, "", batch), &mut note, |note| match bench.tools {
                 Some(tools) => work.converse((prompts, completions), tools, note),
                 None => work.replay(prompts, completions, note),
             })?;
-            match longest.plan(config, (prompts, completions), Recompute::Auto, true, gpu) {
-                Ok(planned) => work.within((steps, "", batch), &mut note, |note| {
-                    work.overlapped_steps(steps, (prompts, completions), planned, note)
-                })?,
-                Err(error) => note(Measurement::missing(steps, "", batch, &error.to_string())),
-            }
         }
         return Ok(found);
     }
@@ -215,7 +201,7 @@ pub fn measure_gpu(
             } else {
                 Recompute::Never
             };
-            match bench.plan(config, (prompts, completions), setting, false, gpu) {
+            match bench.plan(config, (prompts, completions), setting, gpu) {
                 Ok(planned) => work.within((&name, &shape, batch), &mut note, |note| {
                     work.step(prompts, completions, planned, note)
                 })?,
@@ -238,14 +224,12 @@ impl GpuBench {
         model: &ModelConfig,
         (prompts, completions): (usize, usize),
         recompute: Recompute,
-        overlap: bool,
         gpu: Option<GpuMemory>,
     ) -> std::result::Result<StepShape, TrainError> {
         let Some(gpu) = gpu else {
             return Ok(StepShape {
                 tokens_per_micro_batch: self.tokens_per_micro_batch,
                 recompute: recompute == Recompute::Always,
-                overlap,
             });
         };
         let defaults = Layers::default().resolve()?.config;
@@ -258,7 +242,6 @@ impl GpuBench {
             max_completion_tokens: self.new_tokens,
             tokens_per_micro_batch: self.tokens_per_micro_batch,
             recompute_activations: recompute,
-            overlap,
             weight_sync_interval: 1,
             kl_beta: 0.0,
             ..defaults

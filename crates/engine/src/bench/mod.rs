@@ -4,7 +4,6 @@
 mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
 mod gpu;
-mod overlap; // whole steps, updated after and during the rollout
 mod server;
 mod timing; // peaks, medians
 
@@ -110,6 +109,7 @@ fn policy_settings(
         kl_importance: true,
         entropy_coef: 0.0,
         distill_coef: 0.0,
+        corrects_sampling: false,
         max_completion_tokens: new_tokens,
     };
     PolicySettings {

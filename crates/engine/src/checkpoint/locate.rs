@@ -88,7 +88,8 @@ impl ModelLocation {
         }
     }
 
-    /// Configuration and tokenizer; for a run or adapter, of the model that it started from.
+    /// Configuration and tokenizer; for a run or adapter, of the model that it started from, at the
+    /// time of the run.
     pub fn source(self, run_folders: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
@@ -97,7 +98,8 @@ impl ModelLocation {
                 Ok(base.source(run_folders)?.with_tokenizer_of(&folder))
             }
             Self::Run { run, .. } => {
-                Self::find(&run.file().config.base_model, run_folders)?.source(run_folders)
+                let base = Self::find(&run.file().config.base_model, run_folders)?;
+                Ok(base.source(run_folders)?.at_time(run.file().created_ms))
             }
         }
     }

@@ -77,7 +77,8 @@ impl OpenModel {
         let folder = checkpoint_path(run.path(), step);
         let label = format!("{}@{step}", run.id());
         verify_checkpoint(&folder, |name| name != OPTIMIZER_FILE).map_err(CheckpointError::from)?;
-        let base = Self::find(&run.file().config.base_model, run_folders)?;
+        let mut base = Self::find(&run.file().config.base_model, run_folders)?;
+        base.source = base.source.at_time(run.file().created_ms);
         let unreadable = |file: &str, problem: String| {
             let problem = problem
                 .split_once(": ")

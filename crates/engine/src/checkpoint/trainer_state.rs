@@ -43,6 +43,9 @@ pub struct TrainerState {
     /// Adaptive weight of the entropy bonus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_coef: Option<f64>,
+    /// Whether `sampling_correction = "auto"` is on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub corrects_sampling: bool,
     /// Number of trained parameters not stored here, as they equal the base's; their moments are 0.
     #[serde(default, skip_serializing_if = "is_zero", alias = "numbers_of_base")]
     pub base_parameters: usize,
@@ -77,6 +80,7 @@ impl TrainerState {
             seconds: 0.0,
             adaptive: None,
             entropy_coef: None,
+            corrects_sampling: false,
             base_parameters: 0,
         }
     }

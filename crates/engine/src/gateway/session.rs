@@ -56,8 +56,6 @@ struct SessionClient {
     is_closed: Arc<AtomicBool>,
     by_token: bool,
     events: Sender<Event>,
-    /// Whether the completion ended because the client reads too slowly.
-    is_cut_off: AtomicBool,
     /// Text so far, if a `stop` string may end it.
     text: Option<Mutex<TextStream>>,
     ended: Mutex<Option<oneshot::Sender<Completion>>>,
@@ -83,7 +81,6 @@ impl Client for SessionClient {
         }
         let event = Event::of_newest(0, completion, Vec::new());
         let sent = event.map_or(Ok(()), |event| self.events.try_send(event));
-        self.is_cut_off.store(sent.is_err(), Ordering::Relaxed);
         sent.is_ok()
     }
 
@@ -100,8 +97,6 @@ impl Client for SessionClient {
 struct Pending {
     /// Index in its conversation.
     number: u32,
-    /// Key for storing its answer; `None` if already stored.
-    digest: Option<String>,
     client: Arc<SessionClient>,
     completion: oneshot::Receiver<Completion>,
     /// Converts it for the client.
@@ -214,9 +209,6 @@ impl Session {
 
     fn take_answer(&self, pending: Pending, completion: Completion) {
         let client = pending.client;
-        if !client.is_cut_off.load(Ordering::Relaxed) {
-            self.question.store(pending.digest, 0, &completion);
-        }
         let answered = match read(pending.reader, &completion, client.by_token) {
             Ok(answered) => answered,
             Err(error) => {
@@ -225,11 +217,6 @@ impl Session {
                 return;
             }
         };
-        // What comes after the end is not the conversation's.
-        if !self.is_closed() {
-            self.question
-                .count_tokens(self.sample, completion.token_ids.len());
-        }
         self.state.lock().answered.insert(pending.number, answered);
         if client.text().is_some_and(|text| text.is_stopped()) {
             let last = Event::of_newest(0, &completion, Vec::new());
@@ -307,7 +294,6 @@ impl Session {
             is_closed: Arc::clone(&self.is_closed),
             by_token: sampled.by_token,
             events: sampled.events,
-            is_cut_off: AtomicBool::new(false),
             text,
             ended: Mutex::new(Some(ended)),
         });
@@ -322,19 +308,9 @@ impl Session {
             *state.record.ignored.entry(name.to_owned()).or_default() += 1;
         }
         drop(state);
-        let digest = question.digest(&request);
-        let known = question.known(digest.as_deref(), 1);
-        let is_known = known.is_some();
-        match known.and_then(|mut known| known.pop()) {
-            Some(known) => {
-                let told = known.replay(|told| client.on_token(0, told, Vec::new()));
-                client.on_end(0, told);
-            }
-            None => question.ask(request, sample, number, follows, Arc::clone(&client) as _),
-        }
+        question.ask(request, sample, number, follows, Arc::clone(&client) as _);
         let pending = Pending {
             number,
-            digest: digest.filter(|_| !is_known),
             client,
             completion,
             reader,

@@ -23,7 +23,6 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{Table, embedding_backward};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Selection;
-use crate::kernels::second_stream::OnStream;
 use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
 /// A causal language model. Weights are [outputs, inputs]; trained ones are views of one flat
@@ -197,24 +196,6 @@ impl Decoder {
             parameters,
             embedding,
             embedding_range,
-        })
-    }
-
-    /// The model on another stream of its GPU, for gradients.
-    pub(crate) fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            config: self.config.clone(),
-            parameters: self.parameters.on_stream(device)?,
-            embedding: self.embedding.on_stream(device)?,
-            embedding_range: self.embedding_range.clone(),
-            layers: self.layers.on_stream(device)?,
-            sources: self.sources.clone(),
-            layer_inputs: self.layer_inputs.on_stream(device)?,
-            final_norm: self.final_norm.on_stream(device)?,
-            head: self.head.on_stream(device)?,
-            embedding_scale: self.embedding_scale,
-            device: device.clone(),
-            base_precision: self.base_precision,
         })
     }
 

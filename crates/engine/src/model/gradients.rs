@@ -2,23 +2,19 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::Parameters;
 use super::expert_adapters::OneExpert;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
 use crate::kernels::matmul::matmul_add;
-use crate::kernels::second_stream::OnStream;
 
 /// Gradient sums over micro-batches.
 #[derive(Debug)]
 pub struct Gradients {
     flat: Tensor,
 }
-
-/// Numbers that [`Gradients::scale`] multiplies at once.
-const SCALED_AT_ONCE: usize = 1 << 26;
 
 impl Gradients {
     /// Zeros, including padding.
@@ -75,25 +71,6 @@ impl Gradients {
 
     pub fn add_all(&mut self, other: &Self) -> Result<()> {
         accumulate(&self.flat, &other.flat)
-    }
-
-    /// Multiplies all by `factor`, in parts that need little memory.
-    pub fn scale(&mut self, factor: f64) -> Result<()> {
-        let count = self.flat.elem_count();
-        for first in (0..count).step_by(SCALED_AT_ONCE) {
-            let part = self
-                .flat
-                .narrow(0, first, SCALED_AT_ONCE.min(count - first))?;
-            self.flat.slice_set(&part.affine(factor, 0.0)?, 0, first)?;
-        }
-        Ok(())
-    }
-
-    /// The same sum on another stream of its GPU; on the CPU, the same.
-    pub(crate) fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            flat: self.flat.on_stream(device)?,
-        })
     }
 
     /// Wraps all gradients, `[n]`, such as the sum over ranks.

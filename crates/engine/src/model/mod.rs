@@ -25,7 +25,6 @@ mod mixer; // attention or gated delta rule
 mod norm; // norm with its weight
 mod packed_batch; // packed sequences
 mod parameters; // flat buffer of trained parameters
-mod on_stream; // model on another stream
 mod shared_expert; // expert used by every row
 mod shard; // sharding over ranks
 mod side_inputs; // layer inputs besides the residual stream

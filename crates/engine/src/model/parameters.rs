@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
-use crate::kernels::second_stream::OnStream;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
@@ -121,16 +120,6 @@ impl Parameters {
             parameters.write(slot, &tensor)?;
         }
         Ok(parameters)
-    }
-
-    /// On another stream of their GPU, read-only.
-    pub(super) fn on_stream(&self, device: &Device) -> Result<Self> {
-        Ok(Self {
-            flat: self.flat.on_stream(device)?,
-            read: self.read.on_stream(device)?,
-            copies: None,
-            ..self.clone()
-        })
     }
 
     /// This rank's part in full precision, padded: all, `[n]`, unless sharded.

@@ -163,7 +163,7 @@ impl TaskAgent<'_> {
             let mut others = answers.iter();
             let next = others.find(|other| other.record.follows == Some(number));
             let (tokenizer, completion) = (&self.model.tokenizer, answer.completion.clone());
-            let text = tokenizer.decode(&completion.token_ids, true);
+            let text = tokenizer.decode_answer(&completion.token_ids);
             steps.push(CallStep {
                 prompt: answer.prompt.clone(),
                 completion,

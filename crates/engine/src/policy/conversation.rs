@@ -164,6 +164,13 @@ impl Turn {
             .sum()
     }
 
+    /// Tokens that the policy chose: sampled, not forced.
+    pub fn chosen_tokens(&self) -> usize {
+        self.completions()
+            .map(|completion| completion.token_ids.len() - completion.forced.len())
+            .sum()
+    }
+
     /// Completions with their prompts; `first`: the row's.
     pub fn prompted<'t>(
         &'t self,

@@ -17,7 +17,7 @@ use super::questions::Questions;
 use super::sampler::Sampler;
 use super::scores::{Scores, score_all};
 use super::settings::{ConverseSettings, Conversed, Question};
-use super::{Conversation, KeptAnswers, Policy, ServedModel, Watcher};
+use super::{Conversation, Policy, ServedModel, Watcher};
 use crate::rollout::{
     Order, Queue, QueuedConversation, QueuedQuestion, Request, RequestSize, SizedSource,
     ThreadPool, Worker,
@@ -62,9 +62,9 @@ fn converse(
     let start = Instant::now();
     let questions = Questions::new(sampler, questions, settings)?;
     let questions = &questions;
-    let (queues, begun, known) = begin(questions, watcher.as_deref());
+    let (queues, begun) = begin(questions);
     if let Some(watcher) = &mut watcher {
-        watcher.begin(begun.len(), known);
+        watcher.begin(begun.len());
     }
     let is_attended = watcher.is_some() || questions.needs_scores();
     let threads = sampler.threads();
@@ -124,9 +124,8 @@ type Part = (Arc<Queue>, Vec<RequestSize>);
 
 type Begun = Vec<(usize, QueuedConversation)>;
 
-/// Submits first requests. Returns the conversations, and the number of those with a known first
-/// answer.
-fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>, Begun, usize) {
+/// Submits first requests; returns the conversations.
+fn begin(questions: &Questions<'_>) -> (Vec<Part>, Begun) {
     let (sampler, settings) = (questions.sampler, questions.settings);
     let requests = questions.all.iter().map(|one| one.request.clone());
     let requests: Vec<Request> = requests.collect();
@@ -137,52 +136,32 @@ fn begin(questions: &Questions<'_>, watcher: Option<&dyn Watcher>) -> (Vec<Part>
         is_paced: sampler.is_paced(),
         agents: agents.map_or(0, |agents| (agents.processes() / together).max(1)),
     };
-    let kept = watcher.and_then(Watcher::kept);
-    let tokens = watcher.and_then(Watcher::tokens);
-    let (mut begun, mut known, mut first) = (Vec::new(), 0, 0);
+    let (mut begun, mut first) = (Vec::new(), 0);
     let mut queues = Vec::with_capacity(parts.len());
     for part in parts {
         let queue = Arc::new(Queue::new(order));
         let all = first..first + part.len();
         first = all.end;
-        let are_followed = all.clone().any(|question| questions.is_followed(question));
-        let serves = |kept: &Arc<KeptAnswers>| kept.serves(part, are_followed);
-        // Only these affect the pace: stored first answers need no decoding; agents count from
-        // their start.
-        let is_waited_for =
-            |question| questions.is_followed(question) && questions.agent(question).is_none();
-        let waits = sampler.is_paced() && all.clone().any(is_waited_for);
-        let uses_kept = !waits && kept.as_ref().is_some_and(serves);
         let mut sizes = Vec::with_capacity(part.len());
         for (question, request) in all.zip(part) {
             sizes.extend(questions.sizes(question));
             let most = questions.max_prompt_tokens(question);
             let queued = Arc::new(QueuedQuestion {
                 queue: Arc::clone(&queue),
-                kept: kept.clone(),
-                uses_kept,
                 first: request.clone(),
                 sampling: settings.sampling.clone(),
                 conversation: begun.len(),
                 max_prompt_tokens: questions.stays_in_cache(question).then_some(most),
-                tokens: tokens.clone(),
             });
-            let (conversations, are_known) = match questions.agent(question) {
-                Some(_) => {
-                    let stored = queued.known(queued.digest(request).as_deref(), request.samples);
-                    (
-                        queued.begin_of_agents(),
-                        stored.map_or(0, |stored| stored.len()),
-                    )
-                }
+            let conversations = match questions.agent(question) {
+                Some(_) => queued.begin_of_agents(),
                 None => queued.begin(questions.is_followed(question)),
             };
-            known += are_known;
             begun.extend(conversations.into_iter().map(|one| (question, one)));
         }
         queues.push((queue, sizes));
     }
-    (queues, begun, known)
+    (queues, begun)
 }
 
 /// Runs all conversations; returned by question, then by sample.

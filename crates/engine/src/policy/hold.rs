@@ -63,7 +63,7 @@ impl<'s, 'e> Context<'_, 's, 'e> {
             } else {
                 let completion = queued.sample(read).await?;
                 let tokenizer = questions.sampler.tokenizer();
-                let text = tokenizer.decode(&completion.token_ids, true);
+                let text = tokenizer.decode_answer(&completion.token_ids);
                 Answer {
                     completion,
                     text: text.map_err(Error::wrap)?,

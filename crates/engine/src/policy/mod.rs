@@ -34,7 +34,6 @@ use scores::score_rows;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 
-pub use crate::rollout::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use served::ServedModel;
 pub use settings::{ConverseSettings, Conversed, Question, ScoredTask};
@@ -163,7 +162,7 @@ impl Policy {
         rows: impl IntoIterator<Item = ScoredRow<'r>>,
     ) -> Result<Vec<Vec<Turn>>> {
         let decode = |completion: &Completion| {
-            let text = self.tokenizer.decode(&completion.token_ids, true);
+            let text = self.tokenizer.decode_answer(&completion.token_ids);
             text.map_err(Error::wrap)
         };
         let texts = groups.iter().flatten().map(decode);

@@ -10,7 +10,6 @@ use crate::environment::{CallOutcome, ChainEnd, RecordedConversation};
 use crate::hub::find_model;
 use crate::model::{Trainable, Weights};
 use crate::rollout::{RolloutMemory, StopReason, generate};
-use crate::run::AnswerLog;
 use crate::score::{FailureClass, Task, Trust};
 
 const OFFICE: &str = "import json, sys, time
@@ -101,17 +100,6 @@ fn converse(
     samples: usize,
     temperature: f64,
 ) -> Conversed {
-    converse_watched(policy, task, invoices, samples, temperature, None)
-}
-
-fn converse_watched(
-    policy: &Policy,
-    task: &Task,
-    invoices: &[u32],
-    samples: usize,
-    temperature: f64,
-    watcher: Option<&mut dyn Watcher>,
-) -> Conversed {
     let row = |number: &u32| {
         let text = format!("Pay invoice {number} from the travel account.");
         serde_json::json!({"id": number.to_string(), "messages": [{"role": "user", "content": text}], "expected": [number]}).to_string()
@@ -141,7 +129,7 @@ fn converse_watched(
         .zip(requests)
         .map(|(prompt, request)| Question { prompt, request })
         .collect();
-    policy.converse(&questions, &settings, watcher).unwrap()
+    policy.converse(&questions, &settings, None).unwrap()
 }
 
 #[test]
@@ -214,40 +202,6 @@ fn conversations_are_the_same_however_long_their_tools_take() {
             .iter()
             .any(|talk| talk.turns[0].completion.token_ids != first(group))
     }));
-}
-
-/// Stores answers, and has those of an earlier attempt.
-struct Stores(Arc<KeptAnswers>);
-
-impl Watcher for Stores {
-    fn kept(&self) -> Option<Arc<KeptAnswers>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn on_end(&mut self, _: usize, _: usize, _: &mut Conversation) {}
-}
-
-#[test]
-#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
-fn conversations_whose_first_answers_are_stored_go_on() {
-    let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
-    let task = office(folder.path(), "0.05", "max_turns = 4");
-    let path = folder.path().join("answers.jsonl");
-    let attempt = |lines: &[String]| {
-        let (log, _) = AnswerLog::open(path.clone()).unwrap();
-        let mut stores = Stores(Arc::new(KeptAnswers::new(log, lines, "key", false)));
-        let asked = [1961, 1962, 1963];
-        let found = converse_watched(&policy, &task, &asked, 1, 1.0, Some(&mut stores));
-        found.conversations
-    };
-    let whole = attempt(&[]);
-    let (_, lines) = AnswerLog::open(path.clone()).unwrap();
-    let texts = |found: &[Vec<Conversation>]| -> Vec<String> {
-        let all = found.iter().flatten();
-        all.map(|one| one.turns[0].text.clone()).collect()
-    };
-    assert!(lines.len() > 4, "each has a call and an answer: {lines:?}");
-    assert_eq!(texts(&attempt(&lines[..3])), texts(&whole));
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl<'a> TaskTools<'a> {
         sampled: Sampled<'e>,
     ) -> Result<ControlFlow<Answer<'e>, Vec<u32>>> {
         let ids = &sampled.completion.token_ids;
-        let text = self.tokenizer.decode(ids, true).map_err(Error::wrap)?;
+        let text = self.tokenizer.decode_answer(ids).map_err(Error::wrap)?;
         let (end, failure) = match self.answer_calls(asked, session, &sampled, &text)? {
             ControlFlow::Continue(prompt) => return Ok(ControlFlow::Continue(prompt)),
             ControlFlow::Break(end) => end,

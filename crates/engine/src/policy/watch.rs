@@ -1,28 +1,17 @@
-//! Observes conversations during sampling: counts and stores those of an eval as they end.
+//! Observes conversations during sampling: counts those of an eval as they end.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use super::{Conversation, KeptAnswers};
+use super::Conversation;
+use crate::files::failpoint;
 use crate::run::{EvalProgress, EvalRecord};
 use crate::score::{Score, Tier};
 
 /// Called on its own thread while others are decoded.
 pub trait Watcher: Send {
-    /// Store of completions.
-    fn kept(&self) -> Option<Arc<KeptAnswers>> {
-        None
-    }
-
-    /// Counters of sampled tokens by conversation, each question's adjacent. A lower bound.
-    fn tokens(&self) -> Option<Arc<[AtomicUsize]>> {
-        None
-    }
-
-    /// Number of conversations, and of those with a known first answer.
-    fn begin(&mut self, _total: usize, _known: usize) {}
+    /// Number of conversations.
+    fn begin(&mut self, _total: usize) {}
 
     /// A conversation has ended, scored. A watcher that takes it leaves the rollout an empty one.
     fn on_end(&mut self, question: usize, sample: usize, conversation: &mut Conversation);
@@ -38,8 +27,6 @@ pub struct EvalWatch<'w> {
     begun: Instant,
     /// Whether an answer's score is its prompt's outcome.
     is_scored: bool,
-    /// `None`: nothing is stored.
-    kept: Option<Arc<KeptAnswers>>,
     on_progress: OnProgress<'w>,
     /// `None`: answers are not shown.
     record_of: Option<RecordOf<'w>>,
@@ -50,14 +37,12 @@ impl<'w> EvalWatch<'w> {
     pub fn new(
         progress: EvalProgress,
         is_scored: bool,
-        kept: Option<KeptAnswers>,
         on_progress: impl FnMut(&EvalProgress) + Send + 'w,
     ) -> Self {
         Self {
             progress,
             begun: Instant::now(),
             is_scored,
-            kept: kept.map(Arc::new),
             on_progress: Box::new(on_progress),
             record_of: None,
         }
@@ -75,11 +60,6 @@ impl<'w> EvalWatch<'w> {
         }
     }
 
-    /// Finishes; returns the stored answers.
-    pub fn into_kept(self) -> Option<Arc<KeptAnswers>> {
-        self.kept
-    }
-
     fn count(&mut self, score: &Score) {
         if !self.is_scored || score.reward.is_nan() {
             return;
@@ -93,13 +73,9 @@ impl<'w> EvalWatch<'w> {
 }
 
 impl Watcher for EvalWatch<'_> {
-    fn kept(&self) -> Option<Arc<KeptAnswers>> {
-        self.kept.clone()
-    }
-
-    fn begin(&mut self, total: usize, known: usize) {
+    fn begin(&mut self, total: usize) {
         self.begun = Instant::now();
-        (self.progress.total, self.progress.kept) = (total, known);
+        self.progress.total = total;
         (self.on_progress)(&self.progress);
     }
 
@@ -107,6 +83,7 @@ impl Watcher for EvalWatch<'_> {
         let record_of = self.record_of.as_ref();
         let record = record_of.and_then(|record_of| record_of(question, conversation));
         record.into_iter().for_each(|one| self.progress.show(one));
+        failpoint("eval.answer", "");
         if let [turn] = &conversation.turns[..] {
             self.count(&turn.score);
         }

@@ -73,7 +73,12 @@ impl Capacity {
         let sum = |of: fn(&RequestSize) -> usize| requests.iter().map(of).sum::<usize>();
         let later = most(|request| request.later_tokens);
         let longest = most(|request| request.prompt_tokens + request.later_tokens);
-        let limit = sampling.max_completion_tokens + later;
+        let new = |request: &RequestSize| request.new_tokens.min(sampling.max_completion_tokens);
+        let most_new = requests.iter().map(new).max().unwrap_or(0);
+        let longest_row = requests
+            .iter()
+            .map(|request| request.prompt_tokens + request.later_tokens + new(request));
+        let limit = most_new + later;
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(sum(|request| request.samples));
         let rows = halved(all_rows, 1);
@@ -93,14 +98,14 @@ impl Capacity {
         let prompt_rows = halved(prompts, longest).min(rows * longest);
         let initial_slots = match fits {
             true => limit,
-            false => sampling.max_completion_tokens.min(limits.initial_slots),
+            false => most_new.min(limits.initial_slots),
         };
         Self {
             rows,
             kv_slots,
             prompt_rows: Some(prompt_rows.max(1)),
             initial_slots,
-            longest: longest + sampling.max_completion_tokens,
+            longest: longest_row.max().unwrap_or(0),
             draft_tokens: sampling.draft_tokens,
             adapter_slot: 0,
             records_experts: sampling.records_experts,

@@ -26,11 +26,10 @@ use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
 use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, CachePlaces, GpuMemory, gpu_server_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
-use source::{FixedRequests, OnEnd};
+use source::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
-pub use queue::KeptAnswers;
 pub(crate) use queue::{
     Client, Decoding, Job, Order, Queue, QueueError, QueuedConversation, QueuedQuestion, Worker,
 };
@@ -79,6 +78,12 @@ impl Request {
             constrained: u32::MAX,
             shaping: None,
         }
+    }
+
+    /// The highest of its own limits, if all samples have one.
+    fn longest(&self) -> Option<usize> {
+        let lengths = self.lengths.get(..self.samples)?;
+        lengths.iter().copied().max()
     }
 }
 
@@ -215,8 +220,6 @@ pub enum GpuFallback {
     Unrecorded { cause: String },
     /// Out of memory: caches and batches are one in `parts` from now on.
     Smaller { parts: usize },
-    /// Out of memory beside an update: from now on updates follow their rollouts.
-    NotOverlapped,
     /// Host memory for a table of embeddings could not be locked.
     EmbeddingsOnGpu { cause: String },
 }
@@ -274,11 +277,6 @@ impl RolloutMemory {
         self.halvings.load(Ordering::Relaxed)
     }
 
-    /// Undoes what halved it since there were `halvings`; returns whether something did.
-    pub(crate) fn restore(&self, halvings: u32) -> bool {
-        self.halvings.swap(halvings, Ordering::Relaxed) > halvings
-    }
-
     /// Halves the size for this and later rollouts of `all` completions; false if it is already
     /// one.
     pub(crate) fn halve(&self, all: usize) -> bool {
@@ -302,25 +300,9 @@ pub fn generate(
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
     let model = (model, adapters);
-    generate_with(model, requests, sampling, memory, threads, &|_, _, _| ())
-}
-
-/// As [`generate`], telling of each completion.
-pub(crate) fn generate_with(
-    model: (&Decoder, Adapters),
-    requests: &[Request],
-    sampling: &Sampling,
-    memory: &RolloutMemory,
-    threads: &ThreadPool,
-    on_end: OnEnd<'_>,
-) -> Result<RolloutOutput> {
     let parts = decoded_together(model.0, requests);
-    let mut fixed = Vec::with_capacity(parts.len());
-    let mut first = 0;
-    for part in &parts {
-        fixed.push(FixedRequests::new(part, sampling).with_listener(first, on_end));
-        first += part.len();
-    }
+    let fixed = parts.iter().map(|part| FixedRequests::new(part, sampling));
+    let mut fixed: Vec<_> = fixed.collect();
     let sized = |(part, source): (&&[Request], _)| {
         SizedSource::new(source, part.iter().map(RequestSize::of).collect())
     };
@@ -342,6 +324,8 @@ pub(crate) struct RequestSize {
     pub(crate) prompt_tokens: usize,
     /// Growth as in [`QueuedRequest`].
     pub(crate) later_tokens: usize,
+    /// Limit of its completions beside the run's; `usize::MAX`: none.
+    pub(crate) new_tokens: usize,
     /// Whether a later prompt of its conversation may extend no earlier one.
     pub(crate) has_branches: bool,
     pub(crate) samples: usize,
@@ -352,6 +336,7 @@ impl RequestSize {
         Self {
             prompt_tokens: request.prompt.len(),
             later_tokens: 0,
+            new_tokens: request.longest().unwrap_or(usize::MAX),
             has_branches: false,
             samples: request.samples,
         }

@@ -26,6 +26,12 @@ impl QueuedRequest {
         self.adapter.unwrap_or(NO_ADAPTER)
     }
 
+    /// Limit of its longest completion: the run's, or a lower one of its task.
+    pub(super) fn max_new_tokens(&self) -> usize {
+        let most = self.sampling.max_completion_tokens;
+        self.request.longest().unwrap_or(most).min(most)
+    }
+
     /// Whether a prefill of the other's prompt serves this request.
     pub(super) fn shares_with(&self, other: &Self) -> bool {
         self.shares_prompt
@@ -77,9 +83,6 @@ pub trait RequestSource {
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
-/// Called on the decoding thread with the index of a completion's request, its sample, and itself.
-pub(super) type OnEnd<'a> = &'a (dyn Fn(usize, u32, &Completion) + Sync);
-
 /// All requests from the start; collects completions.
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
@@ -87,9 +90,6 @@ pub(super) struct FixedRequests<'a> {
     is_taken: bool,
     /// Completions by request, in order of completion.
     completions: Vec<Vec<(u32, Completion)>>,
-    /// Index of the first request among those of its listener.
-    first: usize,
-    on_end: OnEnd<'a>,
 }
 
 impl<'a> FixedRequests<'a> {
@@ -100,16 +100,6 @@ impl<'a> FixedRequests<'a> {
             sampling,
             is_taken: false,
             completions: requests.iter().map(empty).collect(),
-            first: 0,
-            on_end: &|_, _, _| (),
-        }
-    }
-
-    pub(super) fn with_listener(self, first: usize, on_end: OnEnd<'a>) -> Self {
-        Self {
-            first,
-            on_end,
-            ..self
         }
     }
 
@@ -148,7 +138,6 @@ impl RequestSource for FixedRequests<'_> {
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
-        (self.on_end)(self.first + id as usize, sample, &completion);
         self.completions[id as usize].push((sample, completion));
     }
 }

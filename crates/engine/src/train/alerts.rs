@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) use self::advice::TaskFacts;
 use self::evidence::Evidence;
 use self::fallbacks::Fallbacks;
-use self::rules::{VALUE_DRIFT, violated};
+use self::rules::{Seen, VALUE_DRIFT, violated};
 use self::steps::Metrics;
 pub(super) use self::steps::WINDOW;
 use crate::config::TrainConfig;
@@ -127,7 +127,12 @@ impl Alerts {
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
-        let violated = violated(&self.evidence, step, config, |ruin| self.has(ruin));
+        let seen = Seen {
+            evidence: &self.evidence,
+            config,
+            is_active: &|ruin| self.has(ruin),
+        };
+        let violated = violated(&seen, step);
         let is_resolved =
             |rule: &AlertRule, _: &mut Alert| violated.iter().all(|it| it.rule != *rule);
         let resolved = self.active.extract_if(.., is_resolved);

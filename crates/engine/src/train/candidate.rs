@@ -51,7 +51,7 @@ impl Candidate {
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
-        let setup = Setup::of(tasks.to_vec(), config.clone(), "", run_folders, engine)?;
+        let setup = Setup::of(tasks.to_vec(), config.clone(), None, run_folders, engine)?;
         let Setup {
             tasks,
             config,

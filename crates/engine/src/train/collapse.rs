@@ -126,23 +126,27 @@ fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> O
         .copied()
 }
 
-/// The checkpoint whose following steps had the highest reward, latest of equals; the start as in
-/// [`last_informative`].
+/// The checkpoint whose following steps had the highest reward, of equals the lowest entropy (a policy
+/// that never earned anything becomes noise), then the latest; the start as in [`last_informative`].
 fn best_earlier(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
-    let rewards = history.metrics.get("reward")?;
-    let earned = |step: u64| {
-        let next: Vec<f64> = rewards
+    let next = |name: &str, step: u64| {
+        let series = history.metrics.get(name)?;
+        let next: Vec<f64> = series
             .between(step + 1, step + WINDOW as u64)
-            .map(|(_, reward)| reward)
-            .filter(|reward| reward.is_finite())
+            .map(|(_, value)| value)
+            .filter(|value| value.is_finite())
             .collect();
         (!next.is_empty()).then(|| next.iter().sum::<f64>() / next.len() as f64)
     };
+    let order = |step: u64| {
+        let entropy = next("completions/entropy", step).unwrap_or(0.0);
+        Some((next("reward", step)?, -entropy, step))
+    };
     kept.iter()
         .filter(|step| **step > 0 || trainable != Trainable::Full)
-        .filter_map(|step| Some((earned(*step)?, *step)))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, step)| step)
+        .filter_map(|step| order(*step))
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))
+        .map(|(.., step)| step)
 }
 
 #[cfg(test)]

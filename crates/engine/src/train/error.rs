@@ -80,26 +80,6 @@ pub enum TrainError {
         found: String,
         expected: String,
     },
-    #[error("teacher = endpoint:{name}: {problem}")]
-    TeacherEndpoint { name: String, problem: String },
-    #[error(
-        "teacher = endpoint:{name} tokenizes otherwise: id {at} of a probe text is {found}, of the model to train {expected}; take a teacher with the same tokenizer"
-    )]
-    OtherTokenizer {
-        name: String,
-        at: usize,
-        found: String,
-        expected: String,
-    },
-    #[error(
-        "teacher = endpoint:{name} gave no log-probs for {failed} of {all} completions of a step, more than a tenth: {reason}; fix it, then resume the run"
-    )]
-    TeacherErrors {
-        name: String,
-        failed: usize,
-        all: usize,
-        reason: String,
-    },
     /// The model under the run's name has changed since the start.
     #[error(
         "the files of `{base_model}` changed since the run started: restore them, or start a new run"

@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use super::error::TrainError;
 use super::recorder::{Record, Recorder};
-use super::trainer::{Trainer, weights_norm};
+use super::trainer::Trainer;
 use crate::eval::{greedy_questions, record as eval_record, records};
 use crate::facts::{PhaseKind, Target};
 use crate::policy::{
-    ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
+    ConverseSettings, Conversed, EvalWatch, PolicyVersion, Prompt, Question, Watcher,
 };
 use crate::run::events::{Eval, EvalKey, Note};
 use crate::run::{
-    AgainstBase, AnswerLog, Comparison, EvalProgress, EvalRecord, EvalSummary, TestLook,
-    answers_path, eval_file, eval_path, read_evals, write_evals,
+    AgainstBase, Comparison, EvalProgress, EvalRecord, EvalSummary, TestLook, eval_file, eval_path,
+    read_evals, write_evals,
 };
 use crate::task::{PromptSet, SetName};
 
@@ -149,10 +149,6 @@ fn sample_and_record(
         recorder.event(eval.clone())?;
         // The next write reports it too.
         let _ = recorder.state.eval(None);
-        // The eval is recorded; a remaining log is harmless.
-        let _ = watch
-            .and_then(EvalWatch::into_kept)
-            .map(|kept| kept.remove());
         Ok(Some(eval))
     })
 }
@@ -261,40 +257,16 @@ fn against_best(
     Ok(Comparison::between_exact(&read_evals(&path)?, records).map(Box::new))
 }
 
-/// Shows an eval's progress in `state.json`, and stores answers if the next worker would reproduce
-/// them: for weights on disk, on the CPU, where a rank decodes fixed groups of prompts. A GPU
-/// decodes all together, and rounds differently with fewer.
+/// Shows an eval's progress in `state.json`.
 fn watch<'t>(
     trainer: &Trainer,
     recorder: &Recorder<'_>,
     which: &TaskEval,
     questions: &'t [Question<'_>],
 ) -> Result<EvalWatch<'t>, TrainError> {
-    let RunEval { set, version, step } = which.eval;
+    let RunEval { version, step, .. } = which.eval;
     let target = which.eval.target();
-    let (policy, others) = (&trainer.policy, trainer.ranks.size() - 1);
-    let is_of_disk = version == PolicyVersion::Base || set == PromptSet::Test;
-    let log = match policy.engine.device.is_cpu() && others == 0 && is_of_disk {
-        // Without a log, such as on a full disk, the next worker samples all.
-        true => AnswerLog::open(answers_path(
-            trainer.run.path(),
-            step,
-            &which.set_name,
-            target.name(),
-        ))
-        .ok(),
-        false => None,
-    };
-    let kept = match log {
-        Some((log, lines)) => {
-            let norm = weights_norm(policy.model.parameters())?;
-            let (version, digest) = (env!("CARGO_PKG_VERSION"), &trainer.run.file().model_digest);
-            let (config, sampling) = (trainer.config.digest(), trainer.sampling()?);
-            let key = format!("{version} {digest} {config} {norm} {target} {sampling:?}");
-            Some(KeptAnswers::new(log, &lines, key, true))
-        }
-        None => None,
-    };
+    let others = trainer.ranks.size() - 1;
     let (set_name, target) = (which.set_name.clone(), target.to_string());
     let progress = EvalProgress {
         step: Some(step),
@@ -309,7 +281,7 @@ fn watch<'t>(
         .all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
     // A full disk is reported by the worker's next write.
-    let watch = EvalWatch::new(progress, is_scored, kept, move |progress| {
+    let watch = EvalWatch::new(progress, is_scored, move |progress| {
         _ = state.eval(Some(progress.clone()))
     });
     // Until step 1 there is nothing else to see.

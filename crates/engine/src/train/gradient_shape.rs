@@ -83,13 +83,8 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     }
     let sentence =
         format!("GPU out of memory with {before}; the step was recomputed with {after}.");
-    let overlap = if before.overlap {
-        "overlap = false, "
-    } else {
-        ""
-    };
     let suggestion = format!(
-        "Only time is lost. To avoid it: {overlap}recompute_activations = {}, tokens_per_micro_batch = {}.",
+        "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
         if after.recompute { "always" } else { "never" },
         after.tokens_per_micro_batch
     );
@@ -152,7 +147,6 @@ mod tests {
         let start = StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
-            overlap: false,
         };
         let check = |failures, expected: &[(usize, bool)]| {
             let (seen, freed, result) = tried(start, failures);
@@ -186,7 +180,6 @@ mod tests {
         let shape = Cell::new(StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
-            overlap: false,
         });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
@@ -207,7 +200,6 @@ mod tests {
             StepShape {
                 tokens_per_micro_batch: 8192,
                 recompute: false,
-                overlap: false,
             }
         );
     }
@@ -217,7 +209,6 @@ mod tests {
         let before = StepShape {
             tokens_per_micro_batch: 8192,
             recompute: false,
-            overlap: false,
         };
         assert_eq!(shrunk(3, before, before), None);
         let alert = shrunk(
@@ -226,7 +217,6 @@ mod tests {
             StepShape {
                 tokens_per_micro_batch: 4096,
                 recompute: true,
-                overlap: false,
             },
         )
         .unwrap();

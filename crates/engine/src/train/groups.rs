@@ -9,12 +9,11 @@ use super::prompt_sets::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::GroupOutcome;
-use crate::plan::GPU_DECODE_ROWS;
 use crate::policy::{Conversation, Turn, signal_of};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
 use crate::score::{PartWeights, Score};
-use crate::update::{PolicyGroup, PolicySample, PolicyUpdate, StepTotals};
+use crate::update::{LossSequence, PolicyGroup, PolicySample, StepTotals};
 
 /// Conversations of one prompt.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,30 +66,16 @@ pub(super) struct StepRollout {
     pub(super) counts: DecodeCounts,
     /// GPU fallbacks. Steps sampled together record them in the first.
     pub(super) gpu_fallbacks: Vec<GpuFallback>,
-    /// Log-probs by completion number in [`PolicyBatch::sequences`], if sampled by older weights
+    /// Log-probs by completion number in [`PolicyBatch::completions`], if sampled by older weights
     /// than the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
-    /// Time of computing them, or of what [`StepRollout::streamed`] took after the rollout.
+    /// Time of computing them.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
-    /// The gradient begun during the rollout.
-    #[serde(skip)]
-    pub(super) streamed: Option<StreamedUpdate>,
     /// Other ranks' samples, on rank 0.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
-}
-
-/// A gradient begun while other groups were sampled.
-#[derive(Debug)]
-pub(super) struct StreamedUpdate {
-    /// Without what was begun, if that failed.
-    pub(super) update: candle_core::Result<PolicyUpdate>,
-    /// Groups in it, as [`PolicyBatch::order`].
-    pub(super) order: Vec<usize>,
-    /// Time from the rollout's end to that of what was begun.
-    pub(super) seconds_after: f64,
 }
 
 /// How rewards become advantages.
@@ -105,13 +90,13 @@ pub(super) struct AdvantageRule {
 /// Groups of a gradient, and their part of the step's denominators.
 #[derive(Debug, Default)]
 pub(super) struct PolicyBatch<'a> {
-    /// Indices of the rollout's groups.
-    pub(super) order: Vec<usize>,
     pub(super) groups: Vec<PolicyGroup<'a>>,
     /// Number of each sample among the rollout's unmasked completions, in order: independent of the
     /// batch.
-    pub(super) sequences: Vec<usize>,
+    pub(super) completions: Vec<usize>,
     pub(super) totals: StepTotals,
+    /// Unmasked completions, including those without a sample.
+    pub(super) completion_count: usize,
 }
 
 impl Group {
@@ -224,11 +209,13 @@ impl Group {
             .any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
     }
 
-    /// Tokens of its longest conversation: all begin together, so the group ends after about as many
-    /// decode steps.
-    fn longest_tokens(&self) -> usize {
-        let tokens = |one: &Conversation| one.turns.iter().map(Turn::sampled_tokens).sum();
-        self.conversations.iter().map(tokens).max().unwrap_or(0)
+    /// Chosen tokens of each conversation in the loss, without masked answers.
+    fn chosen_tokens(&self, config: &TrainConfig) -> Vec<usize> {
+        let counted = |talk: &Conversation| {
+            let answers = talk.turns.iter().filter(|turn| !is_masked(config, turn));
+            answers.map(Turn::chosen_tokens).sum()
+        };
+        self.conversations.iter().map(counted).collect()
     }
 
     /// `None` if no sampled answer has a reward.
@@ -258,10 +245,15 @@ impl Group {
 impl<'g> GroupTurn<'g> {
     /// Answers of conversations that reached the turn, in order.
     pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
-        self.group
-            .conversations
-            .iter()
-            .filter_map(move |conversation| conversation.turns.get(self.turn))
+        self.numbered_answers().map(|(_, answer)| answer)
+    }
+
+    /// The same, with the index of the conversation.
+    fn numbered_answers(self) -> impl Iterator<Item = (usize, &'g Turn)> + Clone {
+        let all = self.group.conversations.iter().enumerate();
+        all.filter_map(move |(index, conversation)| {
+            Some((index, conversation.turns.get(self.turn)?))
+        })
     }
 
     /// Freely sampled answers.
@@ -386,92 +378,57 @@ fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
     groups.into_iter().flat_map(Group::turns).collect()
 }
 
-/// Sort key of a group among a rank's, for the order in which gradients are summed. It follows from the
-/// rollout's result alone, never from time, yet groups end in about this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct UpdateKey {
-    /// Whether it may get a guiding answer after the rollout.
-    pub(super) is_guided_later: bool,
-    /// Index of its decode batch.
-    batch: usize,
-    /// A lower bound while the group is sampled.
-    longest_tokens: usize,
-    index: usize,
-}
-
-impl UpdateKey {
-    pub(super) fn index(self) -> usize {
-        self.index
-    }
-
-    /// Lower bound of the key of a group that is sampled. `samples`: per group.
-    pub(super) fn at_least(index: usize, samples: usize, longest_tokens: usize) -> Self {
-        Self {
-            is_guided_later: false,
-            batch: index * samples / GPU_DECODE_ROWS,
-            longest_tokens,
-            index,
-        }
-    }
-
-    /// `may_guide`: whether a group without a success gets a guiding answer.
-    pub(super) fn of(index: usize, group: &Group, may_guide: bool) -> Self {
-        let is_guided_later =
-            may_guide && (!group.has_success() || group.turns().any(GroupTurn::is_guided));
-        Self {
-            is_guided_later,
-            ..Self::at_least(index, group.conversations.len(), group.longest_tokens())
-        }
-    }
-}
-
-/// The batch of all groups, in the order of [`UpdateKey`]; masked completions and replaced groups
-/// do not count. `may_guide`: of a training prompt.
+/// The batch of all groups. Omits zero variance (no gradient) unless a teacher, KL or entropy bonus is
+/// used, but counts it; masked completions and replaced groups do not count.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
     entropy_coef: f64,
     prompts: &'a PromptSets,
     rollout: &'a StepRollout,
-    may_guide: impl Fn(usize) -> bool,
 ) -> PolicyBatch<'a> {
-    let old = rollout.old_log_probs.as_ref();
-    let mut all = PolicyBatch::default();
-    let mut of_groups = Vec::with_capacity(rollout.groups.len());
-    for (index, group) in rollout.groups.iter().enumerate() {
-        let first = all.totals.sequences;
-        let own = group_batch(config, entropy_coef, prompts, group, (first, old));
-        all.totals.sequences += own.totals.sequences;
-        all.totals.tokens += own.totals.tokens;
-        let key = UpdateKey::of(index, group, may_guide(group.prompt));
-        of_groups.push((key, own));
+    let mut batch = PolicyBatch::default();
+    let mut first_conversation = 0;
+    for group in &rollout.groups {
+        let lengths = group.chosen_tokens(config);
+        batch.totals.sequences += lengths.iter().filter(|tokens| **tokens > 0).count();
+        batch.totals.tokens += lengths.iter().sum::<usize>();
+        let sequence = |conversation: usize| LossSequence {
+            number: first_conversation + conversation,
+            tokens: lengths[conversation],
+            log_ratio: None,
+        };
+        let old = rollout.old_log_probs.as_ref();
+        let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
+        let forwarded = (is_all_forwarded, old);
+        for turn in group.turns() {
+            batch.push_turn(config, prompts, turn, forwarded, sequence);
+        }
+        first_conversation += lengths.len();
     }
-    of_groups.sort_by_key(|(key, _)| *key);
-    for (key, own) in of_groups {
-        all.order.push(key.index);
-        all.groups.extend(own.groups);
-        all.sequences.extend(own.sequences);
-    }
-    all
+    batch
 }
 
-/// The batch of one group. Omits zero variance (no gradient) unless a teacher, KL or entropy bonus
-/// is used, but counts it. `first_sequence`: its number, for `old` log-probs.
-pub(super) fn group_batch<'a>(
-    config: &TrainConfig,
-    entropy_coef: f64,
-    prompts: &'a PromptSets,
-    group: &'a Group,
-    (first_sequence, old): (usize, Option<&'a BTreeMap<usize, Vec<f32>>>),
-) -> PolicyBatch<'a> {
-    let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
-    let mut batch = PolicyBatch::default();
-    let PolicyBatch {
-        groups,
-        sequences,
-        totals,
-        ..
-    } = &mut batch;
-    for turn in group.turns() {
+/// Whether a completion is no part of the loss.
+fn is_masked(config: &TrainConfig, answer: &Turn) -> bool {
+    config.overlong_masking && answer.completion.stop.is_truncated()
+}
+
+impl<'a> PolicyBatch<'a> {
+    /// Adds a turn's samples. `forwarded`: whether all are, and old log-probs by completion.
+    fn push_turn(
+        &mut self,
+        config: &TrainConfig,
+        prompts: &'a PromptSets,
+        turn: GroupTurn<'a>,
+        (is_all_forwarded, old): (bool, Option<&'a BTreeMap<usize, Vec<f32>>>),
+        sequence: impl Fn(usize) -> LossSequence,
+    ) {
+        let Self {
+            groups,
+            completions,
+            completion_count,
+            ..
+        } = self;
         let first_prompt = &prompts.train[turn.group.prompt].token_ids;
         let own_prompt = Cow::from(first_prompt);
         let teacher_prompt = match prompts.demonstrated.get(turn.group.prompt) {
@@ -482,15 +439,14 @@ pub(super) fn group_batch<'a>(
         let learns = config.learns_from_rewards()
             && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
         let first_group = groups.len();
-        for answer in turn.answers() {
-            if config.overlong_masking && answer.completion.stop.is_truncated() {
+        for (conversation, answer) in turn.numbered_answers() {
+            if is_masked(config, answer) {
                 continue;
             }
             let mut read: Option<(&[u32], &[u32])> = None;
             for (prompt, completion) in answer.prompted(first_prompt) {
-                let sequence = first_sequence + totals.sequences;
-                totals.sequences += 1;
-                totals.tokens += completion.token_ids.len() - completion.forced.len();
+                let number = *completion_count;
+                *completion_count += 1;
                 let follows = read.and_then(|(prompt_before, before)| {
                     prompt.strip_prefix(prompt_before)?.strip_prefix(before)
                 });
@@ -498,15 +454,16 @@ pub(super) fn group_batch<'a>(
                 if !(learns || is_taught || is_all_forwarded) {
                     continue;
                 }
-                let old_log_probs = old.and_then(|old| old.get(&sequence)).map(Cow::from);
+                let old_log_probs = old.and_then(|old| old.get(&number)).map(Cow::from);
                 let follows = follows.map(Cow::from);
                 let is_next = follows.is_some();
                 let sample = PolicySample {
                     follows,
                     old_log_probs,
+                    sequence: Some(sequence(conversation)),
                     ..PolicySample::on_policy(completion, answer.advantage)
                 };
-                sequences.push(sequence);
+                completions.push(number);
                 match groups[first_group..].last_mut() {
                     Some(group) if is_next || *group.prompt == *prompt => {
                         group.samples.push(sample)
@@ -528,7 +485,6 @@ pub(super) fn group_batch<'a>(
             }
         }
     }
-    batch
 }
 
 #[cfg(test)]

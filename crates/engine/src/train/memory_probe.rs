@@ -5,27 +5,32 @@ use super::gradient_shape::shrunk;
 use super::trainer::Trainer;
 use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
+use crate::task::PromptSet;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
-/// Computes forward and backward of a full micro-batch of the longest prompt and completions,
-/// without updates or random numbers, shrinking on out-of-memory. Returns an alert if it shrank.
+/// Computes forward and backward of a full micro-batch of each task's longest prompt and
+/// completions, without updates or random numbers, shrinking on out-of-memory. Returns an alert if
+/// it shrank.
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] if not even one sequence fits.
 pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
     let before = trainer.shape.get();
+    (0..trainer.tasks.len()).try_for_each(|task| probe_task(trainer, task))?;
+    trainer.policy.engine.trim_memory()?;
+    Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
+}
+
+fn probe_task(trainer: &Trainer, task: usize) -> Result<(), TrainError> {
     // A later turn's prompt may exceed all first ones: the task's shape covers both.
-    let longest = trainer
-        .prompts
-        .train
-        .iter()
-        .max_by_key(|prompt| prompt.most_tokens);
+    let rows = trainer.prompts.set(PromptSet::Train, task);
+    let longest = rows.iter().max_by_key(|prompt| prompt.most_tokens);
     let mut prompt = longest
         .map(|prompt| prompt.token_ids.clone())
         .unwrap_or_default();
     let token = prompt.first().copied().unwrap_or(0);
     prompt.resize(longest.map_or(1, |prompt| prompt.most_tokens), token);
-    let tokens = trainer.config.max_completion_tokens;
+    let tokens = trainer.tasks[task].part.max_completion_tokens;
     let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
     let completion = Completion::new(token_ids, log_probs, StopReason::Length);
     let group =
@@ -55,9 +60,7 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
         )?;
         // Surfaces errors of asynchronous work, and frees its memory.
         trainer.policy.engine.synchronize()
-    })?;
-    trainer.policy.engine.trim_memory()?;
-    Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
+    })
 }
 
 /// Completions per group in a full micro-batch of `most_tokens`: groups of `together`, then what

@@ -26,14 +26,13 @@ pub(super) struct StepUpdate {
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<StepOutcome>,
-    /// Share of this rank's groups that were added during the rollout; `None` without `overlap`.
-    pub(super) overlapped_groups: Option<f64>,
     pub(super) learning_rate: f64,
+    pub(super) corrects_sampling: bool,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
     /// Sampling and scoring.
     pub(super) sampling_seconds: f64,
-    /// Old log-probs, or what was left of the early gradient at the rollout's end.
+    /// Old log-probs.
     pub(super) forward_seconds: f64,
     /// Update and old log-probs, without recording.
     pub(super) update_seconds: f64,
@@ -46,8 +45,8 @@ impl StepUpdate {
         Self {
             statistics: PolicyStatistics::default(),
             applied: None,
-            overlapped_groups: None,
             learning_rate: trainer.optimizer.learning_rate(trainer.state.step),
+            corrects_sampling: trainer.corrects_sampling(),
             start: Instant::now(),
             shape: trainer.shape.get(),
             sampling_seconds: 0.0,
@@ -178,9 +177,6 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
                 statistics.reverse_kl / statistics.distilled_tokens as f64,
             );
         }
-        if statistics.teacher_errors > 0 {
-            metrics.add("distill/teacher_errors", statistics.teacher_errors as f64);
-        }
         metrics.add(
             "clip_ratio/low_mean",
             statistics.clipped_low as f64 / tokens,
@@ -191,12 +187,18 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         );
         metrics.add(
             "sampling/sampling_logp_difference/mean",
-            statistics.sampling_difference / statistics.sampled_tokens.max(1) as f64,
+            statistics.mean_sampling_difference(),
         );
         metrics.add(
             "sampling/sampling_logp_difference/max",
             statistics.sampling_difference_max,
         );
+        if update.corrects_sampling {
+            metrics.add(
+                "sampling/importance_sampling_ratio/mean",
+                statistics.importance / statistics.sampled_tokens.max(1) as f64,
+            );
+        }
     }
     if !statistics.routers.is_empty() {
         let rows: usize = statistics.routers.iter().map(|layer| layer.rows).sum();
@@ -207,9 +209,7 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     }
     metrics.add("time/update", update_seconds);
     metrics.add("step_time", update.seconds());
-    if let Some(share) = update.overlapped_groups.filter(|share| share.is_finite()) {
-        metrics.add("groups/frac_overlapped", share);
-    } else if statistics.rows > 0 {
+    if statistics.rows > 0 {
         metrics.add(
             "tokens_per_second/train",
             statistics.rows as f64 / update_seconds.max(1e-9),

@@ -9,7 +9,6 @@ mod run_loop; // loop of every rank
 mod requests; // user requests between steps, decided by rank 0
 mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
-mod streamed; // updates that begin during the rollout
 mod supervised; // SFT on given answers
 mod rollout_order; // the next steps' prompts
 mod guided; // answers for groups without success
@@ -33,7 +32,6 @@ mod trainer; // state of a run
 mod groups; // a prompt's compared conversations
 mod setup; // a run before its weights are loaded
 mod prompt_sets; // prompts of all tasks
-mod endpoint_teacher; // log-probs from a server
 mod teacher; // log-probs for distillation
 mod run_task; // tasks of a run, with scorers and limits
 mod guide; // grammar for rows without an answer

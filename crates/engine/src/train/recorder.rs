@@ -15,6 +15,7 @@ use super::next_action::Requests;
 use super::rank_steps::rank_metrics;
 use super::run_alerts::RunAlerts;
 use super::trainer::Trainer;
+use crate::config::{SAMPLING_GAP, SamplingCorrection};
 use crate::facts::PhaseKind;
 use crate::kernels::device::Engine;
 use crate::plan::CONTEXT_BYTES;
@@ -185,7 +186,7 @@ impl<'a> Record<'a> {
         };
         let reports = ranks.gather((update.statistics.clone(), step))?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
-        let entropy = self.on_rank_0(|recorder| {
+        let measured = self.on_rank_0(|recorder| {
             let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());
             for (rank, (statistics, step)) in reports.into_iter().enumerate() {
                 if rank > 0 {
@@ -196,11 +197,16 @@ impl<'a> Record<'a> {
             if trainer.ranks.size() == 1 {
                 ranks.clear();
             }
+            let gap = update.statistics.mean_sampling_difference();
             recorder.finish_step(trainer, &update, metrics, ranks)?;
-            Ok(entropy)
+            Ok((entropy, gap))
         })?;
-        if trainer.config.entropy_target > 0.0 {
-            trainer.adapt_entropy_coef(trainer.ranks.broadcast(entropy)?);
+        let config = &trainer.config;
+        let is_auto = config.sampling_correction == SamplingCorrection::Auto;
+        if config.entropy_target > 0.0 || (is_auto && !trainer.state.corrects_sampling) {
+            let (entropy, gap) = trainer.ranks.broadcast(measured)?;
+            trainer.adapt_entropy_coef(entropy);
+            trainer.state.corrects_sampling |= is_auto && gap > SAMPLING_GAP;
         }
         trainer.check_skipped()
     }

@@ -195,12 +195,22 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
             .set(PromptSet::Train, index)
             .iter()
             .map(|prompt| &prompt.row);
-        let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
-        let sentence =
-            format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
+        let rows = rows_without_answer(task.task(), &task.scorer, rows)?;
+        let is_unwritten = rows.iter().any(|row| row.expected.is_some());
+        let (what, remedy) = match is_unwritten {
+            // A function or program may read anything from it.
+            true => (
+                "whose `expected` is no answer to imitate",
+                "Add `completion`, the text of a right answer, to rows: it is trained on where no answer of a group earns the full reward. Without it, \
+                 a group whose answers all earn the same teaches nothing.",
+            ),
+            false => ("without an expected answer", guide.remedy()),
+        };
+        let count = counted(rows.len(), "row");
+        let sentence = format!("Groups of {count} {what} are not guided: {cause}.");
         let step = trainer.state.step;
-        let alert = Alert::new("unguided", AlertLevel::Info, step, sentence, guide.remedy());
-        alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
+        let alert = Alert::new("unguided", AlertLevel::Info, step, sentence, remedy);
+        alerts.extend((!rows.is_empty()).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
 }

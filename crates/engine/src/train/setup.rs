@@ -1,6 +1,5 @@
 //! A run before loading weights: prompts, scorer, checkpoint to resume from, fit to the device.
 
-use super::endpoint_teacher::EndpointTeacher;
 use super::error::TrainError;
 use super::prompt_sets::PromptSets;
 use super::run_task::{RunTask, TaskPart};
@@ -16,7 +15,7 @@ use crate::plan::{
     cpu_memory, fit, memory_limit_bytes,
 };
 use crate::rollout::ThreadPool;
-use crate::run::{Gpu, RunDirectory, RunFolders, Settings, events, list_checkpoints};
+use crate::run::{Gpu, RunDirectory, RunFile, RunFolders, Settings, events, list_checkpoints};
 use crate::text::Tokenizer;
 
 /// The GPU memory forecast includes what the kernels reserve.
@@ -30,8 +29,6 @@ pub(super) struct Setup {
     pub(super) start: StartModel,
     /// A separate teacher model; `None` also for self-distillation.
     pub(super) teacher: Option<OpenModel>,
-    /// A teacher on a server.
-    pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) prompts: PromptSets,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
@@ -66,7 +63,7 @@ impl Setup {
         let setup = Self::of(
             TaskPart::of_run(run)?,
             config,
-            &file.model_digest,
+            Some(file),
             run_folders,
             engine,
         )?;
@@ -76,15 +73,20 @@ impl Setup {
         })
     }
 
-    /// As [`Setup::read`] for a run not yet created. `digest`: of the expected model; empty: any.
+    /// As [`Setup::read`]. `file`: of a created run, which fixes the model and the time that its
+    /// prompts state.
     pub(super) fn of(
         tasks: Vec<TaskPart>,
         config: TrainConfig,
-        digest: &str,
+        file: Option<&RunFile>,
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
-        let start = StartModel::find(&config.base_model, run_folders)?;
+        let mut start = StartModel::find(&config.base_model, run_folders)?;
+        if let Some(file) = file {
+            start.tokenizer.set_time(file.created_ms);
+        }
+        let digest = file.map_or("", |file| &file.model_digest);
         let tasks = run_tasks(tasks, &start.tokenizer, &start.model.config, &config)?;
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel {
@@ -92,7 +94,6 @@ impl Setup {
             });
         }
         let teacher = teacher_model(&config, &start.tokenizer, run_folders)?;
-        let endpoint_teacher = EndpointTeacher::of(&config, &start.tokenizer)?;
         let read_by = teacher.as_ref().map(|teacher| &teacher.config);
         let mut tasks = read_by_teacher(tasks, read_by);
         tasks.iter_mut().try_for_each(RunTask::load_judges)?;
@@ -111,7 +112,6 @@ impl Setup {
             config,
             start,
             teacher,
-            endpoint_teacher,
             prompts,
             engine: engine.clone(),
             threads,
@@ -162,7 +162,6 @@ impl Setup {
                 .collect(),
             tokens_per_micro_batch: shape.tokens_per_micro_batch,
             recompute_activations: shape.recompute,
-            overlap: shape.overlap,
         })
     }
 
@@ -232,7 +231,6 @@ pub fn check(
     let tokenizer = Tokenizer::load(model)?;
     let model_config = model.config().map_err(ModelError::from)?;
     let teacher = teacher_model(config, &tokenizer, run_folders)?;
-    EndpointTeacher::of(config, &tokenizer)?;
     let read_by = teacher.as_ref().map(|teacher| &teacher.config);
     let tasks = read_by_teacher(
         run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?,

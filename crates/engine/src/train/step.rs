@@ -12,18 +12,16 @@ use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::{PlannedPrompt, StepPlan};
-use super::streamed::converse_and_update;
 use super::trainer::Trainer;
-use crate::config::Advantage;
+use crate::config::{Advantage, PolicyLoss};
 use crate::facts::PhaseKind;
 use crate::files::panic_point;
-use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
 use crate::update::{
-    PolicyGroup, PolicySettings, PolicyStatistics, PolicyUpdate, StepTotals, completion_log_probs,
-    policy_gradient, rescale,
+    PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
+    policy_gradient, set_log_ratios,
 };
 
 /// Rounds of `dynamic_sampling`, after which a step continues with fewer groups.
@@ -110,28 +108,20 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     };
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let (mut conversed, groups, mut streamed) = if trainer.shape.get().overlap {
-        let found = converse_and_update(trainer, &planned, &questions, &settings)?;
-        (found.0, Some(found.1), Some(found.2))
-    } else {
-        let conversed = trainer.policy.converse(&questions, &settings, None)?;
-        (conversed, None, None)
-    };
-    // Answers come with rewards, which become advantages within a group.
-    let conversations = std::mem::take(&mut conversed.conversations);
-    let group = |(planned, conversations): (PlannedPrompt, _)| {
-        let rule = trainer.advantage_rule(planned.prompt);
-        Group::new(planned.position, planned.prompt, conversations, &rule)
-    };
-    let mut groups =
-        groups.unwrap_or_else(|| planned.into_iter().zip(conversations).map(group).collect());
     let Conversed {
+        conversations,
         counts,
         mut gpu_fallbacks,
         rollout_seconds,
         score_seconds,
         ..
-    } = conversed;
+    } = trainer.policy.converse(&questions, &settings, None)?;
+    // Answers come with rewards, which become advantages within a group.
+    let group = |(planned, conversations): (PlannedPrompt, _)| {
+        let rule = trainer.advantage_rule(planned.prompt);
+        Group::new(planned.position, planned.prompt, conversations, &rule)
+    };
+    let mut groups: Vec<Group> = planned.into_iter().zip(conversations).map(group).collect();
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
     let rollout = |plan: &StepPlan| StepRollout {
@@ -141,8 +131,6 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         score_seconds: score_seconds / steps,
         counts,
         gpu_fallbacks: std::mem::take(&mut gpu_fallbacks),
-        forward_seconds: streamed.as_ref().map_or(0.0, |begun| begun.seconds_after),
-        streamed: streamed.take(),
         ..StepRollout::default()
     };
     Ok(own.iter().map(rollout).collect())
@@ -169,27 +157,19 @@ fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result
 fn grpo_step(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
-    mut rollout: StepRollout,
+    rollout: StepRollout,
 ) -> Result<(), TrainError> {
     let step = trainer.state.step + 1;
     panic_point("step.update", &step.to_string());
     record.phase(step, PhaseKind::Update)?;
     let mut update = StepUpdate::begin(trainer);
-    let streamed = rollout.streamed.take();
-    let overlap = streamed.is_some();
     let batch = trainer.policy_batch(&rollout, trainer.entropy_coef());
-    // A rollout that was sampled again in less memory may have groups in another order.
-    let streamed = streamed.filter(|begun| batch.order.starts_with(&begun.order));
-    let added = streamed.as_ref().filter(|begun| begun.update.is_ok());
-    let added = added.map_or(0, |begun| begun.order.len());
-    update.overlapped_groups = overlap.then(|| added as f64 / rollout.groups.len() as f64);
     if trainer.ranks.any(!batch.groups.is_empty())? {
         let totals = StepTotals {
             sequences: trainer.ranks.sum(batch.totals.sequences as f64)? as usize,
             tokens: trainer.ranks.sum(batch.totals.tokens as f64)? as usize,
         };
-        let begun = streamed.map(|streamed| streamed.update);
-        let (gradient, statistics) = loss_gradient(trainer, batch.groups, begun, totals)?;
+        let (gradient, statistics) = loss_gradient(trainer, batch.groups, totals)?;
         update.statistics = statistics;
         // A non-finite loss has such a gradient, which the optimizer skips.
         update.applied = Some(trainer.apply(&gradient)?);
@@ -200,29 +180,17 @@ fn grpo_step(
 }
 
 /// This rank's part of the loss gradient, with statistics of the forward passes; includes log-probs
-/// of a reference for KL, and of a teacher. `begun`: its first groups, added during the rollout.
+/// of a reference for KL, and of a teacher.
 fn loss_gradient(
     trainer: &Trainer,
     mut groups: Vec<PolicyGroup<'_>>,
-    mut begun: Option<candle_core::Result<PolicyUpdate>>,
     totals: StepTotals,
 ) -> Result<(Gradients, PolicyStatistics), TrainError> {
     let policy = &trainer.policy;
-    // Once, even if the gradient is recomputed in less memory.
-    let teacher_errors = match &trainer.endpoint_teacher {
-        Some(teacher) => teacher.read(&mut groups, &policy.tokenizer, &policy.threads)?,
-        None => 0,
-    };
-    let planned = trainer.planned_totals();
-    let (gradient, statistics) = trainer.shrink_together(trainer.extent(), || {
+    trainer.shrink_together(trainer.extent(), || {
         memory_point(trainer.ranks.rank())?;
         let settings = trainer.policy_settings();
         let (model, threads) = (&policy.model, &policy.threads);
-        let begun = match begun.take() {
-            // The rollout had no memory either, and the next ones are not overlapped.
-            Some(Err(error)) if is_out_of_memory(&error) && !trainer.shape.get().overlap => None,
-            begun => begun.transpose()?,
-        };
         if settings.loss.kl_beta > 0.0 {
             let (reference, adapters) = policy.model_of(PolicyVersion::Base);
             let log_probs =
@@ -231,27 +199,19 @@ fn loss_gradient(
                 group.set_reference(log_probs);
             }
         }
-        if trainer.config.is_distilled() && trainer.endpoint_teacher.is_none() {
+        if trainer.config.is_distilled() {
             add_teacher(trainer, &mut groups, &settings)?;
         }
-        let (mut gradient, mut statistics) = match begun {
-            Some(begun) => begun.finish(model, &groups, threads)?,
-            None => policy_gradient(model, &groups, planned, &settings, threads)?,
+        let is_old = |group: &PolicyGroup<'_>| {
+            let mut samples = group.samples.iter();
+            samples.any(|sample| sample.old_log_probs.is_some())
         };
-        let factor = rescale(&settings.loss, planned, totals);
-        if factor != 1.0 {
-            gradient.scale(factor)?;
-            statistics.loss *= factor;
+        if settings.loss.policy_loss == PolicyLoss::Gspo && groups.iter().any(is_old) {
+            let current = completion_log_probs(model, Adapters::On, &groups, &settings, threads)?;
+            set_log_ratios(&mut groups, &current);
         }
-        Ok((gradient, statistics))
-    })?;
-    Ok((
-        gradient,
-        PolicyStatistics {
-            teacher_errors,
-            ..statistics
-        },
-    ))
+        policy_gradient(model, &groups, totals, &settings, threads)
+    })
 }
 
 /// Sets the teacher's log-probs of distilled completions.
@@ -293,7 +253,7 @@ fn old_log_probs(
         )
     })?;
     Ok(batch
-        .sequences
+        .completions
         .into_iter()
         .zip(log_probs.into_iter().flatten())
         .collect())

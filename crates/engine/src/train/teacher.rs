@@ -13,7 +13,7 @@ use crate::prompts::reference_answer;
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
-/// A separate teacher model; `None` without one, for self-distillation, and for an endpoint.
+/// A separate teacher model; `None` without one, and for self-distillation.
 ///
 /// # Errors
 /// [`TrainError::OtherVocabulary`]; [`TrainError::Start`] if there is no such model.
@@ -22,7 +22,7 @@ pub(super) fn teacher_model(
     student: &Tokenizer,
     run_folders: &RunFolders,
 ) -> Result<Option<OpenModel>, TrainError> {
-    if !config.is_distilled() || config.is_self_distilled() || config.teacher_endpoint().is_some() {
+    if !config.is_distilled() || config.is_self_distilled() {
         return Ok(None);
     }
     let model = OpenModel::find(&config.teacher, run_folders)?;

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::endpoint_teacher::EndpointTeacher;
 use super::error::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
 use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
@@ -14,7 +13,7 @@ use super::prompt_sets::PromptSets;
 use super::run_task::RunTask;
 use super::setup::Setup;
 use crate::checkpoint::{self, CheckpointError, StartModel, TrainerState};
-use crate::config::{Method, TrainConfig};
+use crate::config::{Method, SamplingCorrection, TrainConfig};
 use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
@@ -27,10 +26,7 @@ use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, Threa
 use crate::run::{RolloutCompletion, RunDirectory, checkpoint_path, read_step};
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
-use crate::update::{
-    LossSettings, Optimizer, OptimizerSettings, PolicySettings, SecondStream, StepOutcome,
-    StepTotals,
-};
+use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
 
 /// A run in training, on one of its ranks.
 #[derive(Debug)]
@@ -40,8 +36,6 @@ pub(super) struct Trainer {
     /// Not empty.
     pub(super) tasks: Vec<RunTask>,
     pub(super) prompts: PromptSets,
-    /// With `overlap` on a GPU; dropped before the model whose memory it shares.
-    pub(super) second_stream: Option<SecondStream>,
     pub(super) policy: Policy,
     pub(super) optimizer: Optimizer,
     pub(super) state: TrainerState,
@@ -52,7 +46,6 @@ pub(super) struct Trainer {
     pub(super) guides: Vec<Guide>,
     /// A separate teacher.
     pub(super) teacher: Option<Decoder>,
-    pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -76,7 +69,6 @@ impl Trainer {
             config,
             start,
             teacher,
-            endpoint_teacher,
             prompts,
             total_steps,
             engine,
@@ -111,10 +103,6 @@ impl Trainer {
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step));
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
-        let second_stream = match shape.get().overlap {
-            true => SecondStream::open(&policy.engine, &policy.model)?,
-            false => None,
-        };
         let mut trainer = Self {
             run,
             config,
@@ -127,8 +115,6 @@ impl Trainer {
             shape,
             guides,
             teacher,
-            endpoint_teacher,
-            second_stream,
             ranks,
         };
         if is_guided {
@@ -217,6 +203,15 @@ impl Trainer {
         }
     }
 
+    /// Whether the next step weighs tokens between sampler and trainer.
+    pub(super) fn corrects_sampling(&self) -> bool {
+        match self.config.sampling_correction {
+            SamplingCorrection::Auto => self.state.corrects_sampling,
+            SamplingCorrection::On => true,
+            SamplingCorrection::Off => false,
+        }
+    }
+
     pub(super) fn optimizer_settings(&self) -> OptimizerSettings {
         optimizer_settings(&self.config, self.total_steps)
     }
@@ -224,6 +219,7 @@ impl Trainer {
     pub(super) fn policy_settings(&self) -> PolicySettings {
         let mut settings = policy_settings(&self.config, self.shape.get());
         settings.loss.entropy_coef = self.entropy_coef();
+        settings.loss.corrects_sampling = self.corrects_sampling();
         settings
     }
 
@@ -284,30 +280,7 @@ impl Trainer {
         rollout: &'a StepRollout,
         entropy_coef: f64,
     ) -> PolicyBatch<'a> {
-        policy_batch(
-            &self.config,
-            entropy_coef,
-            &self.prompts,
-            rollout,
-            |prompt| self.may_guide(prompt),
-        )
-    }
-
-    /// Whether a group of a training prompt may get a guiding answer.
-    pub(super) fn may_guide(&self, prompt: usize) -> bool {
-        let prompt = &self.prompts.train[prompt];
-        let has_agent = self.task_of(prompt).task().agent().is_some();
-        !self.guides.is_empty() && prompt.row.turn_count() == 1 && !has_agent
-    }
-
-    /// Denominators of a step as known before its rollout.
-    pub(super) fn planned_totals(&self) -> StepTotals {
-        let config = &self.config;
-        let sequences = config.prompt_groups_per_step * config.completions_per_prompt;
-        StepTotals {
-            sequences,
-            tokens: sequences * config.max_completion_tokens,
-        }
+        policy_batch(&self.config, entropy_coef, &self.prompts, rollout)
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -466,6 +439,7 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         max_completion_tokens: config.max_completion_tokens,
         entropy_coef: config.entropy_coef,
         distill_coef: config.distill_coef,
+        corrects_sampling: false,
     };
     PolicySettings {
         loss,

@@ -2,7 +2,8 @@
 //! checked by hand.
 //!
 //! Notation: `ratio = exp(log_prob - old)`, `A` the token's advantage, N sequences and M tokens in
-//! the whole optimizer step, T tokens in this sequence.
+//! the whole optimizer step, T tokens in this sequence. A sequence is a conversation: what was
+//! sampled over all of its turns and calls, without the text of templates and tools between.
 
 use crate::config::{KlEstimator, PolicyLoss};
 
@@ -12,6 +13,8 @@ const LOG_RATIO_LIMIT: f64 = 20.0;
 /// beyond it a term is constant. Has no effect below the clip; matters at negative advantages,
 /// where the clip does not apply (`delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
+/// Cap of a token's importance weight between sampler and trainer (TRL's `token_truncate`).
+const IMPORTANCE_CAP: f64 = 2.0;
 
 /// The policy loss and its coefficients.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +38,8 @@ pub struct LossSettings {
     pub entropy_coef: f64,
     /// Weight of (teacher - own) log-prob in each token's advantage.
     pub distill_coef: f64,
+    /// Whether policy terms have the weight of their token between sampler and trainer.
+    pub corrects_sampling: bool,
 }
 
 /// Denominators of the whole optimizer step: include zero-variance groups, not replaced groups and
@@ -47,9 +52,22 @@ pub struct StepTotals {
     pub tokens: usize,
 }
 
-/// Log-probs and advantage of a completion of length T.
+/// The conversation that a completion is a part of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSequence {
+    /// Unique in the batch.
+    pub number: usize,
+    /// T: tokens that the policy chose.
+    pub tokens: usize,
+    /// Mean log-ratio over its completions, nats, as `gspo` needs; `None`: all have ratio 1.
+    pub log_ratio: Option<f64>,
+}
+
+/// Log-probs and advantage of a completion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceTerms<'a> {
+    /// `None`: the completion is a sequence by itself.
+    pub sequence: Option<LossSequence>,
     /// Log-probs under the trained weights, nats.
     pub log_probs: &'a [f32],
     /// Log-probs under the weights that sampled it, if older; `None`: the ratio is exactly 1.
@@ -58,6 +76,8 @@ pub struct SequenceTerms<'a> {
     pub reference: Option<&'a [f32]>,
     /// Log-probs under the teacher, for a distilled completion.
     pub teacher: Option<&'a [f32]>,
+    /// Log-probs as the sampler computed them, if `corrects_sampling`.
+    pub sampler: Option<&'a [f32]>,
     /// Advantage of all tokens, without the teacher's part.
     pub advantage: f64,
 }
@@ -66,6 +86,21 @@ impl<'a> SequenceTerms<'a> {
     /// Log-probs under the weights that sampled it, nats; constants if these are the current ones.
     pub(super) fn sampled(self) -> &'a [f32] {
         self.old.unwrap_or(self.log_probs)
+    }
+
+    /// T.
+    pub(super) fn tokens(self) -> usize {
+        self.sequence
+            .map_or(self.log_probs.len(), |sequence| sequence.tokens)
+    }
+
+    /// Truncated importance weight of a token, without gradient: its probability under the weights
+    /// that sampled it, as the trainer computes it over as the sampler did.
+    pub(super) fn importance(self, token: usize) -> f64 {
+        self.sampler.map_or(1.0, |sampler| {
+            let difference = f64::from(self.sampled()[token]) - f64::from(sampler[token]);
+            bounded_exp(difference).min(IMPORTANCE_CAP)
+        })
     }
 }
 
@@ -89,7 +124,7 @@ pub fn sequence_loss(
     terms: SequenceTerms<'_>,
     totals: StepTotals,
 ) -> SequenceLoss {
-    let share = token_share(settings, terms.log_probs.len(), totals);
+    let share = token_share(settings, terms.tokens(), totals);
     let mut result = match settings.policy_loss {
         PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => {
             clipped_surrogate(settings, terms, share, |token| {
@@ -133,12 +168,6 @@ pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTo
         }
         PolicyLoss::Bnpo | PolicyLoss::Dapo | PolicyLoss::Cispo => 1.0 / count(totals.tokens),
     }
-}
-
-/// Factor from a gradient with denominators that were `planned` before the rollout to one with
-/// `actual` ones: the gradient is linear in them.
-pub fn rescale(settings: &LossSettings, planned: StepTotals, actual: StepTotals) -> f64 {
-    token_share(settings, 1, actual) / token_share(settings, 1, planned)
 }
 
 /// A KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman,
@@ -205,6 +234,7 @@ fn clipped_surrogate(
             low,
             high,
         } = clip(ratio(token), settings, advantage(settings, terms, token));
+        let share = share * terms.importance(token);
         result.loss += share * term;
         result.d_log_probs.push(share * slope);
         result.clipped_low += usize::from(low);
@@ -255,12 +285,12 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
 /// slope, as in the paper's GSPO-token.
 fn sequence_ratio(terms: SequenceTerms<'_>) -> f64 {
     let tokens = terms.log_probs.len();
-    bounded_exp(
-        (0..tokens)
-            .map(|token| log_ratio(terms, token))
-            .sum::<f64>()
-            / tokens.max(1) as f64,
-    )
+    let own = || {
+        let log_ratios = (0..tokens).map(|token| log_ratio(terms, token));
+        log_ratios.sum::<f64>() / tokens.max(1) as f64
+    };
+    let of_sequence = terms.sequence.map(|sequence| sequence.log_ratio);
+    bounded_exp(of_sequence.map_or_else(own, |log_ratio| log_ratio.unwrap_or(0.0)))
 }
 
 /// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient
@@ -276,6 +306,7 @@ fn capped_importance(
         let weight = ratio.min(settings.cispo_cap);
         result.clipped_high += usize::from(ratio > settings.cispo_cap);
         let advantage = advantage(settings, terms, token);
+        let share = share * terms.importance(token);
         result.loss += -share * weight * advantage * f64::from(log_prob);
         result.d_log_probs.push(-share * weight * advantage);
     }

@@ -52,16 +52,16 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
 /// `tokens_per_micro_batch`; then its prompt is repeated. Consecutive completions form one
 /// sequence, each token computed once; a longer sequence gets its own micro-batch.
 #[derive(Debug)]
-pub(super) struct Packer {
+struct Packer {
     tokens_per_micro_batch: usize,
     /// Not full yet.
     current: MicroBatch,
     /// Groups so far.
-    pub(super) groups: usize,
+    groups: usize,
 }
 
 impl Packer {
-    pub(super) fn new(tokens_per_micro_batch: usize) -> Self {
+    fn new(tokens_per_micro_batch: usize) -> Self {
         Self {
             tokens_per_micro_batch,
             current: MicroBatch::default(),
@@ -70,7 +70,7 @@ impl Packer {
     }
 
     /// Adds a group; passes full micro-batches to `packed`.
-    pub(super) fn push<'a, P: Into<Piece<'a>>>(
+    fn push<'a, P: Into<Piece<'a>>>(
         &mut self,
         prompt: &[u32],
         pieces: Vec<P>,
@@ -121,7 +121,7 @@ impl Packer {
     }
 
     /// The last micro-batch.
-    pub(super) fn finish(self) -> Option<MicroBatch> {
+    fn finish(self) -> Option<MicroBatch> {
         Some(self.current).filter(|last| !last.sequences.is_empty())
     }
 }
@@ -141,26 +141,14 @@ pub(super) fn sum_gradients<R: Send>(
     work: impl Fn(&MicroBatch, &mut Gradients) -> Result<R> + Sync + Send,
 ) -> Result<(Gradients, Vec<R>)> {
     let mut sum = Gradients::zeros(model.parameters())?;
-    let found = add_gradients(model, &mut sum, micro_batches, threads, work)?;
-    Ok((sum, found))
-}
-
-/// As [`sum_gradients`], adding to `sum`.
-pub(super) fn add_gradients<R: Send>(
-    model: &Decoder,
-    sum: &mut Gradients,
-    micro_batches: &[MicroBatch],
-    threads: &ThreadPool,
-    work: impl Fn(&MicroBatch, &mut Gradients) -> Result<R> + Sync + Send,
-) -> Result<Vec<R>> {
     let mut found = Vec::with_capacity(micro_batches.len());
     // A GPU computes sequentially in one buffer, which may be as large as all weights.
     if !model.device().is_cpu() {
         for micro_batch in micro_batches {
             threads.check()?;
-            found.push(work(micro_batch, sum)?);
+            found.push(work(micro_batch, &mut sum)?);
         }
-        return Ok(found);
+        return Ok((sum, found));
     }
     // In waves, so that there are at most as many buffers as threads.
     for wave in micro_batches.chunks(threads.count()) {
@@ -174,7 +162,7 @@ pub(super) fn add_gradients<R: Send>(
             found.push(part);
         }
     }
-    Ok(found)
+    Ok((sum, found))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! fixed order.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::log_probs::{add_gradient, log_probs};
 use super::loss::{
-    LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share,
+    LossSequence, LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share,
 };
-use super::micro_batch::{MicroBatch, Packer, Piece, add_gradients, pack};
+use super::micro_batch::{MicroBatch, Piece, pack, sum_gradients};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, ExpertRecord, Gradients, RouterUse};
 use crate::rollout::{Completion, ThreadPool};
@@ -36,6 +37,8 @@ pub struct PolicySample<'a> {
     /// Set for a distilled completion.
     pub teacher_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
+    /// `None`: the completion is a sequence by itself.
+    pub sequence: Option<LossSequence>,
     /// Tokens not chosen by the policy: read, but not part of the loss.
     pub forced: Range<usize>,
     /// Experts of its prompt and tokens; `None`: selected by current probabilities.
@@ -53,6 +56,7 @@ impl<'a> PolicySample<'a> {
             reference_log_probs: None,
             teacher_log_probs: None,
             advantage,
+            sequence: None,
             forced: completion.forced.clone(),
             experts: completion.experts.as_ref(),
         }
@@ -72,6 +76,7 @@ impl<'a> PolicySample<'a> {
             reference_log_probs: None,
             teacher_log_probs: None,
             advantage: 0.0,
+            sequence: None,
             forced: 0..0,
             // Those of other weights, or after another prompt.
             experts: None,
@@ -156,6 +161,31 @@ impl<'a> PolicyGroup<'a> {
     }
 }
 
+/// Sets the mean log-ratio of each sequence that was sampled by older weights; turns without a
+/// gradient are not forwarded and not in the mean. `log_probs`: under the current weights, as of
+/// [`completion_log_probs`].
+pub fn set_log_ratios(groups: &mut [PolicyGroup<'_>], log_probs: &[Vec<Vec<f32>>]) {
+    let mut sums: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
+    let samples = groups.iter().flat_map(|group| &group.samples);
+    for (sample, current) in samples.zip(log_probs.iter().flatten()) {
+        if let (Some(sequence), Some(old)) = (sample.sequence, &sample.old_log_probs) {
+            let (current, old) = (sample.chosen(current), sample.chosen(old));
+            let log_ratios = current
+                .iter()
+                .zip(&*old)
+                .map(|(current, old)| f64::from(*current) - f64::from(*old));
+            let (sum, tokens) = sums.entry(sequence.number).or_default();
+            *sum += log_ratios.sum::<f64>();
+            *tokens += old.len();
+        }
+    }
+    let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
+    for sequence in samples.filter_map(|sample| sample.sequence.as_mut()) {
+        let mean = |(sum, tokens): &(f64, usize)| sum / (*tokens).max(1) as f64;
+        sequence.log_ratio = sums.get(&sequence.number).map(mean);
+    }
+}
+
 /// How a gradient is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySettings {
@@ -186,8 +216,6 @@ pub struct PolicyStatistics {
     pub reverse_kl: f64,
     /// Tokens in that sum.
     pub distilled_tokens: usize,
-    /// Completions without log-probs from an endpoint teacher, which are not distilled.
-    pub teacher_errors: usize,
     /// Tokens clipped below.
     pub clipped_low: usize,
     /// Tokens clipped above.
@@ -196,6 +224,8 @@ pub struct PolicyStatistics {
     pub sampling_difference: f64,
     /// Maximum of those.
     pub sampling_difference_max: f64,
+    /// Sum of the importance weights between sampler and trainer.
+    pub importance: f64,
     /// Router statistics by layer; empty on a GPU.
     pub routers: Vec<RouterUse>,
 }
@@ -209,115 +239,34 @@ pub fn policy_gradient(
     settings: &PolicySettings,
     threads: &ThreadPool,
 ) -> Result<(Gradients, PolicyStatistics)> {
-    let sum = Gradients::zeros(model.parameters())?;
-    PolicyUpdate::begin(sum, totals, settings).finish(model, groups, threads)
-}
-
-/// A gradient to which groups are added as they end. The sum's bits depend on the order of the
-/// groups alone, not on how many are passed at once.
-#[derive(Debug)]
-pub struct PolicyUpdate {
-    settings: PolicySettings,
-    totals: StepTotals,
-    packer: Packer,
-    /// Full, not computed yet.
-    ready: Vec<MicroBatch>,
-    sum: Gradients,
-    statistics: PolicyStatistics,
-}
-
-impl PolicyUpdate {
-    /// `sum`: zeros.
-    pub fn begin(sum: Gradients, totals: StepTotals, settings: &PolicySettings) -> Self {
-        Self {
-            settings: *settings,
-            totals,
-            packer: Packer::new(settings.tokens_per_micro_batch),
-            ready: Vec::new(),
-            sum,
-            statistics: PolicyStatistics::default(),
-        }
-    }
-
-    /// Replaces the sum by another view of its memory.
-    pub(super) fn with_sum(self, sum: Gradients) -> Self {
-        Self { sum, ..self }
-    }
-
-    /// Number of groups so far.
-    pub fn groups(&self) -> usize {
-        self.packer.groups
-    }
-
-    /// Packs those of `groups` that follow the ones packed so far.
-    pub fn extend(&mut self, groups: &[PolicyGroup<'_>]) {
-        let first = self.ready.len();
-        for group in &groups[self.packer.groups..] {
-            let samples: Vec<&PolicySample<'_>> = group.samples.iter().collect();
-            self.packer.push(&group.prompt, samples, &mut self.ready);
-        }
-        let packed = self.ready[first..].iter_mut();
-        packed.for_each(|micro_batch| replay_experts(micro_batch, groups));
-    }
-
-    /// Number of full micro-batches to compute.
-    pub fn ready(&self) -> usize {
-        self.ready.len()
-    }
-
-    /// Computes the full micro-batches. `groups`: all so far.
-    pub fn compute(
-        &mut self,
-        model: &Decoder,
-        groups: &[PolicyGroup<'_>],
-        threads: &ThreadPool,
-    ) -> Result<()> {
-        let (settings, totals) = (self.settings, self.totals);
-        let ready = std::mem::take(&mut self.ready);
-        let work = |micro_batch: &MicroBatch, gradients: &mut Gradients| {
-            let mut statistics = PolicyStatistics {
-                rows: micro_batch.batch.rows(),
-                ..PolicyStatistics::default()
-            };
-            let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
-                let (group, sample) = micro_batch.owners[sequence];
-                let sample = &groups[group].samples[sample];
-                statistics.d_log_probs(sample, tokens, totals, &settings.loss)
-            };
-            let routers = add_gradient(
-                model,
-                micro_batch,
-                settings.temperature,
-                settings.recompute,
-                gradients,
-                d_log_probs,
-            )?;
-            Ok(PolicyStatistics {
-                routers,
-                ..statistics
-            })
+    let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
+    let work = |micro_batch: &MicroBatch, gradients: &mut Gradients| {
+        let mut statistics = PolicyStatistics {
+            rows: micro_batch.batch.rows(),
+            ..PolicyStatistics::default()
         };
-        let found = add_gradients(model, &mut self.sum, &ready, threads, work)?;
-        found.into_iter().for_each(|part| self.statistics.add(part));
-        Ok(())
-    }
-
-    /// Adds the rest of `groups`, all of the step.
-    pub fn finish(
-        mut self,
-        model: &Decoder,
-        groups: &[PolicyGroup<'_>],
-        threads: &ThreadPool,
-    ) -> Result<(Gradients, PolicyStatistics)> {
-        self.extend(groups);
-        let packer = std::mem::replace(&mut self.packer, Packer::new(0));
-        if let Some(mut last) = packer.finish() {
-            replay_experts(&mut last, groups);
-            self.ready.push(last);
-        }
-        self.compute(model, groups, threads)?;
-        Ok((self.sum, self.statistics))
-    }
+        let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
+            let (group, sample) = micro_batch.owners[sequence];
+            let sample = &groups[group].samples[sample];
+            statistics.d_log_probs(sample, tokens, totals, &settings.loss)
+        };
+        let routers = add_gradient(
+            model,
+            micro_batch,
+            settings.temperature,
+            settings.recompute,
+            gradients,
+            d_log_probs,
+        )?;
+        Ok(PolicyStatistics {
+            routers,
+            ..statistics
+        })
+    };
+    let (sum, found) = sum_gradients(model, &micro_batches, threads, work)?;
+    let mut statistics = PolicyStatistics::default();
+    found.into_iter().for_each(|part| statistics.add(part));
+    Ok((sum, statistics))
 }
 
 /// Log-probs of every completion without gradient: under the reference, or the weights that sampled
@@ -437,11 +386,15 @@ impl PolicyStatistics {
             .teacher_log_probs
             .as_deref()
             .map(|teacher| sample.chosen(teacher));
+        let sampled_log_probs = sample.chosen(&sample.sampled_log_probs);
+        let is_corrected = settings.corrects_sampling && !sampled_log_probs.is_empty();
         let terms = SequenceTerms {
+            sequence: sample.sequence,
             log_probs: &current,
             old: old.as_deref(),
             reference: reference.as_deref(),
             teacher: teacher.as_deref(),
+            sampler: is_corrected.then_some(&*sampled_log_probs),
             advantage: sample.advantage,
         };
         let SequenceLoss {
@@ -455,7 +408,7 @@ impl PolicyStatistics {
             .iter()
             .map(|token| f64::from(token.entropy))
             .sum::<f64>();
-        let entropy = -settings.entropy_coef * token_share(settings, tokens.len(), totals);
+        let entropy = -settings.entropy_coef * token_share(settings, terms.tokens(), totals);
         self.loss += loss + entropy * entropy_sum;
         if terms.reference.is_some() {
             self.kl = Some(self.kl.unwrap_or(0.0) + kl);
@@ -471,8 +424,10 @@ impl PolicyStatistics {
         self.clipped_low += clipped_low;
         self.clipped_high += clipped_high;
         self.tokens += tokens.len();
-        let sampled_log_probs = sample.chosen(&sample.sampled_log_probs);
         self.sampled_tokens += sampled_log_probs.len();
+        self.importance += (0..sampled_log_probs.len())
+            .map(|token| terms.importance(token))
+            .sum::<f64>();
         self.entropy += entropy_sum;
         for (&trained, &sampled) in old
             .as_deref()
@@ -499,6 +454,11 @@ impl PolicyStatistics {
         weights
     }
 
+    /// Mean |training - sampler's log-prob|, nats/token.
+    pub fn mean_sampling_difference(&self) -> f64 {
+        self.sampling_difference / self.sampled_tokens.max(1) as f64
+    }
+
     /// Adds more tokens of the same step.
     pub fn add(&mut self, other: Self) {
         self.loss += other.loss;
@@ -511,10 +471,10 @@ impl PolicyStatistics {
             .map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
         self.reverse_kl += other.reverse_kl;
         self.distilled_tokens += other.distilled_tokens;
-        self.teacher_errors += other.teacher_errors;
         self.clipped_low += other.clipped_low;
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;
+        self.importance += other.importance;
         self.sampling_difference_max = self
             .sampling_difference_max
             .max(other.sampling_difference_max);
@@ -564,6 +524,7 @@ mod tests {
             reference_log_probs: Some(kept(&reference)),
             teacher_log_probs: Some(kept(&teacher)),
             advantage: -0.5,
+            sequence: None,
             forced: range,
             experts: None,
         };
@@ -581,6 +542,7 @@ mod tests {
                 max_completion_tokens: 10,
                 entropy_coef: 0.01,
                 distill_coef: 0.5,
+                corrects_sampling: true,
             };
             let weights = |sample: PolicySample<'_>, log_probs: &[f32]| {
                 let mut statistics = PolicyStatistics::default();

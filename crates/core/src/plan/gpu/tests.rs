@@ -112,7 +112,7 @@ fn a_quantized_base_takes_a_byte_or_half_a_number_of_its_layers() {
         assert!((saved - expected).abs() < 0.01, "{set}: {saved}");
         let is_host = |part: &&MemoryPart| part.phase == Phase::Host;
         let host: Vec<_> = quantized.parts.iter().filter(is_host).cloned().collect();
-        assert_eq!((host.len(), peak(&host, false)), (1, 0));
+        assert_eq!((host.len(), peak(&host)), (1, 0));
         let ranks = of(&planned(&[set, "ranks=2"]), EMBEDDINGS[1]);
         assert_eq!(ranks, 2.0 * embedding);
         assert!(of(&quantized, "adapters as used") < of(&bf16, "adapters as used"));
@@ -509,7 +509,6 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
     let mut shape = StepShape {
         tokens_per_micro_batch: 4000,
         recompute: false,
-        overlap: false,
     };
     let mut seen = Vec::new();
     while let Some(smaller) = shape.smaller(900) {
@@ -524,32 +523,8 @@ fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
         StepShape {
             tokens_per_micro_batch: 100,
             recompute: true,
-            overlap: false,
         }
         .smaller(900),
         None
     );
-}
-
-#[test]
-fn overlapping_phases_are_planned_together_or_do_not_overlap() {
-    let config = config(&["overlap=true", "prompt_groups_per_step=8"]);
-    let planned = |total_bytes| {
-        let gpu = GpuMemory {
-            usable_bytes: total_bytes,
-            total_bytes,
-            ..h200()
-        };
-        fit(&qwen3_8b(), &config, &DATA, gpu).unwrap()
-    };
-    let whole = planned(h200().usable_bytes);
-    let after = StepShape {
-        overlap: false,
-        ..whole.shape
-    };
-    let without = gpu_memory(&qwen3_8b(), &config, &DATA, after, h200());
-    assert!(whole.shape.overlap && whole.memory.peak_bytes > without.peak_bytes);
-    // The first thing that a smaller GPU goes without.
-    let smaller = planned(without.peak_bytes * 10 / 8);
-    assert_eq!(smaller.shape, after);
 }

@@ -104,7 +104,7 @@ fn guidance_is_said_beforehand() {
         none(),
         on(3, Some("no `regex`")),
         Verdict::CannotLearn,
-        "0 of 256 sampled answers are valid: rows without an expected answer are not guided: no `regex`",
+        "0 of 256 sampled answers are valid: rows without an answer to imitate are not guided: no `regex`",
     );
     check(
         none(),
@@ -266,7 +266,7 @@ fn mixed_groups_name_their_tiers() {
     };
     let [unparsable, invalid, valid] = Tier::ALL;
     let low: &[Tier] = &[unparsable, invalid];
-    check(&[], false, "");
+    check(&[], true, "");
     check(&[low; 8], true, "8 mix unparsable and invalid");
     check(
         &[

@@ -116,7 +116,6 @@ pub struct Memory {
     pub parts: BTreeMap<String, u64>,
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: bool,
-    pub overlap: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

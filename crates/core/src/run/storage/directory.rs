@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::display_name::read_display_name;
 use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
-use crate::config::{KEYS, Source, TrainConfig};
+use crate::config::{KEYS, REMOVED_KEYS, Source, TrainConfig};
 use crate::facts::Job;
 use crate::files::{self, Access, CHECKSUM_FIELD, Checked};
 use crate::format::{hex, line_column};
@@ -395,8 +395,8 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Adds keys unknown to the release that wrote the table, with what it did; returns whether any were
-/// added.
+/// Adds keys unknown to the release that wrote the table, with what it did, and drops removed ones;
+/// returns whether there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else {
         return false;
@@ -415,7 +415,9 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
             config.insert(key.name.to_owned(), value);
         }
     }
-    !missing.is_empty()
+    let removed = REMOVED_KEYS.iter();
+    let removed = removed.filter(|removed| config.remove(removed.name).is_some());
+    removed.count() + missing.len() > 0
 }
 
 fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Result<(), RunError> {

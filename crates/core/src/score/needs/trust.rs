@@ -19,9 +19,8 @@ const MAX_NOTE_BYTES: u64 = 1 << 20;
 pub struct Trust {
     /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
-    /// Model, address and key variable of a judge or teacher, which receives prompts and answers.
+    /// Model, address and key variable of a judge, which receives prompts and answers.
     pub server: Option<String>,
-    pub is_teacher: bool,
     pub tool: Option<ToolProgram>,
     pub files: Vec<String>,
     /// Executed files outside the task, each with its link targets and interpreter.
@@ -50,21 +49,10 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// A teacher endpoint in a task's `[train]`, by its whole definition.
-    pub fn for_teacher(task: &TaskFiles, definition: &str) -> Self {
-        let key = format!("teacher\n{}\n{definition}", task.name);
-        let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
-        Self {
-            is_teacher: true,
-            ..Self::for_judge(task, digest, definition.to_owned())
-        }
-    }
-
     pub(crate) fn for_judge(task: &TaskFiles, digest: String, server: String) -> Self {
         Self {
             commands: Vec::new(),
             server: Some(server),
-            is_teacher: false,
             tool: None,
             files: Vec::new(),
             programs: Vec::new(),
@@ -86,7 +74,6 @@ impl Trust {
         Self {
             commands: vec![command],
             server: None,
-            is_teacher: false,
             tool: None,
             files: file
                 .map(|file| file.display().to_string())
@@ -105,7 +92,6 @@ impl Trust {
         Self {
             commands: vec![tool.command.clone()],
             server: None,
-            is_teacher: false,
             files: tool.files.clone(),
             programs: tool.programs.clone(),
             digest: tool.digest.clone(),
@@ -135,7 +121,6 @@ impl Trust {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             server: None,
-            is_teacher: false,
             tool: None,
             files: rules.files.clone(),
             programs: shown,
@@ -149,7 +134,6 @@ impl Trust {
 
     pub fn subject(&self) -> TrustSubject {
         match (&self.server, &self.tool) {
-            (Some(_), _) if self.is_teacher => TrustSubject::Teacher,
             (Some(_), _) => TrustSubject::Judge,
             (None, Some(program)) => program.subject,
             (None, None) => TrustSubject::Command,

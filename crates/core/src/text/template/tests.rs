@@ -354,9 +354,8 @@ fn today_is_written_in_the_given_format() {
         .to_zoned(jiff::tz::TimeZone::UTC)
         .unwrap();
     let source = "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%c') }}";
-    let template = ChatTemplate::new(source, Vec::new(), "t.jinja")
-        .unwrap()
-        .at_time(day);
+    let mut template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
+    template.set_time(&day);
     let prompt = template.render_json(&json!([]), &Json::Null, None).unwrap();
     assert_eq!(prompt, "06 Aug 2025 Wed Aug  6 09:05:03 2025");
 }

@@ -31,7 +31,7 @@ impl DecodeBatch<'_> {
     fn accept(&mut self, asked: QueuedRequest) -> Result<()> {
         let limit = self.model.config().max_position_embeddings;
         let prompt = asked.request.prompt.len();
-        let new = asked.sampling.max_completion_tokens;
+        let new = asked.max_new_tokens();
         if prompt == 0 || prompt + new > limit {
             bail!(
                 "a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions"
@@ -288,7 +288,7 @@ pub(super) fn slots_at_start(
     asked: &QueuedRequest,
     rows: usize,
 ) -> (usize, usize) {
-    let most = asked.sampling.max_completion_tokens + asked.later_tokens;
+    let most = asked.max_new_tokens() + asked.later_tokens;
     let slots = capacity.initial_slots.min(most);
     // Each must be able to double its slots once.
     let kept = match slots < most {

@@ -26,7 +26,7 @@ impl Row {
 
     /// Maximum tokens in the cache.
     pub(super) fn most_cached(&self) -> usize {
-        let new = self.asked.sampling.max_completion_tokens;
+        let new = self.asked.max_new_tokens();
         self.before.len() + new + self.asked.later_tokens
     }
 

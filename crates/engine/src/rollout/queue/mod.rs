@@ -2,7 +2,6 @@
 //! taken, and when.
 
 mod conversations; // order of conversations
-mod kept_answers; // stored answers of interrupted evals
 mod question; // conversations about a question
 mod shares; // fair order of clients
 
@@ -16,7 +15,6 @@ use tokio::sync::oneshot;
 use super::source::{Arrivals, QueuedRequest, RequestSource};
 use super::{Completion, Request, Sampling, ThreadPool};
 use conversations::{Message, Schedule};
-pub use kept_answers::KeptAnswers;
 pub(crate) use question::{QueuedConversation, QueuedQuestion};
 
 /// Receives the samples of its jobs, on the decoding thread.

@@ -1,15 +1,13 @@
-//! Conversations about a question in the queue, with unique random numbers and possibly stored
-//! answers.
+//! Conversations about a question in the queue, with unique random numbers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Result;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::super::{Completion, Request, Sampling, ThreadPool};
-use super::{Client, Job, KeptAnswers, Place, Queue};
+use super::{Client, Job, Place, Queue};
 
 /// Range of sample numbers per completion of a conversation.
 const SAMPLES_OF_REQUEST: u32 = 1 << 16;
@@ -17,10 +15,6 @@ const SAMPLES_OF_REQUEST: u32 = 1 << 16;
 /// A question with one conversation per sample.
 pub(crate) struct QueuedQuestion {
     pub(crate) queue: Arc<Queue>,
-    /// Store of answers.
-    pub(crate) kept: Option<Arc<KeptAnswers>>,
-    /// Whether stored answers are reused.
-    pub(crate) uses_kept: bool,
     /// First request, common to all conversations.
     pub(crate) first: Request,
     pub(crate) sampling: Sampling,
@@ -28,8 +22,6 @@ pub(crate) struct QueuedQuestion {
     pub(crate) conversation: usize,
     /// Prompt limit if conversations continue in the cache.
     pub(crate) max_prompt_tokens: Option<usize>,
-    /// Tokens sampled so far, by conversation; an agent's after each answer.
-    pub(crate) tokens: Option<Arc<[AtomicUsize]>>,
 }
 
 impl QueuedQuestion {
@@ -37,7 +29,7 @@ impl QueuedQuestion {
     pub(crate) fn later_request(&self, sample: usize, number: u32, prompt: &[u32]) -> Request {
         let first = &self.first;
         Request {
-            first_sample: number * SAMPLES_OF_REQUEST + sample as u32,
+            first_sample: first.first_sample + number * SAMPLES_OF_REQUEST + sample as u32,
             greedy: first.greedy,
             lengths: first.lengths.get(sample).copied().into_iter().collect(),
             constraint: first
@@ -46,33 +38,6 @@ impl QueuedQuestion {
                 .filter(|_| number < first.constrained),
             shaping: first.shaping.clone(),
             ..Request::new(prompt.to_vec(), first.prompt_number, first.step, 1)
-        }
-    }
-
-    /// Key for storing a request, with a store.
-    pub(crate) fn digest(&self, request: &Request) -> Option<String> {
-        self.kept.as_ref().map(|kept| kept.digest(request))
-    }
-
-    /// Stored completions of a request.
-    pub(crate) fn known(&self, digest: Option<&str>, samples: usize) -> Option<Vec<Completion>> {
-        let kept = self.kept.as_ref().filter(|_| self.uses_kept);
-        kept?.completions(digest?, samples)
-    }
-
-    /// Stores a completion; if that fails, it is sampled again after an interruption.
-    pub(crate) fn store(&self, digest: Option<String>, sample: u32, completion: &Completion) {
-        // After a failure it may be truncated.
-        let kept = self.kept.as_ref().filter(|_| !self.queue.has_failed());
-        if let (Some(kept), Some(digest)) = (kept, digest) {
-            _ = kept.append(digest, sample, completion);
-        }
-    }
-
-    /// Counts an answer's tokens.
-    pub(crate) fn count_tokens(&self, sample: usize, count: usize) {
-        if let Some(tokens) = &self.tokens {
-            tokens[self.conversation + sample].fetch_add(count, Ordering::Relaxed);
         }
     }
 
@@ -102,44 +67,22 @@ impl QueuedQuestion {
     }
 
     /// As [`Self::ask`], returning futures.
-    fn completions(&self, request: Request, sample: usize, number: u32) -> Vec<Pending> {
-        let digest = self.digest(&request);
-        let known = self.known(digest.as_deref(), request.samples);
+    fn completions(
+        &self,
+        request: Request,
+        sample: usize,
+        number: u32,
+    ) -> Vec<oneshot::Receiver<Completion>> {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..request.samples).map(|_| oneshot::channel()).unzip();
-        let is_known = known.is_some();
-        match known {
-            // The receivers are below.
-            Some(known) => senders
-                .into_iter()
-                .zip(known)
-                .for_each(|(to, one)| _ = to.send(one)),
-            None => {
-                let senders = senders.into_iter().map(Some).collect();
-                let first = self.conversation + sample;
-                let progress = self.tokens.clone().map(|tokens| Progress {
-                    before: tokens[first].load(Ordering::Relaxed),
-                    tokens,
-                    first,
-                });
-                let client = Arc::new(Awaited {
-                    senders: Mutex::new(senders),
-                    progress,
-                });
-                self.ask(request, sample, number, number.checked_sub(1), client);
-            }
-        }
-        let pending = |(sample, completion)| Pending {
-            completion,
-            sample,
-            digest: digest.clone().filter(|_| !is_known),
-        };
-        (0..).zip(receivers).map(pending).collect()
+        let senders = senders.into_iter().map(Some).collect();
+        let client = Arc::new(Awaited(Mutex::new(senders)));
+        self.ask(request, sample, number, number.checked_sub(1), client);
+        receivers
     }
 
-    /// Submits first requests; `may_ask_again`: there may be more. Returns the number already
-    /// known.
-    pub(crate) fn begin(self: &Arc<Self>, may_ask_again: bool) -> (Vec<QueuedConversation>, usize) {
+    /// Submits first requests; `may_ask_again`: there may be more.
+    pub(crate) fn begin(self: &Arc<Self>, may_ask_again: bool) -> Vec<QueuedConversation> {
         let samples = self.first.samples;
         if may_ask_again {
             (0..samples).for_each(|sample| self.queue.enter(self.conversation + sample));
@@ -148,8 +91,6 @@ impl QueuedQuestion {
             0 => Vec::new(),
             _ => self.completions(self.first.clone(), 0, 0),
         };
-        let is_known = |first: &&Pending| self.kept.is_some() && first.digest.is_none();
-        let known = first.iter().filter(is_known).count();
         let begun = |(sample, first)| QueuedConversation {
             question: Arc::clone(self),
             sample,
@@ -157,7 +98,7 @@ impl QueuedQuestion {
             first: Some(first),
             start: None,
         };
-        (first.into_iter().enumerate().map(begun).collect(), known)
+        first.into_iter().enumerate().map(begun).collect()
     }
 
     /// Conversations of agents.
@@ -183,17 +124,9 @@ pub(crate) struct QueuedConversation {
     pub(crate) sample: usize,
     /// Number of requests.
     pub(crate) asked: u32,
-    first: Option<Pending>,
+    first: Option<oneshot::Receiver<Completion>>,
     /// Signalled when its agent may start.
     start: Option<oneshot::Receiver<()>>,
-}
-
-/// A requested completion.
-struct Pending {
-    completion: oneshot::Receiver<Completion>,
-    sample: u32,
-    /// Key for storing it; `None` if already stored.
-    digest: Option<String>,
 }
 
 impl QueuedConversation {
@@ -214,12 +147,7 @@ impl QueuedConversation {
             question.completions(request, sample, number).pop()
         });
         let pending = pending.ok_or_else(ThreadPool::cancelled)?;
-        let completion = pending
-            .completion
-            .await
-            .map_err(|_| ThreadPool::cancelled())?;
-        question.store(pending.digest, pending.sample, &completion);
-        Ok(completion)
+        pending.await.map_err(|_| ThreadPool::cancelled())
     }
 
     /// Continues once all conversations about its question are scored or have left.
@@ -243,31 +171,15 @@ impl Drop for QueuedConversation {
 }
 
 /// Receivers of a request's completions.
-struct Awaited {
-    senders: Mutex<Vec<Option<oneshot::Sender<Completion>>>>,
-    progress: Option<Progress>,
-}
-
-/// Where a request's tokens are counted.
-struct Progress {
-    tokens: Arc<[AtomicUsize]>,
-    /// Conversation of its first sample.
-    first: usize,
-    /// Tokens of its conversation before it; a later request has one sample.
-    before: usize,
-}
+struct Awaited(Mutex<Vec<Option<oneshot::Sender<Completion>>>>);
 
 impl Client for Awaited {
-    fn on_token(&self, sample: u32, completion: &Completion, _: Vec<(u32, f32)>) -> bool {
-        if let Some(progress) = &self.progress {
-            let sampled = progress.before + completion.token_ids.len();
-            progress.tokens[progress.first + sample as usize].store(sampled, Ordering::Relaxed);
-        }
+    fn on_token(&self, _: u32, _: &Completion, _: Vec<(u32, f32)>) -> bool {
         true
     }
 
     fn on_end(&self, sample: u32, completion: Completion) {
-        let mut all = self.senders.lock();
+        let mut all = self.0.lock();
         if let Some(waits) = all.get_mut(sample as usize).and_then(Option::take) {
             // The receiver is gone after a failure.
             _ = waits.send(completion);

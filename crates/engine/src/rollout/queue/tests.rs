@@ -408,8 +408,6 @@ fn later_requests_keep_the_limit_of_their_task() {
     };
     let question = QueuedQuestion {
         queue: Arc::new(Queue::new(order)),
-        kept: None,
-        uses_kept: false,
         first: Request {
             lengths: vec![3, 4],
             ..Request::new(vec![1], 0, 0, 2)
@@ -417,7 +415,6 @@ fn later_requests_keep_the_limit_of_their_task() {
         sampling: Sampling::plain(1.0, 9, 0),
         conversation: 0,
         max_prompt_tokens: None,
-        tokens: None,
     };
     let later = question.later_request(1, 2, &[1, 2]);
     assert_eq!((later.samples, later.lengths), (1, vec![4]));

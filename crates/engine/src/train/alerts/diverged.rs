@@ -1,8 +1,8 @@
-//! Detects divergence: nearly all of a rate is lost. Unlike in a collapse, answers may vary and
-//! entropy may rise.
+//! Detects divergence: nearly all of a rate is lost, or a policy that had none decays to noise.
+//! Unlike in a collapse, answers may vary and entropy may rise.
 
 use super::drift::window_interval;
-use super::steps::{Metrics, WINDOW, entropy_change, mean};
+use super::steps::{Metrics, WINDOW, entropy_change, get, mean};
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 
@@ -10,6 +10,22 @@ use crate::format::percent_short;
 const LOST: f64 = 0.1;
 /// Recovered once this share is back.
 const RECOVERED: f64 = 0.5;
+
+/// Noise: at least this share of a step's groups has zero variance below the maximum, guided or not,
+/// and the entropy is at least this multiple of the first step's, and this many nats/token above it.
+const FAILED_GROUPS: f64 = 0.9;
+const RISEN: f64 = 2.0;
+const RISEN_NATS: f64 = 1.0;
+
+/// Whether a step's own completions earn nothing and are noise. `is_active`: diverged before.
+pub(super) fn is_noise(metrics: &Metrics, first_entropy: Option<f64>, is_active: bool) -> bool {
+    let failed = get(metrics, "groups/frac_all_worst");
+    let least = if is_active { RECOVERED } else { FAILED_GROUPS };
+    let entropy = first_entropy.zip(metrics.get("completions/entropy"));
+    let has_risen =
+        entropy.is_some_and(|(first, now)| *now >= (RISEN * first).max(first + RISEN_NATS));
+    failed >= least && has_risen
+}
 
 /// Rates of a step's completions: parsable, valid.
 pub(super) const RATES: [&str; 2] = ["parse", "valid"];

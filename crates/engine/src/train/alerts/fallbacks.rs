@@ -38,12 +38,6 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
             "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
              there.",
         ),
-        GpuFallback::NotOverlapped => (
-            "out_of_memory",
-            "GPU out of memory while sampling beside an update: from the next step on updates follow their rollouts."
-                .to_owned(),
-            "Only time is lost. To avoid it: set overlap = false.",
-        ),
         GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
             format!(
@@ -83,11 +77,6 @@ mod tests {
             alerts.len() == 1
                 && alerts[0].step == 2
                 && alerts[0].sentence.contains("1/4 of the cache")
-        );
-        let alerts = fallbacks.alerts(3, vec![GpuFallback::NotOverlapped]);
-        assert!(
-            alerts[0].suggestion.contains("overlap = false"),
-            "{alerts:?}"
         );
         let alerts = fallbacks.alerts(3, vec![smaller, unrecorded, on_gpu]);
         let rules: Vec<&str> = alerts

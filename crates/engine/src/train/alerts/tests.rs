@@ -75,7 +75,14 @@ fn each_rule_rises_once_and_clears() {
         ("groups/frac_all_worst", 1.0),
         ("groups/frac_guided", 0.125),
     ];
-    expect(&run(&[], &[guided; 5]), &[]);
+    let own: &[(&str, f64)] = &[("groups/frac_all_worst", 0.5), ("groups/frac_guided", 0.5)];
+    expect(
+        &run(&[], &[&[guided; 5][..], &[own]].concat()),
+        &[
+            (5, "only_guide_earns", AlertLevel::Info, false),
+            (6, "only_guide_earns", AlertLevel::Info, true),
+        ],
+    );
     let truncated: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
     expect(
         &run(&[], &[truncated, &[]]),
@@ -98,6 +105,73 @@ fn each_rule_rises_once_and_clears() {
             (3, "not_finite", AlertLevel::Error, true),
         ],
     );
+}
+
+/// What has one cause is told once, and with the cause.
+#[test]
+fn truncated_answers_explain_equal_rewards() {
+    let step = |truncated, leak, worst, guided| -> Vec<(&str, f64)> {
+        vec![
+            ("groups/frac_all_worst", worst),
+            ("groups/frac_guided", guided),
+            ("completions/clipped_ratio", truncated),
+            ("failures/think_leak", leak),
+        ]
+    };
+    for (thinks, guided) in [(0.95, 0.0), (0.0, 1.0)] {
+        let cut = step(0.97, thinks, 1.0, guided);
+        let steps: Vec<&[(&str, f64)]> = vec![&cut, &cut, &cut, &cut, &cut, &cut];
+        expect(
+            &run(&[], &steps),
+            &[(1, "all_truncated", AlertLevel::Warning, false)],
+        );
+        let config = config(&["max_completion_tokens=256"]);
+        let mut alerts = Alerts::default();
+        let metrics = |step: &[(&str, f64)]| {
+            let named = step
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value));
+            named.collect::<Metrics>()
+        };
+        let raised = alerts.observe(1, &metrics(&cut), &config).remove(0);
+        assert!(
+            raised
+                .sentence
+                .contains("97% of the completions are truncated at 256 tokens")
+        );
+        assert_eq!(raised.sentence.contains("in thinking"), thinks > 0.5);
+        assert_eq!(raised.suggestion.contains("thinking = false"), thinks > 0.5);
+    }
+}
+
+/// All groups guided, so there is a gradient, and the policy becomes noise.
+#[test]
+fn a_policy_that_only_its_guide_keeps_going_diverges() {
+    let step = |entropy, worst| -> Vec<(&str, f64)> {
+        vec![
+            ("groups/frac_all_worst", worst),
+            ("groups/frac_guided", 1.0),
+            ("tiers/unparsable", 1.0),
+            ("tiers/valid", 0.0),
+            ("reward", 0.0),
+            ("completions/entropy", entropy),
+        ]
+    };
+    let (first, noise, narrow, learns) = (
+        step(0.63, 1.0),
+        step(3.57, 1.0),
+        step(0.9, 1.0),
+        step(3.57, 0.3),
+    );
+    let check = |later: &[(&str, f64)], expected: bool| {
+        let steps = [&[&first[..]][..], &[later; 5]].concat();
+        let found = run(&[], &steps);
+        let diverged = found.iter().filter(|(_, rule, ..)| rule == "diverged");
+        assert_eq!(diverged.count() > 0, expected, "{found:?}");
+    };
+    check(&noise, true);
+    check(&narrow, false);
+    check(&learns, false);
 }
 
 #[test]

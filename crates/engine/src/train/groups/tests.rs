@@ -105,7 +105,7 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
             };
             let prompts = prompts();
             let PolicyBatch { groups, totals, .. } =
-                policy_batch(&config(set), 0.0, &prompts, &rollout, |_| false);
+                policy_batch(&config(set), 0.0, &prompts, &rollout);
             let found = |group: &PolicyGroup<'_>| -> Vec<(usize, f64)> {
                 group
                     .samples
@@ -128,7 +128,7 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
     let mixed: &[(usize, f64)] = &[(3, 0.707), (5, -0.707)];
     let equal: &[(usize, f64)] = &[(2, 0.0), (4, 0.0)];
     check(&[], &[MIXED, EQUAL], &[mixed], 4, 14);
-    check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[equal, mixed], 4, 14);
+    check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[mixed, equal], 4, 14);
     // Masking does not change advantages.
     check(
         &["overlong_masking=true"],
@@ -193,8 +193,7 @@ fn completions_of_a_conversation_follow_one_another() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } =
-        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     let shown = |sample: &PolicySample<'_>| {
         (
             sample.follows.clone().map(Cow::into_owned),
@@ -229,7 +228,7 @@ fn completions_of_a_conversation_follow_one_another() {
         (
             expected,
             StepTotals {
-                sequences: 7,
+                sequences: 3,
                 tokens: 9
             }
         )
@@ -245,8 +244,7 @@ fn replaced_groups_are_in_no_batch() {
     rollout.set_aside();
     assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1));
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } =
-        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     assert_eq!(
         (groups.len(), totals),
         (
@@ -337,8 +335,7 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals, .. } =
-        policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     let shape = |group: &PolicyGroup<'_>| {
         let sample = &group.samples[0];
         (
@@ -352,7 +349,7 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
     assert_eq!(
         totals,
         StepTotals {
-            sequences: 4,
+            sequences: 2,
             tokens: 2 + 4 + 3 + 5
         }
     );
@@ -393,7 +390,7 @@ fn each_turn_has_a_group_of_those_that_reached_it() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| false);
+    let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     let shape: Vec<(usize, usize)> = batch
         .groups
         .iter()
@@ -412,13 +409,13 @@ fn old_log_probs_belong_to_their_completions() {
         ..StepRollout::default()
     };
     let (prompts, config) = (prompts(), config(&["weight_sync_interval=2"]));
-    let all = policy_batch(&config, 0.1, &prompts, &rollout, |_| false);
+    let all = policy_batch(&config, 0.1, &prompts, &rollout);
     let lengths = all.groups.iter().flat_map(|group| &group.samples);
     let old = lengths.map(|sample| vec![sample.token_ids.len() as f32; sample.token_ids.len()]);
-    let old = all.sequences.iter().copied().zip(old).collect();
+    let old = all.completions.iter().copied().zip(old).collect();
     rollout.old_log_probs = Some(old);
     for (entropy_coef, counts) in [(0.1, vec![2, 4, 3, 5]), (0.0, vec![3, 5])] {
-        let batch = policy_batch(&config, entropy_coef, &prompts, &rollout, |_| false);
+        let batch = policy_batch(&config, entropy_coef, &prompts, &rollout);
         let samples: Vec<_> = batch.groups.iter().flat_map(|it| &it.samples).collect();
         assert_eq!(
             samples
@@ -435,32 +432,4 @@ fn old_log_probs_belong_to_their_completions() {
             );
         }
     }
-}
-
-#[test]
-fn gradients_are_summed_in_the_order_in_which_groups_end() {
-    const SOLVED: Shape<'_> = &[(9, false, 1.0), (1, false, 0.0)];
-    const FAILED: Shape<'_> = &[(1, false, 0.5), (1, false, 0.0)];
-    let rollout = StepRollout {
-        groups: [SOLVED, FAILED, MIXED, MIXED].map(group).into(),
-        ..StepRollout::default()
-    };
-    let prompts = prompts();
-    let order = |may_guide: bool| {
-        let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout, |_| may_guide);
-        let lengths = batch
-            .groups
-            .iter()
-            .map(|group| group.samples[0].token_ids.len());
-        assert_eq!(batch.sequences.len(), 8);
-        (batch.order, lengths.collect::<Vec<_>>())
-    };
-    assert_eq!(order(false), (vec![1, 2, 3, 0], vec![1, 3, 3, 9]));
-    // A group without a success gets its last answer after the rollout.
-    assert_eq!(order(true), (vec![2, 3, 0, 1], vec![3, 3, 9, 1]));
-    // Groups that are not decoded together come after all that are before them.
-    let key = |index: usize| UpdateKey::at_least(index, 512, 100 - index);
-    assert!(key(0) < key(1) && UpdateKey::at_least(1, 8, 5) > UpdateKey::at_least(0, 8, 5));
-    // While a group is sampled, it can only end later.
-    assert!(UpdateKey::at_least(2, 2, 4) < UpdateKey::of(2, &group(MIXED), false));
 }

@@ -130,8 +130,8 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
                 .map(|request| RequestSize {
                     later_tokens: if keeps { 110 - request.prompt.len() } else { 0 },
                     prompt_tokens: if keeps { request.prompt.len() } else { 110 },
-                    has_branches: false,
                     samples: 2,
+                    ..RequestSize::of(request)
                 })
                 .collect();
             let capacity = Capacity::for_list(&sizes, &sampling, limits, 0);
