@@ -10,7 +10,7 @@ use super::halving::Halving;
 use super::measure::Metric;
 use crate::config::{ConfigFile, Key, TrainConfig};
 use crate::files::{self, Access};
-use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
+use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag, ensure_runs_folder};
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 2;
@@ -216,6 +216,7 @@ impl SweepFolder {
                 source,
             })
         };
+        ensure_runs_folder(runs).map_err(StudyError::Run)?;
         files::ensure_folder(&root, Access::Private).map_err(|source| io(&root, source))?;
         let path =
             std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
