@@ -279,7 +279,14 @@ pub fn run(
     Ok(code)
 }
 
+/// Also of arguments that cannot be parsed.
+fn has_json(arguments: &[OsString]) -> bool {
+    let mut own = arguments.iter().take_while(|word| *word != "--");
+    own.any(|word| word == "--json")
+}
+
 fn exit_code(arguments: Vec<OsString>) -> ExitCode {
+    let has_json = has_json(&arguments);
     #[cfg(feature = "view")]
     let misspelled = workbench::misspelled_subcommand(arguments.get(1));
     #[cfg(not(feature = "view"))]
@@ -288,6 +295,9 @@ fn exit_code(arguments: Vec<OsString>) -> ExitCode {
         .map_or_else(|| run_arguments(arguments), Err)
         .and_then(output::exit_code)
         .unwrap_or_else(|failure| {
+            if has_json {
+                output::print_json_error(&failure.message, failure.code);
+            }
             output::eprint_error(&failure.message);
             ExitCode::from(failure.code)
         })
@@ -302,6 +312,11 @@ fn run_arguments(arguments: Vec<OsString>) -> Outcome {
                 .iter()
                 .map(|argument| crate::secrets::visible(&argument.to_string_lossy()).into_owned());
             let error = Arguments::try_parse_from(shown).err().unwrap_or(error);
+            if error.use_stderr() && has_json(&arguments) {
+                let text = error.to_string();
+                let text = text.trim().trim_start_matches("error: ");
+                output::print_json_error(text, u8::try_from(error.exit_code()).unwrap_or(2));
+            }
             return Ok(output::print_parsed(&error));
         }
     };
