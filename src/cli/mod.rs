@@ -55,8 +55,6 @@ mod skill;
 mod slurm;
 mod status_line;
 #[cfg(feature = "engine")]
-mod study;
-#[cfg(feature = "engine")]
 mod sweep;
 #[cfg(feature = "engine")]
 mod targets;
@@ -100,9 +98,6 @@ enum Command {
     /// Train with several values of configuration keys, and compare the results
     #[cfg(feature = "engine")]
     Sweep(Box<sweep::Arguments>),
-    /// Run a predefined experiment: SFT, GRPO, and GRPO after SFT
-    #[cfg(feature = "engine")]
-    Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
     #[cfg(feature = "engine")]
     Eval(Box<eval::Arguments>),
@@ -355,8 +350,6 @@ fn subcommand(command: Command) -> Outcome {
         Command::Train(arguments) => train::run(*arguments),
         #[cfg(feature = "engine")]
         Command::Sweep(arguments) => sweep::run(*arguments),
-        #[cfg(feature = "engine")]
-        Command::Study(arguments) => study::run(*arguments),
         #[cfg(feature = "engine")]
         Command::Eval(arguments) => eval::run(*arguments),
         Command::Score(arguments) => score::run(arguments),

@@ -41,9 +41,6 @@ pub(super) struct Arguments {
     /// Compute with this many processes, other than configured
     #[arg(long, value_name = "N")]
     ranks: Option<u16>,
-    /// Stop after this step, with an eval and a checkpoint
-    #[arg(long, value_name = "STEP")]
-    until: Option<u64>,
 }
 
 #[cfg(feature = "engine")]
@@ -85,10 +82,6 @@ pub(super) fn begin_here(run: &RunDirectory) -> Result<Worker, Failure> {
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices), Failure> {
     let run = RunDirectory::open(&arguments.run)?;
     let worker = begin_here(&run)?;
-    arguments
-        .until
-        .into_iter()
-        .for_each(|step| worker.controls().stop_after(step));
     let checked = check(&run, arguments);
     match &checked {
         Err(_) if is_finished(&RunState::read(run.path())?) => worker.exit_finished()?,
