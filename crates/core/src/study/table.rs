@@ -225,7 +225,9 @@ impl SweepTable {
 
     /// Adjusted by Holm's method.
     fn differences_from(&self, best: &SettingRow) -> Vec<EvalDifference> {
-        let runs = |row: &SettingRow| row.measured().collect::<Vec<_>>();
+        fn runs(row: &SettingRow) -> Vec<&MeasuredRun> {
+            row.measured().collect()
+        }
         let others = self.rows.iter().filter(|row| row.label != best.label);
         let mut found: Vec<EvalDifference> = others
             .filter(|row| row.is_finished())
