@@ -38,7 +38,6 @@ mod progress;
 mod progress_bar;
 #[cfg(feature = "engine")]
 mod prove;
-mod pull;
 #[cfg(feature = "engine")]
 mod rank;
 #[cfg(feature = "engine")]
@@ -121,8 +120,6 @@ enum Command {
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
-    /// Copy runs from another host, read-only
-    Pull(pull::Arguments),
     /// Check this machine: processes at logout, engine, GPUs, folders, disk and terminal
     Doctor(doctor::Arguments),
     /// Serve tools to coding agents (Model Context Protocol)
@@ -364,7 +361,6 @@ fn subcommand(command: Command) -> Outcome {
         #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
-        Command::Pull(arguments) => pull::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         #[cfg(feature = "engine")]
         Command::Mcp(arguments) => mcp::run(arguments),

@@ -17,5 +17,4 @@ pub use durable::{check_export, free_path, write_export};
 pub(crate) use durable::{ensure_runs_folder, entries};
 pub use folder::{FileSystem, user_name};
 pub use lock::RunLock;
-pub use pulled::Pulled;
 pub use trash::{TRASH_TIME, Trash, TrashItem};
