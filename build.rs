@@ -5,7 +5,9 @@ use std::ffi::c_long;
 use std::process::{Command, Stdio};
 
 /// Programs in `PATH` that single tests of the root start; what is installed for tests alone is found by scripts/peers.
-const PROGRAMS: [&str; 9] = ["bash", "cc", "curl", "fish", "gcc", "node", "rustc", "zsh"];
+const PROGRAMS: [&str; 9] = [
+    "bash", "cc", "curl", "fish", "gcc", "node", "rsync", "rustc", "zsh",
+];
 
 /// What tests need and is not here.
 #[derive(Default)]

@@ -503,10 +503,7 @@ fn wrong_requests_start_nothing() {
     let plan = "sweep task --runs runs --plan --set learning_rate=1e-6,1e-5 --set seed=0..1";
     let plan: Vec<&str> = plan.split_whitespace().collect();
     let planned = stdout(&call_in_process(folder.path(), &plan));
-    assert!(
-        planned.contains("invoice-sweep-004"),
-        "{planned}"
-    );
+    assert!(planned.contains("invoice-sweep-004"), "{planned}");
     assert!(!folder.path().join("runs").exists());
     // Of a task without an eval set nothing can be chosen by one.
     let task = folder.path().join("task/task.toml");

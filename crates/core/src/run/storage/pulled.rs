@@ -11,7 +11,7 @@ const MARK: &str = ".pulled.json";
 
 /// The source that a folder's runs were copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulled {
+pub(in crate::run) struct Pulled {
     /// `HOST:FOLDER`.
     pub from: String,
     /// RFC 3339 with offset: when the last copy began.
@@ -20,13 +20,13 @@ pub struct Pulled {
 
 impl Pulled {
     /// `None` for a run of this host.
-    pub fn for_run(run: &Path) -> Option<Self> {
+    pub(in crate::run) fn for_run(run: &Path) -> Option<Self> {
         let mark = run.parent()?.join(MARK);
         serde_json::from_str(&files::read_text(&mark).ok()?).ok()
     }
 
     /// Describes a run of the folder, as the rest of a sentence.
-    pub fn standing(&self) -> String {
+    pub(in crate::run) fn standing(&self) -> String {
         format!(
             "is a copy from {}, made at {}: it is read-only here; control the run there",
             self.from, self.time
