@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 /// Which modules may name a crate that their package has; Cargo sees to the others. `cli` is all of the root's own code.
 const CRATES: &[(&str, &[&str])] = &[
     ("tokenizers", &["text"]),
-    ("base64", &["text", "view"]),
+    ("base64", &["view"]),
     ("minijinja", &["text", "dataset", "report"]),
     ("minijinja_contrib", &["text", "dataset"]),
     ("csv", &["dataset"]),

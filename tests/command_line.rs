@@ -81,7 +81,7 @@ fn options_of_the_workbench_are_refused_before_a_command() {
         ["runs", "--runs", "elsewhere", "list"],
     ] {
         assert!(
-            stdout(&call_anywhere_in_process(&list)).contains("no runs in elsewhere"),
+            stderr(&call_anywhere_in_process(&list)).contains("--runs elsewhere: there is no"),
             "{list:?}"
         );
     }

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::Failure;
 use super::output::{eprint_line, is_captured};
 use super::status_line::StatusLine;
 use crate::report::eval_progress_text;
-use crate::run::EvalProgress;
+use crate::run::{EvalProgress, stop_signals};
 
 /// How soon a signal is answered.
 const LOOK: Duration = Duration::from_millis(50);
@@ -43,7 +42,7 @@ impl EvalStatus {
         if is_captured() {
             return Ok(status);
         }
-        for signal in [SIGINT, SIGTERM] {
+        for signal in stop_signals() {
             // A second one need not wait for the message.
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&stopped))?;
             flag::register(signal, Arc::clone(&stopped))?;

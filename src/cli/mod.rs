@@ -38,7 +38,6 @@ mod progress;
 mod progress_bar;
 #[cfg(feature = "engine")]
 mod prove;
-mod pull;
 #[cfg(feature = "engine")]
 mod rank;
 #[cfg(feature = "engine")]
@@ -54,8 +53,6 @@ mod serve;
 mod skill;
 mod slurm;
 mod status_line;
-#[cfg(feature = "engine")]
-mod study;
 #[cfg(feature = "engine")]
 mod sweep;
 #[cfg(feature = "engine")]
@@ -100,9 +97,6 @@ enum Command {
     /// Train with several values of configuration keys, and compare the results
     #[cfg(feature = "engine")]
     Sweep(Box<sweep::Arguments>),
-    /// Run a predefined experiment: SFT, GRPO, and GRPO after SFT
-    #[cfg(feature = "engine")]
-    Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
     #[cfg(feature = "engine")]
     Eval(Box<eval::Arguments>),
@@ -126,8 +120,6 @@ enum Command {
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
-    /// Copy runs from another host, read-only
-    Pull(pull::Arguments),
     /// Check this machine: processes at logout, engine, GPUs, folders, disk and terminal
     Doctor(doctor::Arguments),
     /// Serve tools to coding agents (Model Context Protocol)
@@ -279,7 +271,14 @@ pub fn run(
     Ok(code)
 }
 
+/// Also of arguments that cannot be parsed.
+fn has_json(arguments: &[OsString]) -> bool {
+    let mut own = arguments.iter().take_while(|word| *word != "--");
+    own.any(|word| word == "--json")
+}
+
 fn exit_code(arguments: Vec<OsString>) -> ExitCode {
+    let has_json = has_json(&arguments);
     #[cfg(feature = "view")]
     let misspelled = workbench::misspelled_subcommand(arguments.get(1));
     #[cfg(not(feature = "view"))]
@@ -288,6 +287,9 @@ fn exit_code(arguments: Vec<OsString>) -> ExitCode {
         .map_or_else(|| run_arguments(arguments), Err)
         .and_then(output::exit_code)
         .unwrap_or_else(|failure| {
+            if has_json {
+                output::print_json_error(&failure.message, failure.code);
+            }
             output::eprint_error(&failure.message);
             ExitCode::from(failure.code)
         })
@@ -302,6 +304,11 @@ fn run_arguments(arguments: Vec<OsString>) -> Outcome {
                 .iter()
                 .map(|argument| crate::secrets::visible(&argument.to_string_lossy()).into_owned());
             let error = Arguments::try_parse_from(shown).err().unwrap_or(error);
+            if error.use_stderr() && has_json(&arguments) {
+                let text = error.to_string();
+                let text = text.trim().trim_start_matches("error: ");
+                output::print_json_error(text, u8::try_from(error.exit_code()).unwrap_or(2));
+            }
             return Ok(output::print_parsed(&error));
         }
     };
@@ -341,8 +348,6 @@ fn subcommand(command: Command) -> Outcome {
         #[cfg(feature = "engine")]
         Command::Sweep(arguments) => sweep::run(*arguments),
         #[cfg(feature = "engine")]
-        Command::Study(arguments) => study::run(*arguments),
-        #[cfg(feature = "engine")]
         Command::Eval(arguments) => eval::run(*arguments),
         Command::Score(arguments) => score::run(arguments),
         #[cfg(feature = "engine")]
@@ -356,7 +361,6 @@ fn subcommand(command: Command) -> Outcome {
         #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
-        Command::Pull(arguments) => pull::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         #[cfg(feature = "engine")]
         Command::Mcp(arguments) => mcp::run(arguments),

@@ -123,6 +123,13 @@ pub(super) fn print_json(document: impl Display) -> Outcome {
     print_exact(&visible_json(&unmark(format!("{document}\n"))))
 }
 
+/// With `--json`: the error as a document on standard output, beside its text on standard error.
+pub(super) fn print_json_error(message: &str, code: u8) {
+    let (message, _) = redact(message);
+    // The text says it, too.
+    let _ = print_json(serde_json::json!({"error": message, "code": code}));
+}
+
 pub(super) fn print_indented(document: &serde_json::Value) -> Outcome {
     print_json(format!("{document:#}"))
 }

@@ -72,7 +72,7 @@ fn follow(ranks: Ranks, engine: impl FnOnce() -> Result<Engine, Failure>) -> Out
 
 /// Launchers and terminals signal all ranks; rank 0 decides, and this one ends with its connection.
 fn ignore_stop_signals() -> Result<(), Failure> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in crate::run::stop_signals() {
         signal_hook::flag::register(signal, Arc::default())?;
     }
     Ok(())

@@ -9,13 +9,13 @@ use super::output::{eprint_line, is_captured, redraw_line};
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
 const PRINTED_EVERY: Duration = Duration::from_secs(5);
 
-/// One line that changes: redrawn in place on a terminal, else printed every few seconds.
+/// One line that changes: redrawn in place on a terminal, else printed every few seconds, if it has changed.
 #[derive(Debug)]
 pub(super) struct StatusLine {
     on_terminal: bool,
     /// Since when the same work is shown; then when its line was.
     shown: Option<Instant>,
-    /// Empty: nothing is drawn.
+    /// The last line; empty: nothing is drawn.
     drawn: String,
 }
 
@@ -49,25 +49,24 @@ impl StatusLine {
         }
         self.shown = Some(now);
         let text = text();
-        match (self.on_terminal, self.drawn == text) {
-            (false, _) => eprint_line(&text),
-            (true, true) => {}
-            (true, false) => {
-                redraw_line(&text);
-                self.drawn = text;
+        if self.drawn != text {
+            match self.on_terminal {
+                true => redraw_line(&text),
+                false => eprint_line(&text),
             }
+            self.drawn = text;
         }
     }
 
     /// Clears what is drawn, before other lines.
     pub(super) fn clear(&mut self) {
-        if !std::mem::take(&mut self.drawn).is_empty() {
+        if self.on_terminal && !std::mem::take(&mut self.drawn).is_empty() {
             redraw_line("");
         }
     }
 
     pub(super) fn end(&mut self) {
         self.clear();
-        self.shown = None;
+        (self.drawn, self.shown) = (String::new(), None);
     }
 }

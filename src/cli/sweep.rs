@@ -1,5 +1,4 @@
-//! `grpo-tui sweep`: trains runs over values of keys, through the device queue; shared code of
-//! sweeps and studies.
+//! `grpo-tui sweep`: trains runs over values of keys, through the device queue.
 
 mod driver;
 
@@ -14,8 +13,8 @@ use crate::page::{Block, Cell, Row, Table, markdown};
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
-    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder,
-    SweepTable, SweepTask, curves, grid, random, rungs,
+    FORMAT_VERSION, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable,
+    SweepTask, grid,
 };
 use crate::task::{PromptSet, TASK_FILE};
 use driver::Driver;
@@ -26,8 +25,7 @@ use driver::Driver;
 #[command(after_long_help = "\
 The eval set chooses, the test set reports: settings are compared by their best checkpoints on the eval set. Each run \
 measures the test set once, at its end; the sweep shows that result only for the best setting.\n\n\
-  grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2\n  \
-  grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set max_steps=45 --halving")]
+  grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2")]
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`). Several
     /// are trained together in each run
@@ -36,37 +34,9 @@ pub(super) struct Arguments {
     /// Set a configuration key: a value, a list (1e-5,3e-5), or an inclusive range of whole numbers (0..2); repeatable
     #[arg(long, value_name = "KEY=VALUES", group = "begins")]
     set: Vec<String>,
-    /// Train N randomly sampled settings instead of all
-    #[arg(long, value_name = "N", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
-    random: Option<u64>,
-    /// Seed of --random
-    #[arg(
-        long,
-        value_name = "SEED",
-        default_value_t = 0,
-        requires = "random",
-        group = "begins"
-    )]
-    random_seed: u64,
-    /// Successive halving: train all settings for a few steps, then only the best ones further
-    #[arg(long, group = "begins")]
-    halving: bool,
-    /// With --halving: the best 1/N of the settings continue at each rung, for N times the steps
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "halving", group = "begins", value_parser = clap::value_parser!(u16).range(2..=64))]
-    factor: u16,
-    /// With --halving: the step at which settings are first compared [default: eval_every]
-    #[arg(long, value_name = "STEP", requires = "halving", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
-    first_rung: Option<u64>,
     /// Compare settings by this value of their best checkpoints on the eval set: valid, exact, tolerant, parse or reward
     #[arg(long, default_value = "valid", group = "begins", value_parser = clap::builder::PossibleValuesParser::new(Metric::NAMES))]
     metric: String,
-    #[command(flatten)]
-    common: CommonArguments,
-}
-
-/// Options shared by sweeps and studies.
-#[derive(Debug, clap::Args)]
-pub(super) struct CommonArguments {
     /// Weights of several tasks, in their order, such as 2:1: their shares of the prompts [default: equal]
     #[arg(
         long,
@@ -102,7 +72,7 @@ pub(super) struct CommonArguments {
     /// Show the table of a sweep without starting runs
     #[arg(long, value_name = "SWEEP", conflicts_with_all = ["task", "resume"])]
     show: Option<String>,
-    /// List sweeps and studies
+    /// List sweeps
     #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
     list: bool,
     /// List the runs without starting them; `train --plan` plans one run in full
@@ -110,13 +80,10 @@ pub(super) struct CommonArguments {
     plan: bool,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Write the learning curves on the eval set as SVG
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "list"])]
-    svg: Option<PathBuf>,
     /// Write the table as Markdown
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "list"])]
     markdown: Option<PathBuf>,
-    /// Replace the files of --svg and --markdown
+    /// Replace the file of --markdown
     #[arg(long)]
     force: bool,
     /// Print one JSON document at the end
@@ -125,22 +92,20 @@ pub(super) struct CommonArguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let run_folders = run_folders(&arguments.common)?;
+    let run_folders = run_folders(&arguments)?;
     if arguments.task.is_empty() {
-        return resume_existing(&arguments.common, &run_folders);
+        return resume_existing(&arguments, &run_folders);
     }
     let tasks = resolve_tasks(&arguments.task)?;
     let sweep = planned(&arguments, &tasks, &run_folders)?;
-    begin(&arguments.common, &run_folders, &tasks, sweep)
+    begin(&arguments, &run_folders, &tasks, sweep)
 }
 
 /// The runs folders; first checks the export files and limits, before hours of computing.
-pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failure> {
-    let exports = [&common.svg, &common.markdown];
-    exports
-        .into_iter()
-        .flatten()
-        .try_for_each(|path| check_export(path, common.force))?;
+fn run_folders(common: &Arguments) -> Result<RunFolders, Failure> {
+    if let Some(path) = &common.markdown {
+        check_export(path, common.force)?;
+    }
     if common
         .max_hours
         .is_some_and(|hours| !(hours > 0.0 && hours.is_finite()))
@@ -157,8 +122,8 @@ pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failur
 }
 
 /// A sweep with the fields shared by all runs; `settings` and `runs` are still empty.
-pub(super) fn blank(
-    common: &CommonArguments,
+fn blank(
+    common: &Arguments,
     tasks: &[Task],
     fixed: Vec<String>,
     metric: Metric,
@@ -187,7 +152,6 @@ pub(super) fn blank(
     Ok(Sweep {
         version: FORMAT_VERSION,
         name: common.name.clone().unwrap_or_default(),
-        study: None,
         created_ms: now_ms(),
         task: first.task,
         task_digest: first.digest,
@@ -197,20 +161,17 @@ pub(super) fn blank(
         config_file,
         fixed,
         metric,
-        halving: None,
-        drawn: None,
         compute: common.device.compute(),
         max_runs: common.max_runs,
         max_hours: common.max_hours,
         seconds: 0.0,
         settings: Vec::new(),
         runs: Vec::new(),
-        pairs: Vec::new(),
     })
 }
 
 /// Resolves the configuration of a run with these assignments, as `train` does.
-pub(super) fn resolve(
+fn resolve(
     sweep: &Sweep,
     set: &[String],
     tasks: &[Task],
@@ -232,37 +193,25 @@ fn planned(
         return Err(usage(StudyError::NothingVaries));
     }
     let metric = Metric::from_name(&arguments.metric).unwrap_or_default();
-    let mut sweep = blank(&arguments.common, tasks, space.fixed.clone(), metric)?;
+    let mut sweep = blank(arguments, tasks, space.fixed.clone(), metric)?;
     let combinations = space
         .axes
         .iter()
         .try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
     let seeds = space.seeds.len().max(1);
-    // A grid too large to list is too large to run, unless settings are sampled from it.
     let too_many = |runs: usize| {
         usage(StudyError::TooMany {
             runs,
             most: MAX_RUNS,
         })
     };
+    // A grid too large to list is too large to run.
     const MAX_LISTED: usize = 1_000_000;
-    let all = combinations
+    let count = combinations
         .filter(|all| *all <= MAX_LISTED)
         .ok_or_else(|| too_many(usize::MAX))?;
-    let count = arguments.random.map_or(all, |count| {
-        all.min(usize::try_from(count).unwrap_or(usize::MAX))
-    });
-    if arguments.common.max_runs.is_none() && count.saturating_mul(seeds) > MAX_RUNS {
+    if arguments.max_runs.is_none() && count.saturating_mul(seeds) > MAX_RUNS {
         return Err(too_many(count.saturating_mul(seeds)));
-    }
-    let mut settings = grid(&space.axes);
-    if arguments.random.is_some() {
-        let kept = random(all, count, arguments.random_seed);
-        settings = kept
-            .into_iter()
-            .map(|place| std::mem::take(&mut settings[place]))
-            .collect();
-        sweep.drawn = Some([count as u64, all as u64, arguments.random_seed]);
     }
     let setting = |values: Vec<(&'static str, String)>| {
         let set: Vec<String> = values
@@ -280,28 +229,18 @@ fn planned(
             ..Setting::default()
         }
     };
-    sweep.settings = settings.into_iter().map(setting).collect();
-    let seeds = fill_runs(&mut sweep, space.seeds, tasks, run_folders)?;
-    if arguments.halving {
-        sweep.halving = Some(halving(arguments, &sweep, tasks, run_folders)?);
-        let runs = sweep.settings.len() * seeds;
-        if let Some(most) = sweep.max_runs.filter(|most| *most < runs) {
-            return Err(Failure::usage(format!(
-                "--max-runs {most}: halving compares all settings at its first rung, {runs} runs in all: give fewer values, or sample some with --random"
-            )));
-        }
-    }
+    sweep.settings = grid(&space.axes).into_iter().map(setting).collect();
+    fill_runs(&mut sweep, space.seeds, tasks, run_folders)?;
     Ok(sweep)
 }
 
 /// Validates every setting and creates the runs, with the configuration's seed if none is given.
-/// Returns the number of seeds.
-pub(super) fn fill_runs(
+fn fill_runs(
     sweep: &mut Sweep,
     mut seeds: Vec<u64>,
     tasks: &[Task],
     run_folders: &RunFolders,
-) -> Result<usize, Failure> {
+) -> Result<(), Failure> {
     for index in 0..sweep.settings.len() {
         let setting = &sweep.settings[index];
         let config = resolve(
@@ -320,66 +259,19 @@ pub(super) fn fill_runs(
         }
     }
     sweep.runs = Sweep::all_runs(sweep.settings.len(), &seeds);
-    Ok(seeds.len())
-}
-
-/// The rungs of successive halving; must be the same for all settings.
-fn halving(
-    arguments: &Arguments,
-    sweep: &Sweep,
-    tasks: &[Task],
-    run_folders: &RunFolders,
-) -> Result<Halving, Failure> {
-    let mut all = Vec::new();
-    for setting in &sweep.settings {
-        let config = resolve(
-            sweep,
-            &[sweep.fixed.as_slice(), &setting.set].concat(),
-            tasks,
-            run_folders,
-        )?;
-        all.push((config.max_steps, config.eval_every));
-    }
-    let (total, eval_every) = all.first().copied().unwrap_or_default();
-    if total == 0 || all.iter().any(|(steps, _)| *steps != total) {
-        return Err(Failure::usage(
-            "--halving needs one number of steps for all settings: --set max_steps=N, 1 or more",
-        ));
-    }
-    if sweep.settings.len() < 2 {
-        return Err(Failure::usage(
-            "--halving needs several settings besides the seed: give a key several values",
-        ));
-    }
-    let factor = usize::from(arguments.factor);
-    let rungs = rungs(
-        arguments.first_rung.unwrap_or(eval_every.max(1)),
-        factor,
-        total,
-    );
-    if rungs.len() < 2 {
-        let first = arguments.first_rung.unwrap_or(eval_every.max(1));
-        return Err(Failure::usage(format!(
-            "--halving: the first rung (step {first}) must be before the last step ({total}): lower --first-rung, or raise max_steps"
-        )));
-    }
-    Ok(Halving {
-        factor,
-        rungs,
-        rung: 0,
-    })
+    Ok(())
 }
 
 /// Names the sweep, then plans or runs it.
-pub(super) fn begin(
-    common: &CommonArguments,
+fn begin(
+    common: &Arguments,
     run_folders: &RunFolders,
     tasks: &[Task],
     mut sweep: Sweep,
 ) -> Outcome {
     let runs = run_folders.for_new_runs();
     if sweep.name.is_empty() {
-        sweep.name = default_name(&sweep, &tasks[0], runs);
+        sweep.name = default_name(&tasks[0], runs);
     }
     if common.plan {
         return plan(common, &sweep, tasks, run_folders);
@@ -387,15 +279,14 @@ pub(super) fn begin(
     let folder =
         SweepFolder::create(runs, &sweep).map_err(|error| Failure::usage(error.to_string()))?;
     eprintln!(
-        "{}: {}; resume it with `grpo-tui sweep --resume {0}`",
-        sweep.name,
-        sweep.kind()
+        "{}: sweep; resume it with `grpo-tui sweep --resume {0}`",
+        sweep.name
     );
     drive(common, folder, sweep)
 }
 
 /// Finds the tasks named on the command line.
-pub(super) fn resolve_tasks(names: &[impl AsRef<str>]) -> Result<Vec<Task>, Failure> {
+fn resolve_tasks(names: &[impl AsRef<str>]) -> Result<Vec<Task>, Failure> {
     Ok(names
         .iter()
         .map(|name| Task::resolve(name.as_ref()))
@@ -406,9 +297,9 @@ fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
     resolve_tasks(&sweep.tasks())
 }
 
-/// `STUDY-TASK` or `sweep-TASK` with the first free number.
-fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
-    let kind = sweep.study.as_deref().unwrap_or("sweep");
+/// `TASK-sweep` with the first free number.
+fn default_name(task: &Task, runs: &std::path::Path) -> String {
+    const KIND: &str = "sweep";
     let letters = task.name.chars().map(|letter| {
         if letter.is_ascii_alphanumeric() {
             letter
@@ -418,12 +309,12 @@ fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
     });
     let task: String = letters
         .skip_while(|letter| *letter == '-')
-        .take(32 - kind.len() - 5)
+        .take(32 - KIND.len() - 5)
         .collect();
     let start = if task.is_empty() {
-        kind.to_owned()
+        KIND.to_owned()
     } else {
-        format!("{task}-{kind}")
+        format!("{task}-{KIND}")
     };
     let path = free_path(&runs.join(".sweeps").join(start));
     path.file_name()
@@ -433,7 +324,7 @@ fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
 }
 
 /// `--resume`, `--show` and `--list`.
-pub(super) fn resume_existing(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
+fn resume_existing(common: &Arguments, run_folders: &RunFolders) -> Outcome {
     let find = |name: &str| {
         SweepFolder::find(run_folders, name).map_err(|error| Failure::failed(error.to_string()))
     };
@@ -467,7 +358,7 @@ pub(super) fn resume_existing(common: &CommonArguments, run_folders: &RunFolders
     }
 }
 
-fn drive(common: &CommonArguments, folder: SweepFolder, sweep: Sweep) -> Outcome {
+fn drive(common: &Arguments, folder: SweepFolder, sweep: Sweep) -> Outcome {
     let mut driver = Driver::begin(&folder, sweep, common.retry_failed)?;
     let code = driver.run()?;
     let sweep = driver.end();
@@ -475,12 +366,8 @@ fn drive(common: &CommonArguments, folder: SweepFolder, sweep: Sweep) -> Outcome
     Ok(code)
 }
 
-fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
+fn show(common: &Arguments, table: &SweepTable) -> Outcome {
     let export = |path: &PathBuf, text: String| write_export(path, text.as_bytes(), common.force);
-    common
-        .svg
-        .as_ref()
-        .map_or(Ok(()), |path| export(path, curves(table)))?;
     common
         .markdown
         .as_ref()
@@ -491,12 +378,7 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     }
 }
 
-fn plan(
-    common: &CommonArguments,
-    sweep: &Sweep,
-    tasks: &[Task],
-    run_folders: &RunFolders,
-) -> Outcome {
+fn plan(common: &Arguments, sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders) -> Outcome {
     let mut rows = Vec::new();
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
@@ -507,7 +389,7 @@ fn plan(
             steps => steps.to_string(),
         };
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
-            "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
+            "seed": run.seed, "max_steps": config.max_steps}));
         let cells = [
             setting.label.as_str().into(),
             run.seed.to_string().into(),
@@ -516,29 +398,17 @@ fn plan(
         rows.push(Row::new(sweep.run_name(index), cells));
     }
     if common.json {
-        let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
-            "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
+        let document = serde_json::json!({"name": sweep.name, "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
+            "max_runs": sweep.max_runs, "runs": documents});
         return print_indented(&document);
     }
-    let (kind, names) = (sweep.kind(), sweep.task_names());
+    let names = sweep.task_names();
     let head = ["run", "setting", "seed", "steps"];
     let mut page = vec![
-        Block::heading(format!("{}: {kind} of task {names}", sweep.name)),
+        Block::heading(format!("{}: sweep of task {names}", sweep.name)),
         Block::Table(Table::new(&head, "llr", rows)),
     ];
     let mut note = |text: String| page.push(Block::detail(text));
-    if let Some([count, all, seed]) = sweep.drawn {
-        note(format!(
-            "{count} of {all} settings, sampled with seed {seed}"
-        ));
-    }
-    if let Some(Halving { factor, rungs, .. }) = &sweep.halving {
-        let steps: Vec<String> = rungs.iter().map(u64::to_string).collect();
-        let steps = steps.join(", ");
-        note(format!(
-            "rungs at steps {steps}; 1/{factor} of the settings continue"
-        ));
-    }
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
         note(format!(
             "starting the first {most} of {} runs",
@@ -548,16 +418,15 @@ fn plan(
     print(&render(&page))
 }
 
-fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
+fn list(common: &Arguments, run_folders: &RunFolders) -> Outcome {
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for folder in SweepFolder::list(run_folders) {
         let name = folder.name();
-        let cells: [Cell; 4] = match SweepTable::read(&folder) {
+        let cells: [Cell; 3] = match SweepTable::read(&folder) {
             Ok(table) => {
                 documents.push(table.document());
                 let active = if table.is_active { "active: " } else { "" };
                 [
-                    table.sweep.kind().into(),
                     table.sweep.task_names().into(),
                     Cell::Count(table.sweep.runs.len()),
                     format!("{active}{}", table.progress()).into(),
@@ -566,16 +435,16 @@ fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
             Err(error) => {
                 let error = error.to_string();
                 documents.push(serde_json::json!({"name": name, "error": error}));
-                ["unreadable".into(), "".into(), "".into(), error.into()]
+                ["".into(), "".into(), error.into()]
             }
         };
         rows.push(Row::new(name, cells));
     }
-    let head = ["name", "kind", "task", "runs", "state"];
+    let head = ["name", "task", "runs", "state"];
     match rows.is_empty() {
         _ if common.json => print_indented(&serde_json::Value::from(documents)),
         true => print("no sweeps: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`\n"),
-        false => print(&render(&[Block::Table(Table::new(&head, "lllrl", rows))])),
+        false => print(&render(&[Block::Table(Table::new(&head, "llrl", rows))])),
     }
 }
 

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::output::{eprint_line, is_captured};
 use super::{Failure, Outcome, print, print_indented};
-use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Status, Worker, launch};
+use crate::run::{
+    Device, Launch, ReadyPipe, RunDirectory, RunState, Status, Worker, launch, stop_signals,
+};
 #[cfg(feature = "engine")]
 use crate::{
     facts::Cause,
@@ -39,9 +41,6 @@ pub(super) struct Arguments {
     /// Compute with this many processes, other than configured
     #[arg(long, value_name = "N")]
     ranks: Option<u16>,
-    /// Stop after this step, with an eval and a checkpoint
-    #[arg(long, value_name = "STEP")]
-    until: Option<u64>,
 }
 
 #[cfg(feature = "engine")]
@@ -68,7 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Makes this process the worker of a run; SIGINT and SIGTERM stop it.
+/// Makes this process the worker of a run; signals stop it.
 pub(super) fn begin_here(run: &RunDirectory) -> Result<Worker, Failure> {
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(run, flags.once)?;
@@ -83,10 +82,6 @@ pub(super) fn begin_here(run: &RunDirectory) -> Result<Worker, Failure> {
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices), Failure> {
     let run = RunDirectory::open(&arguments.run)?;
     let worker = begin_here(&run)?;
-    arguments
-        .until
-        .into_iter()
-        .for_each(|step| worker.controls().stop_after(step));
     let checked = check(&run, arguments);
     match &checked {
         Err(_) if is_finished(&RunState::read(run.path())?) => worker.exit_finished()?,
@@ -238,8 +233,9 @@ pub(super) struct SignalFlags {
     pub(super) twice: Arc<AtomicBool>,
 }
 
-/// Ctrl-C and SIGTERM stop the work after the step; a second one stops at once, a third one ends the process with code
-/// 130. Slurm sends several SIGTERM to a job that it ends, and kills it after its grace time: they count as one.
+/// Every stop signal stops the work after the step; a second Ctrl-C or SIGTERM stops at once, a third one ends the process
+/// with code 130. Slurm sends several SIGTERM to a job that it ends, and kills it after its grace time, and `ulimit -t` a
+/// SIGXCPU a second: they count as one.
 pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let flags = SignalFlags::default();
@@ -247,8 +243,8 @@ pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
         return Ok(flags);
     }
     let is_in_slurm = std::env::var_os("SLURM_JOB_ID").is_some();
-    for signal in [SIGINT, SIGTERM] {
-        let repeats_count = signal == SIGINT || !is_in_slurm;
+    for signal in stop_signals() {
+        let repeats_count = signal == SIGINT || (signal == SIGTERM && !is_in_slurm);
         if repeats_count {
             signal_hook::flag::register_conditional_shutdown(
                 signal,

@@ -20,6 +20,21 @@ pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, Str
 fn the_runs_command_tells_what_the_files_say() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
+    let (code, text, error) = runs_command(&root, &["list", "--json"]);
+    let missing = format!(
+        "--runs {}: there is no such folder; leave --runs out for the workspace's own",
+        root.display()
+    );
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, document, error),
+        (
+            2,
+            serde_json::json!({"error": missing, "code": 2}),
+            format!("error: {missing}\n")
+        )
+    );
+    std::fs::create_dir(&root).unwrap();
     let (code, text, _) = runs_command(&root, &["list"]);
     assert_eq!(
         (code, text),

@@ -33,7 +33,7 @@ pub mod eval_log; // logs of other programs -> records of an eval
 pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 pub mod prove; // a server compared with a run: what differs, and why
-pub mod study; // sweeps and studies: settings -> runs -> one table
+pub mod study; // sweeps: settings -> runs -> one table
 
 #[cfg(test)]
 use crate::sandbox::launch_if_asked;

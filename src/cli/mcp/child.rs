@@ -80,6 +80,9 @@ pub(super) fn run(
         let text = shortened(output.trim(), 300);
         format!("{} wrote no JSON document: {text}", words[0])
     })?;
+    if !status.success() && document["error"].is_string() && document["code"].is_number() {
+        return Err(error_of(&messages, &words[0], &status.to_string()));
+    }
     let said = messages.iter().filter(|line| {
         ["note:", "warning:", "error:"]
             .iter()

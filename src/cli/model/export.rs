@@ -79,6 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         )?,
         None => model.write_adapter()?,
     }
+    model.warn_if_unchanged()?;
     eprintln!("wrote {}", out.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -156,6 +157,28 @@ impl ExportedModel<'_> {
             }
             _ => serving_card(&self.arguments.model, form).text,
         })
+    }
+
+    /// Says that the base was written, and where what was trained is.
+    fn warn_if_unchanged(&self) -> Result<(), Failure> {
+        let named = self.arguments.adapter.as_deref();
+        let named = named.map(PeftAdapter::read).transpose()?;
+        let Some(adapter) = named.as_ref().or(self.loaded.adapter()) else {
+            return Ok(());
+        };
+        if adapter.changes_nothing()? {
+            let of_run = match &self.run {
+                Some((report, step)) if named.is_none() => format!(
+                    "checkpoint {step} of the run; `--model {}@last` exports the last one",
+                    report.directory.id()
+                ),
+                _ => "every lora_B is 0".to_owned(),
+            };
+            eprintln!(
+                "warning: the adapter changes nothing, what is written is the base model ({of_run})"
+            );
+        }
+        Ok(())
     }
 
     fn write_gguf(&self, gguf: &GgufTarget<'_>) -> Result<(), Failure> {

@@ -88,6 +88,12 @@ enum Command {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &here);
+    if let Some(folder) = arguments.runs.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(Failure::usage(format!(
+            "--runs {}: there is no such folder; leave --runs out for the workspace's own",
+            folder.display()
+        )));
+    }
     let seen = |run: &str| run_folders.find(run).and_then(Report::read);
     match arguments.command {
         Command::List(arguments) => list::run(&arguments, &run_folders),

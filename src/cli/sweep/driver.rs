@@ -16,10 +16,7 @@ use crate::run::{
     Device, Launch, LiveState, Liveness, RunDirectory, RunFolders, RunLock, RunState, State,
     Status, change_tags, launch, stop_worker,
 };
-use crate::study::{
-    Halving, LatestRates, Next, RunPhase, RunStanding, Sweep, SweepFolder, SweepTable, next,
-    survivors,
-};
+use crate::study::{LatestRates, Next, RunPhase, RunStanding, Sweep, SweepFolder, next};
 
 /// Poll interval of the runs.
 const ROUND: Duration = Duration::from_millis(200);
@@ -151,12 +148,7 @@ impl<'a> Driver<'a> {
             match next(&self.sweep, &phases, &self.left, self.capacity()) {
                 Next::Start(index) => self.start(index)?,
                 Next::Resume(index) => self.give_worker(index)?,
-                Next::Blocked(index) => self.fail(
-                    index,
-                    "the run that it continues has not finished".to_owned(),
-                )?,
                 Next::Wait => std::thread::sleep(ROUND),
-                Next::Done if self.advance_rung(&phases)? => {}
                 Next::Done => break,
             }
             if self.saved.elapsed() > SAVE_EVERY {
@@ -202,7 +194,6 @@ impl<'a> Driver<'a> {
 
     /// The phase of every run from its state alone; prints changes.
     fn run_phases(&mut self) -> Vec<RunPhase> {
-        let stop = self.sweep.halving.as_ref().and_then(Halving::stop);
         let mut phases = Vec::new();
         for index in 0..self.sweep.runs.len() {
             let state = self.path(index).map(|path| State::observe(&path));
@@ -215,21 +206,17 @@ impl<'a> Driver<'a> {
                 }
             });
             let run = &self.sweep.runs[index];
-            let phase = RunPhase::for_run(run, &self.sweep.settings[run.setting], stop, state);
+            let phase = RunPhase::for_run(run, state);
             let text = match (&phase, &state) {
-                (
-                    RunPhase::Planned
-                    | RunPhase::Pruned(_)
-                    | RunPhase::Active(Status::Created | Status::Starting),
-                    _,
-                ) => None,
+                (RunPhase::Planned | RunPhase::Active(Status::Created | Status::Starting), _) => {
+                    None
+                }
                 (RunPhase::Failed(cause) | RunPhase::Interrupted(cause), _) => {
                     Some(format!("{}: {cause}", phase.word()))
                 }
                 (RunPhase::Finished, Some(RunStanding { step, .. })) => {
                     Some(format!("finished at step {step}"))
                 }
-                (RunPhase::AtRung(step), _) => Some(format!("waits at step {step}")),
                 _ => Some(phase.word().to_owned()),
             };
             if let Some(text) = text.filter(|text| self.shown.get(&index) != Some(text)) {
@@ -339,14 +326,7 @@ impl<'a> Driver<'a> {
     fn create(&self, index: usize) -> Result<String, Failure> {
         let run = &self.sweep.runs[index];
         let tasks = named_tasks(&self.sweep)?;
-        let mut set = self.sweep.assignments(run);
-        if let Some(before) = self
-            .sweep
-            .continued(index)
-            .and_then(|before| self.path(before))
-        {
-            set.push(format!("base_model={}@best", before.display()));
-        }
+        let set = self.sweep.assignments(run);
         let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
         let today = resolve(&self.sweep, &set, &tasks, &own)?;
         let set = [self.sweep.kept(index, &today), set].concat();
@@ -358,19 +338,17 @@ impl<'a> Driver<'a> {
             .to_owned())
     }
 
-    /// Starts a worker up to the next rung; a run with a checkpoint resumes from it.
+    /// Starts a worker; a run with a checkpoint resumes from it.
     fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
         let Some(path) = self.path(index) else {
             return Ok(());
         };
         let launched = RunDirectory::open(&path).and_then(|run| {
             change_tags(&path, std::slice::from_ref(&self.sweep.name), &[])?;
-            let until = self.sweep.halving.as_ref().and_then(Halving::stop);
             let compute = self.sweep.compute.clone();
             let how = Launch {
                 compute,
                 resume: true,
-                until,
                 patience: START_TIMEOUT,
                 ..Launch::default()
             };
@@ -438,54 +416,5 @@ impl<'a> Driver<'a> {
             std::thread::sleep(ROUND);
         }
         self.save()
-    }
-
-    /// Once all runs have reached their rung, prunes the worse settings. Returns false if there is
-    /// no further rung, or a run has not reached this one.
-    fn advance_rung(&mut self, phases: &[RunPhase]) -> Result<bool, Failure> {
-        let Some(step) = self.sweep.halving.as_ref().and_then(Halving::stop) else {
-            return Ok(false);
-        };
-        let is_there =
-            |phase: &RunPhase| phase.is_settled() || matches!(phase, RunPhase::AtRung(_));
-        if !phases.iter().all(is_there) {
-            return Ok(false);
-        }
-        let table = SweepTable::for_sweep(self.folder, self.sweep.clone());
-        let standing: Vec<usize> = (0..self.sweep.settings.len())
-            .filter(|place| self.sweep.settings[*place].pruned.is_none())
-            .collect();
-        let scores: Vec<Option<f64>> = standing
-            .iter()
-            .map(|place| table.rows[*place].eval.map(|eval| eval.mean))
-            .collect();
-        let factor = self
-            .sweep
-            .halving
-            .as_ref()
-            .map_or(2, |halving| halving.factor);
-        let kept: Vec<usize> = survivors(&scores, factor)
-            .into_iter()
-            .map(|kept| standing[kept])
-            .collect();
-        for place in standing.iter().filter(|place| !kept.contains(place)) {
-            self.sweep.settings[*place].pruned = Some(step);
-        }
-        if let Some(halving) = &mut self.sweep.halving {
-            halving.rung += 1;
-        }
-        // The remaining runs are stopped at this rung and need a worker to the next.
-        self.handled.clear();
-        let labels: Vec<&str> = kept
-            .iter()
-            .map(|place| self.sweep.settings[*place].label.as_str())
-            .collect();
-        let (all, labels) = (standing.len(), labels.join(", "));
-        eprint_line(&format!(
-            "step {step}: {} of {all} settings continue: {labels}",
-            kept.len()
-        ));
-        self.save()?;
-        Ok(true)
     }
 }

@@ -258,7 +258,6 @@ fn swept(folder: &Path) {
     let sweep = Sweep {
         version: FORMAT_VERSION,
         name: "rates".to_owned(),
-        study: None,
         created_ms: 0,
         task: "invoice".to_owned(),
         task_digest: String::new(),
@@ -268,8 +267,6 @@ fn swept(folder: &Path) {
         config_file: None,
         fixed: Vec::new(),
         metric: Metric::Valid,
-        halving: None,
-        drawn: None,
         compute: DeviceChoice::Cpu,
         max_runs: None,
         max_hours: None,
@@ -281,7 +278,6 @@ fn swept(folder: &Path) {
             run(0, 2, ids[1]),
             run(1, 4, ""),
         ],
-        pairs: Vec::new(),
     };
     SweepFolder::create(&runs, &sweep).unwrap();
 }

@@ -1,9 +1,9 @@
 //! Atomic files and folders, also across a crash: written under a temporary name in the same
 //! folder, synced, renamed.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Result, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -115,8 +115,10 @@ pub fn replace_file_with(
 }
 
 /// Fills a new folder `.NAME.partial` through `fill`, then renames it to `target`, which must not
-/// exist. `fill` syncs its files itself. `fail` makes an error from a path and the system's error.
-/// An error leaves nothing under either name, unless only the rename could not be made durable.
+/// exist. Its lock belongs to the process that fills it: of two processes that create the same
+/// folder one is refused. `fill` syncs its files itself. `fail` makes an error from a path and the
+/// system's error. An error leaves nothing under either name, unless only the rename could not be
+/// made durable.
 pub fn create_folder_with<T, E>(
     target: &Path,
     access: Access,
@@ -124,19 +126,11 @@ pub fn create_folder_with<T, E>(
     fill: impl FnOnce(&Path) -> std::result::Result<T, E>,
 ) -> std::result::Result<T, E> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let partial = target.with_file_name(format!(".{name}.partial"));
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(|error| fail(&partial, error))?;
-    }
-    create_folder(&partial, access).map_err(|error| fail(&partial, error))?;
-    // Shows [`remove_left_folders`] that the folder is in use. Where the file system cannot lock
-    // folders, none is removed.
-    let lock = File::open(&partial).ok();
-    let _ = lock.as_ref().map(File::try_lock);
+    let (partial, _lock) = lock_partial(target, access).map_err(|error| fail(target, error))?;
     let written = fill(&partial).and_then(|written| {
         sync_folder(&partial).map_err(|error| fail(&partial, error))?;
         failpoint("folder.filled", &name);
-        std::fs::rename(&partial, target).map_err(|error| fail(target, exists(error)))?;
+        rename_to_new(&partial, target).map_err(|error| fail(target, exists(error)))?;
         failpoint("folder.renamed", &name);
         let parent = target.parent().unwrap_or(target);
         sync_folder(parent)
@@ -147,6 +141,60 @@ pub fn create_folder_with<T, E>(
         let _ = std::fs::remove_dir_all(&partial);
     }
     written
+}
+
+/// Makes an empty, locked folder for what becomes `target`; what an ended process left in it is removed. Where the file
+/// system cannot lock folders (NFS), its name is one that no other process uses, and nothing is removed.
+fn lock_partial(target: &Path, access: Access) -> Result<(PathBuf, Option<File>)> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = target.with_file_name(format!(".{name}.partial"));
+    loop {
+        match create_folder(&partial, access) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let folder = match File::open(&partial) {
+            // Renamed or removed by another process in the meantime.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            folder => folder?,
+        };
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let why =
+                    "another process is creating it: wait for that one, or choose another name";
+                return Err(Error::new(ErrorKind::ResourceBusy, why));
+            }
+            Err(TryLockError::Error(_)) => {
+                let random = u64::from_ne_bytes(super::random_bytes()?);
+                let own = target.with_file_name(format!(".{name}.{random:016x}.partial"));
+                return create_folder(&own, access).map(|()| (own, None));
+            }
+        }
+        let own = folder.metadata()?;
+        let is_same = |found: Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
+        if !partial.symlink_metadata().is_ok_and(is_same) {
+            continue;
+        }
+        if target.symlink_metadata().is_ok() {
+            std::fs::remove_dir_all(&partial)?;
+            return Err(exists(ErrorKind::AlreadyExists.into()));
+        }
+        if partial.read_dir()?.next().is_none() {
+            return Ok((partial, Some(folder)));
+        }
+        std::fs::remove_dir_all(&partial)?;
+    }
+}
+
+/// Renames a folder to a name that must be unused, even by an empty folder where the file system can tell.
+fn rename_to_new(from: &Path, to: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Waits for the folder's lock and holds it until the file is dropped. Does not wait on file
@@ -167,9 +215,16 @@ pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
         .map(|entry| entry.path())
     {
         let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-        let is_free = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+        let locked = |path: &Path| File::open(path).ok().filter(|file| file.try_lock().is_ok());
         let lock = path.join("lock");
-        if is_folder && is_free(&path) && (!lock.exists() || is_free(&lock)) {
+        // Held until it is gone, since another process may begin to fill it.
+        let Some(_held) = Some(&path)
+            .filter(|_| is_folder)
+            .and_then(|path| locked(path))
+        else {
+            continue;
+        };
+        if !lock.exists() || locked(&lock).is_some() {
             let _ = std::fs::remove_dir_all(&path);
         }
     }

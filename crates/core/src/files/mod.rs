@@ -33,6 +33,23 @@ pub fn is_locked(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
+/// Checks that files in `folder` can be locked, with a file that is removed again.
+///
+/// # Errors
+/// The system's, on a file system without locks.
+pub fn check_locks(folder: &Path) -> Result<()> {
+    let path = folder.join(format!(
+        ".lock-{}",
+        crate::format::hex(&random_bytes::<8>()?)
+    ));
+    let locked = create(&path, Access::Private)?.try_lock();
+    std::fs::remove_file(path)?;
+    match locked {
+        Err(TryLockError::Error(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Takes the exclusive lock of a file; `false` if another open file still has it after `timeout`.
 pub fn lock_within(file: &File, timeout: Duration) -> Result<bool> {
     let deadline = Instant::now() + timeout;

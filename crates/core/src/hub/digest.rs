@@ -7,12 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{HubError, ModelSource};
 
-/// Files that affect numbers, prompts or ends, if present; `tekken.json` only without
-/// `tokenizer.json`.
-const READ_WHOLE: [&str; 6] = [
+/// Files that affect numbers, prompts or ends, if present.
+const READ_WHOLE: [&str; 5] = [
     "config.json",
     "tokenizer.json",
-    "tekken.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "generation_config.json",
@@ -40,7 +38,6 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
     let mut hasher = Sha256::new();
     let is_read = |file: &&str| match *file {
         "config.json" => true,
-        "tekken.json" if source.exists("tokenizer.json") => false,
         file => source.exists(file),
     };
     for file in READ_WHOLE.into_iter().filter(is_read) {

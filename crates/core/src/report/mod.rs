@@ -80,7 +80,6 @@ pub use step_facts::step_facts;
 pub use summary_table::{
     MeasureRow, call_rows, columns, cost_rows, field_rows, judged_page, rate_rows, table, tag_rows,
 };
-pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, shown, spread};
 pub use tensorboard::{EventFile, event_file, write_event_file};
 pub use versus_text::{versus_csv, versus_markdown, versus_rates, versus_text};

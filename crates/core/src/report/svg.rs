@@ -1,7 +1,6 @@
 //! Charts over steps as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
 //! losing their spikes.
 
-pub(super) mod curves;
 pub(super) mod stacked;
 
 use std::fmt::Write;

@@ -6,7 +6,7 @@ use crate::format::short_id;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.source))]
+    #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.action, .source))]
     Io {
         /// Verb phrase.
         action: &'static str,
@@ -173,12 +173,16 @@ fn slurm_remedy(program: &str) -> &'static str {
     }
 }
 
-fn remedy(source: &std::io::Error) -> &'static str {
+fn remedy(action: &str, source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{
         FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
         StorageFull,
     };
     match source.kind() {
+        // No other reason is left: a lock that another process holds is no error.
+        _ if action.starts_with("lock") => {
+            "; its file system has no locks: use a folder on another one (--runs DIR; GRPO_TUI_SLOTS for device slots), or mount it with locks (NFS: without `nolock`; Lustre: `-o flock`)"
+        }
         PermissionDenied | ReadOnlyFilesystem => {
             "; make it writable, or use another folder with --runs DIR"
         }

@@ -34,6 +34,7 @@ pub(super) const ROLE: &str = "--launch-programs";
 pub(super) const DESCRIPTORS: usize = 4;
 /// Limit per process. Descriptors sent but not received count for the user: leaves room for others.
 const MAX_DESCRIPTORS: u64 = 512;
+const MAX_SIGNALS: u64 = 512;
 /// Limit per file written by the program.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Wait after a kill before looking for further processes.
@@ -392,6 +393,10 @@ fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
         let most = getrlimit(Resource::Nofile).maximum;
         let most = most.map_or(MAX_DESCRIPTORS, |most| most.min(MAX_DESCRIPTORS));
         setrlimit(Resource::Nofile, limit(most))?;
+        // Counted for all processes of the user: queued signals and timers, which could use up its runs' share.
+        let most = getrlimit(Resource::Sigpending).maximum;
+        let most = most.map_or(MAX_SIGNALS, |most| most.min(MAX_SIGNALS));
+        setrlimit(Resource::Sigpending, limit(most))?;
     }
     Ok(())
 }

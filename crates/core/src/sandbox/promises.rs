@@ -201,6 +201,16 @@ pub const PROMISES: &[Promise] = &[
         Level::Limited,
         "context = ctypes.c_ulong(0)\nassert ctypes.CDLL(None).syscall(number(206, 0), 8, ctypes.byref(context)) == 0",
     ),
+    promise(
+        "a watch on files (inotify)",
+        Level::Limited,
+        "assert ctypes.CDLL(None).inotify_init1(0) >= 0",
+    ),
+    promise(
+        "2,000 queued signals",
+        Level::Limited,
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [40])\nfor _ in range(2_000): assert ctypes.CDLL(None).sigqueue(os.getpid(), 40, None) == 0",
+    ),
     // Nothing ends it then, and its answer is lost.
     promise(
         KILLS_PARENT,

@@ -42,6 +42,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_clock_settime,
     libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
     libc::SYS_finit_module,
     libc::SYS_init_module,
     libc::SYS_io_uring_enter,
@@ -71,8 +72,14 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_vmsplice,
 ];
 /// `ENOSYS`, for which libraries have fallbacks: clone3's flags are in memory invisible to filters;
-/// io_setup's contexts are scarce and machine-wide.
-const ABSENT: &[libc::c_long] = &[libc::SYS_clone3, libc::SYS_io_setup];
+/// io_setup's contexts are scarce and machine-wide, inotify's instances scarce for each user (128).
+const ABSENT: &[libc::c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_io_setup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
+    libc::SYS_inotify_init1,
+];
 /// Socket options that enlarge buffers; made ineffective.
 const BUFFER_SIZES: [libc::c_int; 4] = [
     libc::SO_SNDBUF,

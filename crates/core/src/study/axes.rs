@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StudyError;
 use crate::config::{ConfigError, Key, Kind};
-use crate::dataset::{GOLDEN, mix};
 
 /// A setting of a sweep: the configuration that runs of different seeds share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,15 +13,6 @@ pub struct Setting {
     pub label: String,
     /// `KEY=VALUE`, beside [`Space::fixed`].
     pub set: Vec<String>,
-    /// In a study: the chart that shows the setting.
-    #[serde(default)]
-    pub group: String,
-    /// The setting whose result this one continues, seed by seed.
-    #[serde(default)]
-    pub after: Option<usize>,
-    /// The step after which halving stopped it.
-    #[serde(default)]
-    pub pruned: Option<u64>,
     /// Every key, as the sweep resolved it when it began; empty in sweeps that began before this was kept.
     #[serde(default)]
     pub resolved: BTreeMap<String, String>,
@@ -157,25 +147,6 @@ pub fn grid(axes: &[Axis]) -> Vec<Vec<(&'static str, String)>> {
         };
         settings.iter().flat_map(extended).collect()
     })
-}
-
-/// The places of `count` of `all` combinations, drawn without replacement, in order; the same for the same `seed`.
-pub fn random(all: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let mut next = || {
-        // SplitMix64 (Steele et al. 2014).
-        state = state.wrapping_add(GOLDEN);
-        mix(state)
-    };
-    let mut places: Vec<usize> = (0..all).collect();
-    let count = count.min(all);
-    for index in 0..count {
-        let rest = (all - index) as u64;
-        places.swap(index, index + (next() % rest) as usize);
-    }
-    places.truncate(count);
-    places.sort_unstable();
-    places
 }
 
 #[cfg(test)]
@@ -314,28 +285,4 @@ mod tests {
             &["a1 b3", "a1 b4", "a2 b3", "a2 b4"],
         );
     }
-
-    #[test]
-    fn the_same_seed_draws_the_same_settings() {
-        // Expected values by the same algorithm in Python, whole numbers.
-        let check =
-            |all, count, seed, expected: &[usize]| assert_eq!(random(all, count, seed), expected);
-        check(10, 3, 0, RANDOM_0);
-        check(10, 3, 1, RANDOM_1);
-        check(5, 9, 0, &[0, 1, 2, 3, 4]);
-        check(0, 3, 0, &[]);
-        // Every place is drawn about as often.
-        let mut counts = [0; 6];
-        for seed in 0..3000 {
-            random(6, 2, seed)
-                .into_iter()
-                .for_each(|place| counts[place] += 1);
-        }
-        assert!(
-            counts.iter().all(|count| (900..1100).contains(count)),
-            "{counts:?}"
-        );
-    }
-    const RANDOM_0: &[usize] = &[1, 5, 9];
-    const RANDOM_1: &[usize] = &[1, 5, 8];
 }

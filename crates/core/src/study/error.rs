@@ -1,4 +1,4 @@
-//! Errors of sweeps and studies.
+//! Errors of sweeps.
 
 use crate::config::ConfigError;
 use crate::report::ReportError;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::choices;
-use crate::facts::Target;
+use crate::facts::{Target, Tier};
 use crate::format::percent;
 use crate::report::Report;
 use crate::run::events::Eval;
@@ -31,6 +31,19 @@ choices! {
 impl Metric {
     pub fn is_share(self) -> bool {
         self != Self::Reward
+    }
+
+    /// `None` where the scorer failed, or there is no expected answer.
+    pub(super) fn of_record(self, record: &EvalRecord) -> Option<f64> {
+        let is_true = match self {
+            Self::Reward => return Some(record.reward).filter(|reward| reward.is_finite()),
+            _ if record.is_error() => return None,
+            Self::Valid => record.is_valid(),
+            Self::Exact => record.exact?,
+            Self::Tolerant => record.tolerant,
+            Self::Parse => record.tier != Tier::Unparsable,
+        };
+        Some(f64::from(u8::from(is_true)))
     }
 
     fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
@@ -74,10 +87,6 @@ pub struct MeasuredRun {
     pub test: Option<TestResult>,
     /// Training time, without evals.
     pub seconds: f64,
-    /// The mean share of informative groups.
-    pub mixed_groups: Option<f64>,
-    /// The mean share of tokens whose probability ratio was clipped.
-    pub clipped: Option<f64>,
 }
 
 /// Rates of the last eval on the eval set; of several tasks the mean of theirs.
@@ -136,14 +145,6 @@ impl MeasuredRun {
         let curve: Vec<(u64, f64)> = curve.collect();
         let best = report.best();
         let value_at = |step: u64| curve.iter().find(|(at, _)| *at == step).copied();
-        let mean_of = |name: &str| {
-            let values = history.metrics.get(name)?.values().iter().copied();
-            mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())
-        };
-        let clipped = [
-            mean_of("clip_ratio/low_mean"),
-            mean_of("clip_ratio/high_mean"),
-        ];
         Ok(Self {
             id: run.id().to_owned(),
             path: run.path().to_owned(),
@@ -164,29 +165,30 @@ impl MeasuredRun {
             best: best.and_then(value_at),
             test: test_result(history, best),
             seconds: report.computed_seconds(),
-            mixed_groups: mean_of("groups/frac_mixed"),
-            clipped: clipped[0].zip(clipped[1]).map(|(low, high)| low + high),
             curve,
         })
     }
 
     /// The completions of the test sets of all tasks: of the base, or of the best checkpoint.
     pub(super) fn test_records(&self, is_base: bool) -> Option<Vec<EvalRecord>> {
-        let step = self.test.as_ref()?.step;
-        let (step, target) = if is_base || step == 0 {
-            (0, Target::Base)
-        } else {
-            (step, Target::Trained)
+        let step = if is_base { 0 } else { self.test.as_ref()?.step };
+        self.records(PromptSet::Test, step)
+    }
+
+    /// The completions of the best checkpoint on the eval sets of all tasks.
+    pub(super) fn best_records(&self) -> Option<Vec<EvalRecord>> {
+        self.records(PromptSet::Eval, self.best?.0)
+    }
+
+    fn records(&self, set: PromptSet, step: u64) -> Option<Vec<EvalRecord>> {
+        let target = match step {
+            0 => Target::Base,
+            _ => Target::Trained,
         };
         let mut all = Vec::new();
         for task in &self.tasks {
-            let found = read_evals(&eval_path(
-                &self.path,
-                step,
-                &SetName::new(PromptSet::Test, task),
-                target.name(),
-            ))
-            .ok()?;
+            let set = SetName::new(set, task);
+            let found = read_evals(&eval_path(&self.path, step, &set, target.name())).ok()?;
             let named = |record: EvalRecord| EvalRecord {
                 prompt_id: task_prompt(task, &record.prompt_id),
                 ..record

@@ -11,14 +11,11 @@ use crate::run::Status;
 pub enum Next {
     Start(usize),
     Resume(usize),
-    /// This run continues another, which will not finish.
-    Blocked(usize),
     Wait,
     Done,
 }
 
-/// Runs are begun in their order, at most `capacity` at once; one that continues another is passed over until that has
-/// finished. `left`: the runs that this session leaves as they are.
+/// Runs are begun in their order, at most `capacity` at once. `left`: the runs that this session leaves as they are.
 pub fn next(sweep: &Sweep, phases: &[RunPhase], left: &BTreeSet<usize>, capacity: usize) -> Next {
     let computes =
         |phase: &&RunPhase| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
@@ -35,14 +32,7 @@ pub fn next(sweep: &Sweep, phases: &[RunPhase], left: &BTreeSet<usize>, capacity
             RunPhase::Active(Status::Created) | RunPhase::Interrupted(_) | RunPhase::Failed(_) => {
                 Next::Resume(index)
             }
-            RunPhase::Planned if may_start => match sweep.continued(index) {
-                None => Next::Start(index),
-                Some(before) => match &phases[before] {
-                    RunPhase::Finished => Next::Start(index),
-                    phase if phase.is_settled() => return Next::Blocked(index),
-                    _ => continue,
-                },
-            },
+            RunPhase::Planned if may_start => Next::Start(index),
             _ => continue,
         };
         if active < capacity {
@@ -60,7 +50,7 @@ mod tests {
 
     #[test]
     fn runs_begin_in_order_where_a_device_is_free() {
-        use RunPhase::{AtRung, Failed, Finished, Interrupted, Planned, Pruned};
+        use RunPhase::{Failed, Finished, Interrupted, Planned};
         let running = || RunPhase::Active(Status::Running);
         let waiting = || RunPhase::Active(Status::Waiting);
         let stopped = || Interrupted(String::new());
@@ -120,46 +110,11 @@ mod tests {
             Next::Resume(1),
         );
         check(
-            &[AtRung(5), AtRung(5), AtRung(5), running()],
-            &[],
-            4,
-            Next::Wait,
-        );
-        check(
-            &[AtRung(5), Pruned(5), AtRung(5), AtRung(5)],
-            &[],
-            4,
-            Next::Done,
-        );
-        check(
             &[Finished, Finished, Finished, Finished],
             &[],
             1,
             Next::Done,
         );
-    }
-
-    #[test]
-    fn a_run_begins_after_the_one_that_it_continues() {
-        let mut sweep = sweep(&["sft", "grpo"], &[0, 1]);
-        sweep.settings[1].after = Some(0);
-        let check = |phases: &[RunPhase], expected| {
-            assert_eq!(
-                next(&sweep, phases, &BTreeSet::new(), 2),
-                expected,
-                "{phases:?}"
-            );
-        };
-        use RunPhase::{Finished, Planned};
-        let running = || RunPhase::Active(Status::Running);
-        check(&[running(), Planned, Planned, Planned], Next::Start(2));
-        check(&[running(), Planned, running(), Planned], Next::Wait);
-        check(&[Finished, Planned, running(), Planned], Next::Start(1));
-        check(
-            &[RunPhase::Pruned(1), Planned, Finished, Finished],
-            Next::Blocked(1),
-        );
-        assert_eq!(sweep.continued(3), Some(2));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The state of a sweep or study, its runs included: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
+//! The state of a sweep, its runs included: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::axes::Setting;
 use super::error::StudyError;
-use super::halving::Halving;
 use super::measure::Metric;
 use crate::config::{ConfigFile, Key, TrainConfig};
 use crate::files::{self, Access};
-use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
+use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag, ensure_runs_folder};
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 2;
@@ -29,9 +28,6 @@ pub struct Sweep {
     pub version: u64,
     /// Also the tag of its runs, and the beginning of their names.
     pub name: String,
-    /// The study's name; `None` for a sweep.
-    #[serde(default)]
-    pub study: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: u64,
     /// A folder, absolute, or an embedded task's name.
@@ -52,11 +48,6 @@ pub struct Sweep {
     pub fixed: Vec<String>,
     /// Measured on the eval set at the best checkpoint.
     pub metric: Metric,
-    #[serde(default)]
-    pub halving: Option<Halving>,
-    /// The part of the combinations that was drawn: how many of how many, and the seed.
-    #[serde(default)]
-    pub drawn: Option<[u64; 3]>,
     pub compute: DeviceChoice,
     #[serde(default)]
     pub max_runs: Option<usize>,
@@ -67,9 +58,6 @@ pub struct Sweep {
     pub settings: Vec<Setting>,
     /// Seed by seed, so that a sweep that ends early has compared all settings.
     pub runs: Vec<SweepRun>,
-    /// Settings that are compared with each other, by place; `None` is the base model.
-    #[serde(default)]
-    pub pairs: Vec<[Option<usize>; 2]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,30 +124,6 @@ impl Sweep {
         seeds
     }
 
-    /// The run whose result a run continues.
-    pub fn continued(&self, index: usize) -> Option<usize> {
-        let run = &self.runs[index];
-        let after = self.settings[run.setting].after?;
-        self.runs
-            .iter()
-            .position(|other| (other.setting, other.seed) == (after, run.seed))
-    }
-
-    /// The setting whose runs begin with the base model: itself, or the first of those that it continues.
-    pub fn origin(&self, setting: usize) -> usize {
-        // A setting continues an earlier one.
-        self.settings[setting]
-            .after
-            .filter(|after| *after < setting)
-            .map_or(setting, |after| self.origin(after))
-    }
-
-    /// `sweep` or `study sft-vs-grpo`.
-    pub fn kind(&self) -> String {
-        let study = self.study.as_ref();
-        study.map_or_else(|| "sweep".to_owned(), |study| format!("study {study}"))
-    }
-
     /// `KEY=VALUE` of a run, in the order in which later ones override.
     pub fn assignments(&self, run: &SweepRun) -> Vec<String> {
         let seed = format!("seed={}", run.seed);
@@ -180,8 +144,7 @@ impl Sweep {
             return Vec::new();
         }
         let own = set.iter().filter_map(|text| text.split_once('='));
-        let mut own: Vec<&str> = own.map(|(name, _)| name.trim()).collect();
-        own.extend(self.continued(index).map(|_| "base_model"));
+        let own: Vec<&str> = own.map(|(name, _)| name.trim()).collect();
         let kept = |(name, now): (String, String)| {
             let before = Key::find(&name).and_then(|key| key.before);
             let value = then.get(&name).map(String::as_str).or(before)?;
@@ -216,6 +179,7 @@ impl SweepFolder {
                 source,
             })
         };
+        ensure_runs_folder(runs).map_err(StudyError::Run)?;
         files::ensure_folder(&root, Access::Private).map_err(|source| io(&root, source))?;
         let path =
             std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
@@ -339,6 +303,15 @@ impl SweepFolder {
                 path.display()
             )));
         }
+        for (key, what) in [("study", "a study"), ("halving", "successive halving")] {
+            if !value[key].is_null() {
+                return Err(StudyError::Other(format!(
+                    "{}: the sweep is {what}, which this program no longer has; its runs stay: compare them with `grpo-tui runs list --where tags:{}`, or start a new sweep",
+                    path.display(),
+                    self.name()
+                )));
+            }
+        }
         let sweep: Sweep = serde_json::from_slice(&bytes)
             .map_err(|error| malformed(error.line(), error.to_string()))?;
         let count = sweep.settings.len();
@@ -348,17 +321,10 @@ impl SweepFolder {
                 .as_ref()
                 .is_none_or(|id| !id.starts_with('.') && !id.contains('/'))
         };
-        let indices = sweep.settings.iter().filter_map(|setting| setting.after);
-        let indices = indices.chain(sweep.pairs.iter().flatten().flatten().copied());
         let is_whole = sweep
             .runs
             .iter()
-            .all(|run| run.setting < count && is_id(run))
-            && indices.into_iter().all(|place| place < count)
-            && sweep
-                .halving
-                .as_ref()
-                .is_none_or(|halving| halving.rung < halving.rungs.len());
+            .all(|run| run.setting < count && is_id(run));
         if is_whole {
             Ok(sweep)
         } else {
@@ -401,7 +367,6 @@ pub(super) mod tests {
         Sweep {
             version: FORMAT_VERSION,
             name: "lr".to_owned(),
-            study: None,
             created_ms: 0,
             task: "invoice".to_owned(),
             task_digest: String::new(),
@@ -411,15 +376,12 @@ pub(super) mod tests {
             config_file: None,
             fixed: vec!["max_steps=2".to_owned()],
             metric: Metric::Valid,
-            halving: None,
-            drawn: None,
             compute: DeviceChoice::Cpu,
             max_runs: None,
             max_hours: None,
             seconds: 0.0,
             settings: labels.iter().map(setting).collect(),
             runs: Sweep::all_runs(labels.len(), seeds),
-            pairs: Vec::new(),
         }
     }
 
@@ -437,8 +399,6 @@ pub(super) mod tests {
             sweep.assignments(&sweep.runs[3]),
             ["max_steps=2", "learning_rate=1e-5", "seed=4"]
         );
-        sweep.settings[1].after = Some(0);
-        assert_eq!((sweep.origin(0), sweep.origin(1)), (0, 0));
         assert_eq!(
             (sweep.seeds(), sweep.run_name(3)),
             (vec![3, 4], "lr-004".to_owned())
@@ -495,6 +455,12 @@ pub(super) mod tests {
             &whole.replace("\"version\": 2", "\"version\": 9"),
             "newer than this program's 2",
         );
+        for (added, expected) in [
+            ("\"study\": \"sft-vs-grpo\"", "is a study, which"),
+            ("\"halving\": {\"rung\": 0}", "is successive halving, which"),
+        ] {
+            check(&whole.replacen('{', &format!("{{{added},"), 1), expected);
+        }
         check(
             &whole.replace("\"setting\": 0", "\"setting\": 5"),
             "out of range",

@@ -4,22 +4,22 @@
 use serde_json::{Value, json};
 
 use super::axes::Setting;
-use super::comparison::ArmComparison;
+use super::comparison::{ArmComparison, EvalDifference};
 use super::error::StudyError;
 use super::measure::{MeasuredRun, Metric};
 use super::sweep::{Sweep, SweepFolder, SweepRun};
 use crate::format::{counted, percent};
 use crate::page::{Block, Cell, Level, Row, Table};
 use crate::run::{RunDirectory, RunError, Status};
-use crate::statistics::{OverRuns, Spread, over_runs};
+use crate::statistics::{OverRuns, Spread, Verdict, holm, over_runs};
+
+/// Settings that a sentence names.
+const MAX_NAMED: usize = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
     Planned,
     Active(Status),
-    /// Stopped at a rung, to be compared.
-    AtRung(u64),
-    Pruned(u64),
     Finished,
     Interrupted(String),
     Failed(String),
@@ -37,8 +37,6 @@ pub struct RunOfSweep {
 #[derive(Debug, Clone)]
 pub struct SettingRow {
     pub label: String,
-    pub group: String,
-    pub pruned: Option<u64>,
     pub runs: Vec<RunOfSweep>,
     /// The metric of the best checkpoints on the eval set.
     pub eval: Option<OverRuns>,
@@ -53,8 +51,10 @@ pub struct SweepTable {
     pub base: Option<f64>,
     /// The setting with the highest mean, of those that finished all their seeds.
     pub best: Option<usize>,
-    /// In a sweep the best setting against the base; in a study its pairs.
-    pub comparisons: Vec<ArmComparison>,
+    /// The best setting against each other one that finished all its seeds.
+    pub differences: Vec<EvalDifference>,
+    /// The best setting against the base.
+    pub comparison: Option<ArmComparison>,
 }
 
 /// How far a run came.
@@ -66,29 +66,20 @@ pub struct RunStanding<'a> {
 }
 
 impl RunPhase {
-    /// `stop`: the rung of the runs. `found`: what the run's folder says.
-    pub fn for_run(
-        run: &SweepRun,
-        setting: &Setting,
-        stop: Option<u64>,
-        found: Option<RunStanding<'_>>,
-    ) -> Self {
+    /// `found`: what the run's folder says.
+    pub fn for_run(run: &SweepRun, found: Option<RunStanding<'_>>) -> Self {
         let Some(found) = found else {
             return match (&run.problem, &run.id) {
                 (Some(problem), _) => Self::Failed(problem.clone()),
                 (None, Some(id)) => Self::Failed(format!("its folder {id} is gone")),
-                (None, None) => setting.pruned.map_or(Self::Planned, Self::Pruned),
+                (None, None) => Self::Planned,
             };
         };
         let cause = || found.cause.unwrap_or_default().to_owned();
         match found.status {
             Status::Finished => Self::Finished,
             Status::Failed => Self::Failed(cause()),
-            Status::Interrupted => match (setting.pruned, stop) {
-                (Some(step), _) => Self::Pruned(step),
-                (None, Some(step)) if found.step >= step => Self::AtRung(step),
-                _ => Self::Interrupted(cause()),
-            },
+            Status::Interrupted => Self::Interrupted(cause()),
             Status::Created if run.problem.is_some() => {
                 Self::Failed(run.problem.clone().unwrap_or_default())
             }
@@ -96,17 +87,10 @@ impl RunPhase {
         }
     }
 
-    /// Whether the sweep has nothing more to do with it.
-    pub fn is_settled(&self) -> bool {
-        matches!(self, Self::Pruned(_) | Self::Finished | Self::Failed(_))
-    }
-
     pub fn word(&self) -> &'static str {
         match self {
             Self::Planned => "not started",
             Self::Active(status) => status.name(),
-            Self::AtRung(_) => "at rung",
-            Self::Pruned(_) => "pruned",
             Self::Finished => "finished",
             Self::Interrupted(_) => "interrupted",
             Self::Failed(_) => "failed",
@@ -117,9 +101,6 @@ impl RunPhase {
 impl SettingRow {
     /// `finished`, or `2 finished, 1 running (step 12)`.
     pub fn state(&self) -> String {
-        if let Some(step) = self.pruned {
-            return format!("pruned at step {step}");
-        }
         let mut words: Vec<(&str, usize)> = Vec::new();
         for run in &self.runs {
             match words.iter_mut().find(|(word, _)| *word == run.phase.word()) {
@@ -178,7 +159,6 @@ impl SweepTable {
     }
 
     pub fn for_sweep(folder: &SweepFolder, sweep: Sweep) -> Self {
-        let stop = sweep.halving.as_ref().and_then(super::Halving::stop);
         let of_run = |(index, run): (usize, &SweepRun)| {
             let read = |id: &String| {
                 RunDirectory::open(&folder.runs().join(id))
@@ -194,7 +174,7 @@ impl SweepTable {
                 step: found.step,
                 cause: found.cause.as_deref(),
             });
-            let phase = RunPhase::for_run(run, &sweep.settings[run.setting], stop, state);
+            let phase = RunPhase::for_run(run, state);
             let phase = unreadable.map_or(phase, RunPhase::Failed);
             RunOfSweep {
                 run: run.clone(),
@@ -216,8 +196,6 @@ impl SweepTable {
                 .collect();
             SettingRow {
                 label: setting.label.clone(),
-                group: setting.group.clone(),
-                pruned: setting.pruned,
                 runs,
                 eval: over_runs(&best),
             }
@@ -234,42 +212,33 @@ impl SweepTable {
             rows,
             base,
             best,
-            comparisons: Vec::new(),
+            differences: Vec::new(),
+            comparison: None,
             sweep,
         };
-        table.comparisons = table.compared();
+        if let Some(best) = best.map(|best| &table.rows[best]) {
+            table.comparison = ArmComparison::with_base(&best.label, best.measured());
+            table.differences = table.differences_from(best);
+        }
         table
     }
 
-    fn compared(&self) -> Vec<ArmComparison> {
-        let own = self
-            .best
-            .filter(|_| self.sweep.study.is_none())
-            .map(|best| [None, Some(best)]);
-        let pairs: Vec<[Option<usize>; 2]> = self.sweep.pairs.iter().copied().chain(own).collect();
-        let of_seed = |place: usize, seed: u64| {
-            self.rows[place]
-                .runs
-                .iter()
-                .find(|run| run.run.seed == seed)
-                .and_then(|run| run.measured.as_ref())
-        };
-        let comparison = |[first, second]: &[Option<usize>; 2]| {
-            let second = (*second)?;
-            let before = first.unwrap_or_else(|| self.sweep.origin(second));
-            let both = |seed: u64| Some((of_seed(before, seed)?, of_seed(second, seed)?));
-            let runs: Vec<_> = self.sweep.seeds().into_iter().filter_map(both).collect();
-            let label =
-                first.map_or_else(|| "base".to_owned(), |first| self.rows[first].label.clone());
-            ArmComparison::between(
-                [label, self.rows[second].label.clone()],
-                first.is_none(),
-                &runs,
-                pairs.len(),
-            )
-        };
-        let mut found: Vec<ArmComparison> = pairs.iter().filter_map(comparison).collect();
-        ArmComparison::adjust(&mut found);
+    /// Adjusted by Holm's method.
+    fn differences_from(&self, best: &SettingRow) -> Vec<EvalDifference> {
+        fn runs(row: &SettingRow) -> Vec<&MeasuredRun> {
+            row.measured().collect()
+        }
+        let others = self.rows.iter().filter(|row| row.label != best.label);
+        let mut found: Vec<EvalDifference> = others
+            .filter(|row| row.is_finished())
+            .filter_map(|row| {
+                EvalDifference::between(&row.label, self.metric, &runs(best), &runs(row))
+            })
+            .collect();
+        let p: Vec<f64> = found.iter().filter_map(|one| one.p).collect();
+        for (one, p) in found.iter_mut().zip(holm(&p)) {
+            one.decide(Some(p));
+        }
         found
     }
 
@@ -295,40 +264,19 @@ impl SweepTable {
 
     /// A row a setting.
     fn table(&self) -> Table {
-        let is_study = self.sweep.study.is_some();
         let eval = format!("eval {}", self.metric.name());
-        let of_study = [
-            "test valid",
-            "test exact",
-            "mixed groups",
-            "clipped",
-            "time",
-        ];
-        let of_study = if is_study { &of_study[..] } else { &[] };
         let head = ["setting", "n", &eval, "last valid", "steps", "state"];
         let row = |(place, row): (usize, &SettingRow)| {
-            let mean = |of: fn(&MeasuredRun) -> Option<f64>| row.over(of).map(|over| over.mean);
-            let rate = |over: Option<OverRuns>| Cell::known(over.map(rate), "no result yet");
-            let seconds = mean(|run| Some(run.seconds)).map(Cell::Seconds);
-            let mut cells = vec![
+            let cells = [
                 Cell::Count(row.eval.map_or(0, |eval| eval.n)),
                 Cell::known(row.eval.map(|eval| self.shown(eval)), "no eval yet"),
                 Cell::known(row.latest(), "no eval yet"),
                 Cell::known(row.steps(), "not started"),
                 row.state().into(),
             ];
-            let of_study = [
-                rate(row.over(|run| Some(run.test.as_ref()?.valid))),
-                rate(row.over(|run| run.test.as_ref()?.exact)),
-                Cell::known(mean(|run| run.mixed_groups).map(Cell::rate), "no groups"),
-                Cell::known(mean(|run| run.clipped).map(Cell::rate), "no groups"),
-                Cell::known(seconds, "not started"),
-            ];
-            cells.extend(of_study.into_iter().filter(|_| is_study));
-            let level = match row.pruned {
-                _ if self.best == Some(place) => Level::Good,
-                Some(_) => Level::Step,
-                None => Level::Info,
+            let level = match self.best == Some(place) && self.has_winner() {
+                true => Level::Good,
+                false => Level::Info,
             };
             Row {
                 level,
@@ -337,8 +285,8 @@ impl SweepTable {
         };
         let rows = self.rows.iter().enumerate().map(row).collect();
         Table {
-            left_out: if is_study { &[3, 9, 8, 10] } else { &[3] },
-            ..Table::new(&[&head[..], of_study].concat(), "lrl", rows)
+            left_out: &[3],
+            ..Table::new(&head, "lrl", rows)
         }
     }
 
@@ -361,6 +309,43 @@ impl SweepTable {
             .map(|spread| spread.described("run"))
     }
 
+    /// Whether the best setting is better than every other that finished, by more than chance.
+    fn has_winner(&self) -> bool {
+        let mut all = self.differences.iter();
+        !self.differences.is_empty() && all.all(|one| one.verdict == Verdict::Better)
+    }
+
+    fn best_text(&self, best: &str) -> String {
+        let Some(first) = self.differences.first() else {
+            return format!("the only setting that finished every seed: {best}");
+        };
+        let (metric, seeds) = (self.metric.name(), self.sweep.seeds().len());
+        let n = format!("n = {} prompts, {}", first.n, counted(seeds, "seed"));
+        let of = |is_better: bool| {
+            let those = self.differences.iter();
+            let those = those.filter(|one| (one.verdict == Verdict::Better) == is_better);
+            let mut texts: Vec<String> = those.map(|one| one.text(self.metric)).collect();
+            let more = texts.len().saturating_sub(MAX_NAMED);
+            texts.truncate(MAX_NAMED);
+            texts.extend((more > 0).then(|| format!("{more} more")));
+            texts.join(", ")
+        };
+        match (of(true), of(false)) {
+            (better, same) if same.is_empty() => {
+                format!("best by the eval set ({n}): {best}, better than {better}")
+            }
+            (better, same) => {
+                let better = match better.is_empty() {
+                    true => String::new(),
+                    false => format!("; better than {better}"),
+                };
+                format!(
+                    "no best setting by the eval set ({n}): {best} has the highest {metric}, no difference found from {same}{better}"
+                )
+            }
+        }
+    }
+
     /// What the table comes to.
     fn notes(&self) -> Vec<Block> {
         let mut notes = Vec::new();
@@ -380,12 +365,8 @@ impl SweepTable {
             )));
         }
         match self.best.map(|best| &self.rows[best]) {
-            _ if self.sweep.study.is_some() => {}
             Some(best) => {
-                notes.push(Block::info(format!(
-                    "best by the eval set, of those that finished every seed: {}",
-                    best.label
-                )));
+                notes.push(Block::info(self.best_text(&best.label)));
                 let shown = |over: Option<OverRuns>| Cell::known(over.map(rate), "not measured");
                 let mean = |over: Option<OverRuns>| {
                     Cell::known(over.map(|over| Cell::rate(over.mean)), "not measured")
@@ -402,13 +383,7 @@ impl SweepTable {
                 "no setting has finished every seed: none is best yet",
             )),
         }
-        notes.extend(self.comparisons.iter().flat_map(ArmComparison::page));
-        if self.comparisons.len() > 1 {
-            notes.push(Block::detail(format!(
-                "p-values are paired by prompt, the seeds being samples of a prompt, and Holm-adjusted for {} comparisons",
-                self.comparisons.len()
-            )));
-        }
+        notes.extend(self.comparison.iter().flat_map(ArmComparison::page));
         let failed = |run: &RunOfSweep| {
             let (level, cause) = match &run.phase {
                 RunPhase::Failed(cause) => (Level::Error, cause),
@@ -431,9 +406,8 @@ impl SweepTable {
     pub fn page(&self) -> Vec<Block> {
         let seeds = counted(self.sweep.seeds().len(), "seed");
         let head = format!(
-            "{}: {} of task {}, {seeds}; {}{}",
+            "{}: sweep of task {}, {seeds}; {}{}",
             self.sweep.name,
-            self.sweep.kind(),
             self.sweep.task_names(),
             self.progress(),
             if self.is_active { "; active" } else { "" }
@@ -451,19 +425,14 @@ impl SweepTable {
                     _ => None,
                 }})
             };
-            json!({"setting": row.label, "set": self.sweep.settings[place].set, "group": row.group, "pruned_at": row.pruned,
-                "eval": row.eval, "test_valid": row.over(|run| Some(run.test.as_ref()?.valid)),
+            json!({"setting": row.label, "set": self.sweep.settings[place].set, "eval": row.eval, "test_valid": row.over(|run| Some(run.test.as_ref()?.valid)),
                 "test_exact": row.over(|run| run.test.as_ref()?.exact), "runs": row.runs.iter().map(run).collect::<Vec<_>>()})
         };
-        let comparisons: Vec<Value> = self
-            .comparisons
-            .iter()
-            .map(ArmComparison::document)
-            .collect();
-        json!({"name": self.sweep.name, "kind": self.sweep.kind(), "task": self.sweep.tasks().join(" "), "metric": self.metric.name(),
+        json!({"name": self.sweep.name, "task": self.sweep.tasks().join(" "), "metric": self.metric.name(),
             "seeds": self.sweep.seeds(), "active": self.is_active, "seconds": self.sweep.seconds, "base": self.base,
             "settings": self.rows.iter().enumerate().map(row).collect::<Vec<_>>(),
-            "best": self.best.map(|best| &self.rows[best].label), "comparisons": comparisons})
+            "best": self.best.map(|best| &self.rows[best].label), "has_winner": self.has_winner(), "differences": self.differences,
+            "comparisons": self.comparison.iter().map(ArmComparison::document).collect::<Vec<_>>()})
     }
 }
 

@@ -11,7 +11,6 @@ mod published_templates;
 mod python_json;
 mod python_methods;
 mod python_repr;
-mod tekken;
 mod template;
 mod template_messages;
 mod template_source;

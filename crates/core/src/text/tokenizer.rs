@@ -7,7 +7,6 @@ use serde_json::Value as Json;
 
 use super::added_tokens::{added_tokens, tokenizer_config};
 use super::json_files::{json, optional_json};
-use super::tekken;
 use super::template::CLOCK;
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
@@ -48,7 +47,7 @@ enum Template {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`, else `tekken.json`, and what else transformers reads:
+    /// Loads `tokenizer.json` and what else transformers reads:
     /// `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json`, chat templates.
     /// Stop tokens come from `generation_config.json`, else from `config.json`.
     ///
@@ -56,29 +55,12 @@ impl Tokenizer {
     /// Missing or damaged files, ids beyond the model's embedding. A missing or broken chat
     /// template only fails in [`Tokenizer::render`], since scoring and log-probs work without one.
     pub fn load(source: &ModelSource) -> Result<Self, TextError> {
-        let is_tekken = is_tekken(source);
-        let path = source.label(if is_tekken {
-            tekken::FILE
-        } else {
-            "tokenizer.json"
-        });
-        let mut config = tokenizer_config(source)?;
+        let path = source.label("tokenizer.json");
+        let config = tokenizer_config(source)?;
         let model = optional_json(source, "config.json")?;
         let (inner, growth, _) = backend(source, &config, &model, &path)?;
-        if is_tekken {
-            let mut named: serde_json::Map<String, Json> = tekken::NAMED_TOKENS
-                .iter()
-                .map(|(key, token)| ((*key).to_owned(), (*token).into()))
-                .collect();
-            named.extend(config.as_object().cloned().unwrap_or_default());
-            config = named.into();
-        }
         let template = match ChatTemplate::load(source, &config) {
             Ok(Some(template)) => Template::Ready(Box::new(template)),
-            Ok(None) if is_tekken => Template::Missing {
-                path: path.clone(),
-                remedy: tekken::TEMPLATE_REMEDY,
-            },
             Ok(None) => Template::Missing {
                 path: source.label("tokenizer_config.json"),
                 remedy: TEMPLATE_REMEDY,
@@ -553,7 +535,7 @@ const GENERATION: &str = "generation_config.json";
 /// As [`Tokenizer::load`].
 pub fn exported_files(source: &ModelSource) -> Result<Vec<(&'static str, Vec<u8>)>, TextError> {
     let mut changed = exported_templates(source)?;
-    if source.exists("tokenizer.json") || source.exists(tekken::FILE) {
+    if source.exists("tokenizer.json") {
         changed.extend(
             generation_with_stops(source, &Tokenizer::load(source)?)?
                 .map(|text| (GENERATION, text)),
@@ -587,10 +569,10 @@ fn generation_with_stops(
     Ok((stops.len() > named).then(|| format!("{generation:#}\n")))
 }
 
-/// A model's `tokenizer.json` including tokens of its other files, or converted from `tekken.json`.
+/// A model's `tokenizer.json` including tokens of its other files.
 ///
 /// # Errors
-/// [`TextError::Tokenizer`] if neither exists, or one is damaged.
+/// [`TextError::Tokenizer`] if it is missing or damaged.
 pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
     let (config, model) = (
         tokenizer_config(source)?,
@@ -633,14 +615,12 @@ fn backend(
 }
 
 fn vocabulary(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
-    if is_tekken(source) {
-        let converted = tekken::tokenizer_json(&source.read(tekken::FILE)?);
-        return converted
-            .map(Cow::Owned)
-            .map_err(|problem| TextError::Tokenizer {
-                path: source.label(tekken::FILE),
-                problem,
-            });
+    if !source.exists("tokenizer.json") && source.exists("tekken.json") {
+        return Err(TextError::Tokenizer {
+            path: source.label("tokenizer.json"),
+            problem: "no such file, only Mistral's tekken.json; write it with transformers 5 and mistral-common: `PreTrainedTokenizerFast.from_pretrained(FOLDER).save_pretrained(FOLDER)`"
+                .to_owned(),
+        });
     }
     if !source.exists("tokenizer.json")
         && (source.exists("tokenizer.model") || source.exists("vocab.json"))
@@ -652,10 +632,6 @@ fn vocabulary(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
         });
     }
     Ok(source.read("tokenizer.json")?)
-}
-
-fn is_tekken(source: &ModelSource) -> bool {
-    !source.exists("tokenizer.json") && source.exists(tekken::FILE)
 }
 
 fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBound), TextError> {

@@ -13,7 +13,8 @@ use super::{CheckpointError, ExportedAdapter};
 use crate::config::choices;
 use crate::files::{Access, Sync, replace_file_with};
 use crate::hub::{
-    Architecture, Kind, ModelConfig, ModelSource, ModelTensor, Role, RopeScaling, Scope,
+    Activation, Architecture, AttentionBias, Kind, ModelConfig, ModelSource, ModelTensor, Role,
+    RopeScaling, Scope,
 };
 use crate::kernels::k_quants;
 use crate::model::{Weights, peft_name};
@@ -317,23 +318,48 @@ fn supported_family(
     source: &ModelSource,
     config: &ModelConfig,
 ) -> Result<&'static str, CheckpointError> {
-    match config.architecture {
+    let family = match config.architecture {
         Architecture::Qwen3 => Ok("qwen3"),
         Architecture::Qwen2 => Ok("qwen2"),
         Architecture::Gemma3 => Ok("gemma3"),
         // As in llama.cpp's converter.
         Architecture::Llama | Architecture::Mistral => Ok("llama"),
-        other => {
-            let problem = format!(
-                "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
-                other.title()
-            );
-            Err(CheckpointError::foreign(
-                source.label("config.json"),
-                problem,
-            ))
-        }
+        other => Err(format!(
+            "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
+            other.title()
+        )),
+    };
+    family
+        .and_then(|family| match missing_in(family, config) {
+            Some(option) => Err(format!(
+                "llama.cpp's `{family}` has no {option}; write the Hugging Face folder with `model export --merged`"
+            )),
+            None => Ok(family),
+        })
+        .map_err(|problem| CheckpointError::foreign(source.label("config.json"), problem))
+}
+
+/// What the model has and llama.cpp's architecture of this name has not (llama.cpp's `src/models`).
+fn missing_in(family: &str, config: &ModelConfig) -> Option<String> {
+    let (is_llama, is_gemma) = (family == "llama", family == "gemma3");
+    let activation = match is_gemma {
+        true => Activation::GeluTanh,
+        false => Activation::Silu,
+    };
+    let own = config.options.activation;
+    if config.attention_bias == AttentionBias::All && !is_llama {
+        return Some("attention biases (`attention_bias` = true)".to_owned());
     }
+    if own != activation {
+        return Some(format!("`hidden_act` = {}", own.name()));
+    }
+    let scaling = match config.rope_scaling {
+        RopeScaling::Llama3 { .. } if !is_llama => "llama3",
+        // Its window layers would be scaled, too.
+        RopeScaling::Yarn { .. } if is_gemma => "yarn",
+        _ => return None,
+    };
+    Some(format!("`rope_type` = {scaling}"))
 }
 
 /// One in so many layers is global, as llama.cpp has it; `None` if every layer is.
@@ -542,6 +568,45 @@ mod tests {
         ];
         for (end, expected) in cases {
             assert_eq!(types(&gemma, GgufType::Q4KM, end), expected, "{end}");
+        }
+    }
+
+    #[test]
+    fn options_that_llama_cpp_lacks_are_named() {
+        let shape = [64, 128, 2, 4, 16];
+        let of = |kind, change: fn(&mut ModelConfig)| {
+            let mut config = config(kind, shape);
+            change(&mut config);
+            config
+        };
+        let biased: fn(&mut ModelConfig) = |config| config.attention_bias = AttentionBias::All;
+        let tanh: fn(&mut ModelConfig) = |config| config.options.activation = Activation::GeluTanh;
+        let silu: fn(&mut ModelConfig) = |config| config.options.activation = Activation::Silu;
+        let long: fn(&mut ModelConfig) = |config| {
+            config.rope_scaling = RopeScaling::Llama3 {
+                factor: 8.0,
+                low_frequency_factor: 1.0,
+                high_frequency_factor: 4.0,
+                original_positions: 128,
+            }
+        };
+        let yarn: fn(&mut ModelConfig) = |config| config.rope_scaling = RopeScaling::yarn(4.0, 128);
+        for (kind, family, change, expected) in [
+            ("qwen3", "qwen3", biased, "attention biases"),
+            ("gemma3_text", "gemma3", biased, "attention biases"),
+            ("llama", "llama", biased, ""),
+            ("qwen3", "qwen3", tanh, "`hidden_act` = gelu_pytorch_tanh"),
+            ("llama", "llama", tanh, "`hidden_act` = gelu_pytorch_tanh"),
+            ("gemma3_text", "gemma3", silu, "`hidden_act` = silu"),
+            ("gemma3_text", "gemma3", tanh, ""),
+            ("qwen2", "qwen2", long, "`rope_type` = llama3"),
+            ("llama", "llama", long, ""),
+            ("gemma3_text", "gemma3", yarn, "`rope_type` = yarn"),
+            ("qwen3", "qwen3", yarn, ""),
+        ] {
+            let missing = missing_in(family, &of(kind, change)).unwrap_or_default();
+            assert!(missing.starts_with(expected), "{kind}: {missing}");
+            assert_eq!(missing.is_empty(), expected.is_empty(), "{kind}: {missing}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads LoRA adapters of PEFT or of this program, mapping tensor names to ours.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -59,6 +59,8 @@ const NOT_COMPUTED: [&str; 12] = [
     "alora_invocation_tokens",
     "arrow_config",
 ];
+
+const MERGE: &str = "merge the adapter with PEFT (`merge_and_unload`) and use the merged model";
 
 /// Values of `init_lora_weights` for which PEFT leaves the base unchanged. With others (`pissa`,
 /// `olora`, `corda`, `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or
@@ -202,6 +204,21 @@ impl PeftAdapter {
         }
     }
 
+    /// Whether every B is 0, as before the first step.
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn changes_nothing(&self) -> Result<bool, CheckpointError> {
+        for (_, tensor) in self.tensors.iter().filter(|(name, _)| !is_a(name)) {
+            let sum = tensor.to_dtype(DType::F32)?.abs()?.sum_all()?;
+            // Also a number that is not finite is a change.
+            if sum.to_scalar::<f32>()? != 0.0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Named in the adapter's configuration.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
@@ -298,9 +315,20 @@ impl PeftAdapter {
             unused.retain(|unused| unused != name);
         }
         unused.sort_unstable();
+        // Of a layer that the model has, or of none: it is its module, which gets no adapter here.
+        let is_module = |name: &str| {
+            let layer = name.split_once(".layers.").and_then(|(before, rest)| {
+                let number = rest.split('.').next()?;
+                Some(format!("{before}.layers.{number}."))
+            });
+            layer.is_none_or(|layer| slots.iter().any(|(slot, _)| slot.starts_with(&layer)))
+        };
         match (unused.first(), self.tensors.is_empty()) {
+            (Some(name), _) if is_module(name) => bad(format!(
+                "`{name}` is of a module that has no adapter in this model; {MERGE}"
+            )),
             (Some(name), _) => bad(format!(
-                "`{name}` does not exist in this model: adapters belong to its linear layers only"
+                "`{name}` does not exist in this model; it belongs to another base model"
             )),
             (None, true) => bad("it has no adapter".to_owned()),
             (None, false) => Ok(()),
@@ -316,11 +344,13 @@ impl PeftAdapter {
         };
         if config.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             let kind = config.get("peft_type").unwrap_or(&Value::Null);
-            return Err(format!("`peft_type` = {kind}, only \"LORA\" is supported"));
+            return Err(format!(
+                "`peft_type` = {kind}, only \"LORA\" is supported; {MERGE}"
+            ));
         }
         if let Some(key) = NOT_COMPUTED.into_iter().find(|key| used(key)) {
             return Err(format!(
-                "`{key}` = {} is not supported; merge the adapter with PEFT and use the merged model",
+                "`{key}` = {} is not supported; {MERGE}",
                 config[key]
             ));
         }
@@ -330,7 +360,7 @@ impl PeftAdapter {
             .filter(|bias| *bias != "none")
         {
             return Err(format!(
-                "`bias` = \"{bias}\", only \"none\" is supported; merge the adapter with PEFT and use the merged model"
+                "`bias` = \"{bias}\", only \"none\" is supported; {MERGE}"
             ));
         }
         if let Some(start) = config
@@ -389,12 +419,15 @@ impl PeftAdapter {
         let is_nested = loaded.keys().any(|name| is_of_text_model(name));
         let is_left_out =
             |name: &str| is_nested && !is_of_text_model(name) && !name.contains("lm_head");
-        for (name, tensor) in loaded {
+        // Sorted: the same name is refused each time.
+        for (name, tensor) in BTreeMap::from_iter(loaded) {
             if is_left_out(&name) {
                 continue;
             }
-            let ours = our_name(&name)
-                .ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
+            let ours = our_name(&name).ok_or_else(|| {
+                let problem = format!("`{name}` is not a LoRA matrix of a linear layer; {MERGE}");
+                refused(path, problem)
+            })?;
             let ours = self.targets.of_experts(ours);
             if tensors.insert(ours, tensor).is_some() {
                 return Err(refused(
@@ -445,9 +478,7 @@ fn expert_parameters(config: &Value) -> Result<Vec<String>, String> {
         is_known.then(|| name.to_owned())
     };
     let unknown = |name: &Value| {
-        format!(
-            "`target_parameters` has {name}, only {TARGET_PARAMETERS:?} are supported; merge the adapter with PEFT and use the merged model"
-        )
+        format!("`target_parameters` has {name}, only {TARGET_PARAMETERS:?} are supported; {MERGE}")
     };
     list.iter()
         .map(|name| known(name).ok_or_else(|| unknown(name)))

@@ -15,11 +15,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Sleep, interval, sleep, timeout};
 
 use super::activity::Activity;
 use super::{Shared, http};
+use crate::run::stop_signals;
 
 /// Open connections, if the system allows; beyond, the longest idle one is closed.
 const MAX_CONNECTIONS: usize = 4096;
@@ -48,9 +50,22 @@ pub(super) async fn listen(
     shared: Arc<Shared>,
     should_end: impl Fn(Duration) -> bool,
 ) -> Result<(), ForcedShutdown> {
+    // Asked before the others are handled.
+    let kinds = stop_signals();
     let signal = |kind| signal(kind).map_err(|_| ForcedShutdown);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let others = Arc::new(Notify::new());
+    for kind in kinds.into_iter().map(SignalKind::from_raw) {
+        if ![SignalKind::interrupt(), SignalKind::terminate()].contains(&kind) {
+            let (mut received, others) = (signal(kind)?, Arc::clone(&others));
+            tokio::spawn(async move {
+                while received.recv().await.is_some() {
+                    others.notify_one();
+                }
+            });
+        }
+    }
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
     let router = http::router(Arc::clone(&shared));
@@ -60,6 +75,7 @@ pub(super) async fn listen(
             accepted = listener.accept() => accepted,
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            () = others.notified() => break,
             _ = round.tick() => {
                 if open.iter().any(|open: &OpenConnection| open.activity.idle_since().is_none()) {
                     used = Instant::now();
@@ -77,6 +93,7 @@ pub(super) async fn listen(
             () = make_room(&mut open, most) => {}
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            () = others.notified() => break,
         }
         let mut protocol = hyper::server::conn::http1::Builder::new();
         protocol

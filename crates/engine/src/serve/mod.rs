@@ -166,7 +166,7 @@ const LEAST_TOKENS: usize = 1024;
 /// Consecutive failures without a token before giving up.
 const MAX_FAILURES: usize = 3;
 
-/// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes running requests.
+/// Serves until a stop signal or the end of the [`Conditions`], then completes running requests.
 /// `on_listening` gets the address; `report` gets problems, and why the conditions ended.
 ///
 /// # Errors

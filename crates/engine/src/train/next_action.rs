@@ -18,10 +18,8 @@ pub(super) enum NextAction {
     Checkpoint,
     /// Continues from an earlier checkpoint after a collapse.
     Recover(Collapse),
-    /// Saves a checkpoint and ends; `with_eval`: after an eval, for a step given by `--until`.
-    Stop {
-        with_eval: bool,
-    },
+    /// Saves a checkpoint and ends.
+    Stop,
     Finish {
         cause: String,
     },

@@ -47,7 +47,7 @@ pub(super) fn next(
         }
         match controls.stop_requested() {
             Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
-            Some(_) => return Ok(NextAction::Stop { with_eval: false }),
+            Some(_) => return Ok(NextAction::Stop),
             None => {}
         }
         if controls.pause_requested() {
@@ -74,9 +74,6 @@ pub(super) fn next(
         }
         if let Some(next) = collapse::next(trainer, recorder)? {
             return Ok(next);
-        }
-        if controls.stops_after(step) {
-            return Ok(NextAction::Stop { with_eval: true });
         }
         if controls.compute_until(step + trainer.next_steps()) {
             return Ok(NextAction::Steps);

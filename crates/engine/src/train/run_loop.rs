@@ -78,10 +78,7 @@ pub(super) fn run_loop(
                 recover(trainer, record, &collapse)?;
                 None
             }
-            NextAction::Stop { with_eval } => {
-                if with_eval {
-                    trained_evals(trainer, record)?;
-                }
+            NextAction::Stop => {
                 save(trainer, record, SaveReason::Interrupted)?;
                 return Ok(Ended::Interrupted {
                     step: trainer.state.step,

@@ -4,8 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
+
+use crate::run::stop_signals;
 
 /// The exit code after the terminal is lost, as for SIGHUP.
 pub(super) const LOST: u8 = 129;
@@ -27,7 +29,8 @@ pub(super) enum SignalEvent {
 
 /// Calls `on_signal` from a thread of its own until it returns false.
 pub(super) fn listen(on_signal: impl Fn(SignalEvent) -> bool + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT, SIGWINCH])?;
+    let own = [SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH];
+    let mut signals = Signals::new(stop_signals().iter().chain(&own))?;
     let listening = move || {
         for signal in signals.forever() {
             let event = match signal {

@@ -1,5 +1,7 @@
 //! Gemma 4's `config.json`, text-only or multimodal.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::gemma3::layer_types;
@@ -121,7 +123,13 @@ impl Reader<'_> {
             return self.checked(heads);
         };
         let everywhere = Value::Object(Map::new());
-        let of = |layer: usize| by_layer.get(&layer.to_string()).unwrap_or(&everywhere);
+        // Layer numbers are padded to one width: "02" of 12 layers, "005" of 102.
+        let numbered: BTreeMap<usize, &Value> = by_layer
+            .iter()
+            .filter_map(|(key, value)| Some((key.parse().ok()?, value)))
+            .filter(|(layer, _)| *layer < scopes.len())
+            .collect();
+        let of = |layer: usize| numbered.get(&layer).copied().unwrap_or(&everywhere);
         let count = |value: &Value, key: &str| {
             value
                 .get(key)
@@ -138,6 +146,7 @@ impl Reader<'_> {
         });
         let known = ["head_dim", "num_key_value_heads"];
         if !is_regular
+            || numbered.len() < by_layer.len()
             || global
                 .as_object()
                 .is_some_and(|keys| keys.keys().any(|key| !known.contains(&key.as_str())))
@@ -393,12 +402,20 @@ mod tests {
             ),
             (2, 48, None)
         );
-        // As transformers 5.24 writes it.
-        let listed = read(
-            r#","attention_k_eq_v":true,"per_layer_config":{"5":{"head_dim":48,"num_key_value_heads":2},"11":{"num_key_value_heads":2,"head_dim":48}},
-            "hidden_size_per_layer_input":0"#,
+        // As `Gemma4TextConfig.save_pretrained` of transformers 5.24 writes it, and with bare numbers.
+        for [first, second] in [["05", "11"], ["5", "11"]] {
+            let listed = format!(
+                r#","attention_k_eq_v":true,"global_head_dim":null,"num_global_key_value_heads":null,"hidden_size_per_layer_input":0,
+                "per_layer_config":{{"{first}":{{"head_dim":48,"num_key_value_heads":2}},"{second}":{{"num_key_value_heads":2,"head_dim":48}}}}"#,
+            );
+            assert_eq!(read(&listed), equal);
+        }
+        let same = read(r#","global_head_dim":null,"per_layer_config":{}"#);
+        assert_eq!(same.heads(5).dimension, 256);
+        let many = read(
+            r#","num_hidden_layers":102,"per_layer_config":{"005":{"head_dim":48},"011":{"head_dim":48},"017":{"head_dim":48},"023":{"head_dim":48},"029":{"head_dim":48},"035":{"head_dim":48},"041":{"head_dim":48},"047":{"head_dim":48},"053":{"head_dim":48},"059":{"head_dim":48},"065":{"head_dim":48},"071":{"head_dim":48},"077":{"head_dim":48},"083":{"head_dim":48},"089":{"head_dim":48},"095":{"head_dim":48},"101":{"head_dim":48}}"#,
         );
-        assert_eq!(listed, equal);
+        assert_eq!([4, 101].map(|layer| many.heads(layer).dimension), [256, 48]);
         let sparse = read(
             r#","enable_moe_block":true,"num_experts":8,"top_k_experts":3,"moe_intermediate_size":16"#,
         );
@@ -415,6 +432,8 @@ mod tests {
 "enable_moe_block":true -> `num_experts` is missing
 "enable_moe_block":true,"num_experts":4,"top_k_experts":5 -> `top_k_experts` = 5 is more than `num_experts` = 4
 "per_layer_config":{"5":{"head_dim":48}} -> `per_layer_config` = {"5":{"head_dim":48}} is not supported
+"per_layer_config":{"05":{"head_dim":48},"11":{"head_dim":48},"12":{"head_dim":48}} -> `per_layer_config` = {"05"
+"per_layer_config":{"full_attention":{"head_dim":48}} -> `per_layer_config` = {"full_attention"
 "num_kv_shared_layers":12 -> `num_kv_shared_layers` = 12 of 12 layers: none of those before has the keys
 "num_kv_shared_layers":8 -> layer 5 reads
 "vocab_size_per_layer_input":7 -> `vocab_size_per_layer_input` = 7 beside `vocab_size` = 100

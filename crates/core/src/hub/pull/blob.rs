@@ -1,6 +1,6 @@
 //! Downloads one file into the cache: resumed, and verified before it gets its name.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -150,11 +150,19 @@ impl PartialDownload {
             .truncate(false)
             .open(&path)
             .map_err(PullError::disk(&path))?;
-        if file.try_lock().is_err() {
-            return Err(PullError::Other(format!(
-                "{} is being fetched by another process; wait for it, or end it",
-                path.display()
-            )));
+        let shown = path.display();
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(PullError::Other(format!(
+                    "{shown} is being fetched by another process; wait for it, or end it"
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(PullError::Other(format!(
+                    "cannot lock {shown}: {error}; its file system has no locks: set HF_HOME to a folder on another one, or mount it with locks"
+                )));
+            }
         }
         let fresh = Hasher::new(listed);
         let mut hasher = fresh.clone();

@@ -87,7 +87,7 @@ impl Listing {
                 "it has no config.json, so it is not a transformers model: check the name and the revision".to_owned()
             );
         }
-        if !has("tokenizer.json") && !has("tekken.json") && !is_adapter {
+        if !has("tokenizer.json") && !is_adapter {
             return bad(
                 "it has no tokenizer.json; take a revision with it, or save the tokenizer with transformers (`save_pretrained`) in a folder of your own"
                     .to_owned(),
@@ -309,11 +309,9 @@ mod tests {
             &["config.json", "model.safetensors", "tokenizer.model"],
             "no tokenizer.json",
         );
+        lacks(&["config.json", "tekken.json", INDEX], "no tokenizer.json");
         lacks(&["config.json", "tokenizer.json"], "no safetensors weights");
         of(&["config.json", "tokenizer.json", INDEX])
-            .require()
-            .unwrap();
-        of(&["config.json", "tekken.json", INDEX])
             .require()
             .unwrap();
         of(&["adapter_config.json", "adapter_model.safetensors"])

@@ -64,8 +64,6 @@ struct Shared {
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
-    /// Last step before the launcher stops the worker, which leaves the run incomplete.
-    last_step: OnceLock<u64>,
     /// `None` for a worker without a log.
     spool: OnceLock<AcceptedFiles>,
     /// Held while one request is accepted, so that files are written in queue order.
@@ -100,15 +98,6 @@ impl RequestQueue {
     /// After the second signal, which sets `flag`, the run stops at once.
     pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
         let _ = self.0.interrupted_again.set(flag);
-    }
-
-    /// Ends the run after `step` with an eval and a checkpoint, so that it can be resumed.
-    pub fn stop_after(&self, step: u64) {
-        let _ = self.0.last_step.set(step);
-    }
-
-    pub fn stops_after(&self, step: u64) -> bool {
-        self.0.last_step.get().is_some_and(|last| step >= *last)
     }
 
     /// Takes all requests, in order. The loop must record each as a `control` event, pass it to

@@ -207,18 +207,11 @@ impl Slot {
     }
 }
 
-/// `$GRPO_TUI_SLOTS`, or else a folder shared by all users of this host.
+/// `$GRPO_TUI_SLOTS`, or else a folder shared by all users of this host: always the same one, whoever ran first. Not in
+/// /var/lock, where some distributions let only root create folders.
 pub fn slots_folder() -> Result<PathBuf, RunError> {
-    if let Some(folder) = std::env::var_os(SLOTS).map(PathBuf::from) {
-        make_shared(&folder)?;
-        return Ok(folder);
-    }
-    let system = PathBuf::from("/var/lock/grpo-tui");
-    if make_shared(&system).is_ok() {
-        return Ok(system);
-    }
-    let temporary = PathBuf::from("/tmp/grpo-tui-slots");
-    make_shared(&temporary).map(|()| temporary)
+    let folder = std::env::var_os(SLOTS).map_or("/tmp/grpo-tui-slots".into(), PathBuf::from);
+    make_shared(&folder).map(|()| folder)
 }
 
 pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {

@@ -71,8 +71,6 @@ pub struct Launch {
     pub resume: bool,
     /// Number of processes; `None`: as configured.
     pub ranks: Option<u16>,
-    /// Stops after this step with an eval and a checkpoint, so that the run can be resumed.
-    pub until: Option<u64>,
     /// `None`: this program.
     pub program: Option<PathBuf>,
     pub patience: Duration,
@@ -84,7 +82,6 @@ impl Default for Launch {
             compute: DeviceChoice::Any,
             resume: false,
             ranks: None,
-            until: None,
             program: None,
             patience: Duration::from_secs(30),
         }
@@ -110,7 +107,6 @@ pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunErr
     arguments.extend(how.compute.arguments().into_iter().map(OsString::from));
     arguments.extend(how.resume.then(|| "--resume".into()));
     arguments.extend(how.ranks.map(|ranks| format!("--ranks={ranks}").into()));
-    arguments.extend(how.until.map(|step| format!("--until={step}").into()));
     launch_in(run.path(), "worker.log", &arguments, how)
 }
 

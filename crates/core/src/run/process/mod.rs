@@ -9,6 +9,7 @@ pub(super) mod liveness;
 mod observed_state;
 mod run_server;
 mod server_folder;
+mod stop_signals;
 pub(super) mod worker;
 pub(super) mod worker_state;
 
@@ -20,5 +21,6 @@ pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
 pub use liveness::{Liveness, signal_worker};
 pub use run_server::RunServer;
 pub use server_folder::ServerFolder;
+pub use stop_signals::stop_signals;
 pub use worker::Worker;
 pub use worker_state::{State, StateWriter};

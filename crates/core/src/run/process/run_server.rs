@@ -54,13 +54,17 @@ impl RunServer {
         // One process may serve several checkpoints of the run.
         let name = random_bytes::<8>().map_err(RunError::io("name a file in", &folder))?;
         let path = folder.join(format!("{}.json", hex(&name)));
-        let failed = || RunError::io("write", &path);
         let mut options = OpenOptions::new();
         let options = options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(&path).map_err(failed())?;
-        file.lock()
-            .and_then(|()| file.write_all(serde_json::json!(self).to_string().as_bytes()))
-            .map_err(failed())?;
+        let mut file = options.open(&path).map_err(RunError::io("write", &path))?;
+        let locked = file.lock().map_err(RunError::io("lock", &path));
+        let text = serde_json::json!(self).to_string();
+        locked
+            .and_then(|()| {
+                let written = file.write_all(text.as_bytes());
+                written.map_err(RunError::io("write", &path))
+            })
+            .inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         Ok(file)
     }
 

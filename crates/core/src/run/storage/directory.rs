@@ -7,7 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::display_name::read_display_name;
-use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
+use super::durable::{
+    create_file, create_folder, ensure_folder, ensure_runs_folder, remove_left, sync_folder,
+};
 use crate::config::{KEYS, REMOVED_KEYS, Source, TrainConfig};
 use crate::facts::Job;
 use crate::files::{self, Access, CHECKSUM_FIELD, Checked};
@@ -110,7 +112,7 @@ impl RunDirectory {
     /// Creates a run in `runs`. The folder appears under its final name once `run.toml` and the
     /// frozen task are durable.
     pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
-        ensure_folder(runs)?;
+        ensure_runs_folder(runs)?;
         remove_left(runs);
         let now = local_now();
         let task_files = new

@@ -24,6 +24,12 @@ pub(in crate::run) fn ensure_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
+/// Makes the folder of runs if it is missing, and checks that its file system has locks, before anything is in it.
+pub(crate) fn ensure_runs_folder(path: &Path) -> Result<(), RunError> {
+    ensure_folder(path)?;
+    files::check_locks(path).map_err(RunError::io("lock a file in", path))
+}
+
 pub(in crate::run) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::create_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }

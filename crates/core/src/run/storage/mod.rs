@@ -13,9 +13,8 @@ pub use directory::{
     task_folder,
 };
 pub use display_name::{check_name, name_path, read_display_name, rename_run};
-pub(crate) use durable::entries;
 pub use durable::{check_export, free_path, write_export};
+pub(crate) use durable::{ensure_runs_folder, entries};
 pub use folder::{FileSystem, user_name};
 pub use lock::RunLock;
-pub use pulled::Pulled;
 pub use trash::{TRASH_TIME, Trash, TrashItem};

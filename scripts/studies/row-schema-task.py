@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a task whose rows have a schema each: the texts of `invoice`, asked for some fields under other names.
 
-    scripts/row-schema-task.py FOLDER
+    scripts/studies/row-schema-task.py FOLDER
 
 Each prompt shows the schema that its answer must fit. Some schemas of the test rows occur in no training row:
 `grpo-tui eval` reports seen and unseen ones apart.
@@ -39,7 +39,7 @@ max_seq_len = 640
 if len(sys.argv) != 2:
     sys.exit(__doc__)
 chance = random.Random(67)
-samples = pathlib.Path(__file__).resolve().parent.parent / "sample-data/invoice"
+samples = pathlib.Path(__file__).resolve().parents[2] / "sample-data/invoice"
 members = json.loads((samples / "schema.json").read_text())["properties"]
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)

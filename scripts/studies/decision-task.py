@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """Writes decisions that nobody can always get right, once with pay for an honest probability and once without.
 
-    scripts/decision-task.py FOLDER
-    scripts/decision-task.py EVAL_FOLDER...     tables of evals on the test set: how sure valid answers were, and how often right
+    scripts/studies/decision-task.py FOLDER
+    scripts/studies/decision-task.py EVAL_FOLDER...     tables of evals on the test set: how sure valid answers were, and how often right
 
 Whether a payment is fraud depends on its country by chance: 5, 30, 70 or 95 of 100. The best answers are right in
 82.5% and say 0.7 or 0.95, a Brier score of 0.129; 0.5 always has 0.25. FOLDER/honest and FOLDER/plain differ only in
 the weight of the part `brier`; `sure` in the expected answers, which show the form, is drawn at random. The study:
 
-    scripts/decision-task.py decision
+    scripts/studies/decision-task.py decision
     one() { GRPO_TUI_SLOTS=slots-$1-$2 grpo-tui train decision/$1 --model MODEL --runs runs --name $1-$2 --set seed=$2 --set method=sft+grpo --set sft_steps=40 --set max_steps=200 &&
         grpo-tui eval decision/$1 --runs runs --model trained=$1-$2@last --confidence --out evals/$1-$2; }
     for seed in 0 1 2 3 4; do for mode in honest plain; do one $mode $seed & done; wait; done
-    scripts/decision-task.py evals/*
+    scripts/studies/decision-task.py evals/*
 """
 import json
 import pathlib

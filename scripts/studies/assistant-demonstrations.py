@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Copies the sample task `assistant` and gives its first training rows demonstrations: the calls that lead to `expected`.
 
-    scripts/assistant-demonstrations.py FOLDER COUNT
+    scripts/studies/assistant-demonstrations.py FOLDER COUNT
 
 `grpo-tui task check FOLDER` replays them with the task's tools."""
 import json, pathlib, re, shutil, sqlite3, sys
 
-source = pathlib.Path(__file__).resolve().parent.parent / "sample-data/assistant"
+source = pathlib.Path(__file__).resolve().parents[2] / "sample-data/assistant"
 folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 schema = (source / "invoices.sql").read_text()
 STATEMENTS = {tool["function"]["name"]: tool["sql"] for tool in json.loads((source / "tools.json").read_text())}

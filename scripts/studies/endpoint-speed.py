@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How full `eval` keeps an endpoint: a server on this machine that answers after 50 ms, and the time of an eval beside the ideal.
 
-    python3 scripts/endpoint-speed.py [PROGRAM] [--prompts 6400] [--concurrency 64] [--latency 0.05] [--out]
+    python3 scripts/studies/endpoint-speed.py [PROGRAM] [--prompts 6400] [--concurrency 64] [--latency 0.05] [--out]
 
 PROGRAM: target/release/grpo-tui. Needs nothing but Python. The ideal is prompts / concurrency, rounded up, times the latency.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the same task twice, with credit for each leaf and for each top-level field: orders with 3 to 8 line items.
 
-    scripts/nested-task.py FOLDER
+    scripts/studies/nested-task.py FOLDER
 
 FOLDER/leaf and FOLDER/field differ only in `[score.fields] credit`. 200 training, 50 eval and 500 test orders, all
 different, a third each as prose, as a table and with a cancelled item, which `expected` leaves out. With SmolLM2's

@@ -1,6 +1,6 @@
 """Seconds of a rollout in vLLM, for comparison with `grpo-tui bench gpu`: random weights of a shape, no adapter, no log-probs.
 
-    python3 scripts/vllm-bench.py --shape qwen3.5-9b --step 1x4 --step 8x8
+    python3 scripts/studies/vllm-bench.py --shape qwen3.5-9b --step 1x4 --step 8x8
 
 Prompts of 100 random tokens, exactly 64 new tokens each. One JSON line a step shape: the median of three rollouts after a first. Needs vLLM 0.22; exits with 77 where it is missing.
 """

@@ -1,6 +1,6 @@
 """Makes a task of prompts that the untrained model always, never or sometimes solves, from the sample task `invoice`.
 
-    scripts/mixed-difficulty.py PROGRAM FOLDER [--solved N] [--hopeless N] [--undecided N] [--rows N]
+    scripts/studies/mixed-difficulty.py PROGRAM FOLDER [--solved N] [--hopeless N] [--undecided N] [--rows N]
 
 Generates N training rows, samples 8 completions of each (a run at a learning rate of 0), and keeps rows by their solve
 rates. Eval and test set stay. The study of `prompt_sampling` in docs/measurements/studies.md uses it."""
@@ -13,7 +13,7 @@ for name, count in (("solved", 36), ("hopeless", 12), ("undecided", 16), ("rows"
     arguments.add_argument(f"--{name}", type=int, default=count)
 given = arguments.parse_args()
 program = pathlib.Path(given.program).resolve()
-shutil.copytree(pathlib.Path(__file__).resolve().parents[1] / "sample-data/invoice", given.folder)
+shutil.copytree(pathlib.Path(__file__).resolve().parents[2] / "sample-data/invoice", given.folder)
 generator = given.folder / "generator.toml"
 generator.write_text(re.sub(r"^train = \d+", f"train = {given.rows}", generator.read_text(), flags=re.MULTILINE))
 
