@@ -55,7 +55,11 @@ pub(super) fn register(
         ("rtrim", false, true),
     ] {
         for count in [1, 2] {
+            let left = Arc::clone(left);
             connection.create_scalar_function(name, count, flags, move |context| {
+                if left.lock().is_late() {
+                    return refused("the query takes too long");
+                }
                 let set = match count {
                     2 => text(context, 1)?,
                     _ => Some(" ".to_owned()),
@@ -236,4 +240,69 @@ fn matches(items: &[Item], whole: &str) -> bool {
         }
     }
     items[item..].iter().all(|item| matches!(item, Item::Many))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::sqlite::Database;
+
+    #[test]
+    fn results_are_those_of_sqlite() {
+        let (own, sqlite) = (
+            Database::new("").unwrap(),
+            rusqlite::Connection::open_in_memory().unwrap(),
+        );
+        for expression in [
+            "trim('  a b ')",
+            "trim('xaax', 'xy')",
+            "ltrim('ééa', 'é')",
+            "rtrim(12.50, '0')",
+            "trim(NULL)",
+            "trim('a', NULL)",
+            "trim('aa', 'a')",
+            "replace('aXbX', 'X', 'yy')",
+            "replace('a', '', 'b')",
+            "replace(1.5, '.', ',')",
+            "replace(1e20, '0', NULL)",
+            "instr('héllo', 'l')",
+            "instr('a', 'b')",
+            "instr('a', '')",
+            "instr(x'00ff01', x'01')",
+            "instr(123, 2)",
+            "instr(NULL, 'a')",
+            "'Hello' LIKE 'h%O'",
+            "'É' LIKE 'é'",
+            "'a%b' LIKE 'a!%b' ESCAPE '!'",
+            "'axb' LIKE 'a!%b' ESCAPE '!'",
+            "'abc' LIKE '_b_'",
+            "'abc' LIKE '%b'",
+            "'a' LIKE 'a!' ESCAPE '!'",
+            "'aab' LIKE '%ab%%'",
+            "'' LIKE '%'",
+            "10 LIKE '1%'",
+            "1.0 LIKE '1.0'",
+            "NULL LIKE 'a'",
+            "'abc' GLOB 'a*[b-d]'",
+            "'abc' GLOB 'A*'",
+            "'a]c' GLOB 'a[]]c'",
+            "'a-c' GLOB 'a[b-]c'",
+            "'abc' GLOB 'a[^x-z]c'",
+            "'abc' GLOB 'a[b'",
+            "'a^c' GLOB 'a[^^]c'",
+            "'abc' GLOB '?b?'",
+        ] {
+            let query = format!("SELECT quote({expression})");
+            let found = own.query(&query).unwrap().rows[0][0].text();
+            let expected: String = sqlite.query_row(&query, [], |row| row.get(0)).unwrap();
+            let expected = format!("'{expected}'");
+            assert_eq!(found, expected, "{expression}");
+        }
+        for refused in [
+            "SELECT replace(replace(hex(zeroblob(30000)), '0', '00000000'), '0', 'ab')",
+            "SELECT 'a' LIKE 'a' ESCAPE 'ab'",
+        ] {
+            assert!(own.query(refused).is_err(), "{refused}");
+        }
+    }
 }
