@@ -536,3 +536,53 @@ fn both_results_can_be_shown() {
     let [found, _] = scorer.query_results(many, &row).unwrap();
     assert_eq!((found.rows.len(), found.count), (20, 100));
 }
+
+#[test]
+fn double_quotes_are_texts_only_where_the_dialect_has_such_texts() {
+    for (dialect, tier) in [
+        ("sqlite", Tier::Invalid),
+        ("postgres", Tier::Invalid),
+        ("duckdb", Tier::Invalid),
+        ("mysql", Tier::Valid),
+        ("bigquery", Tier::Valid),
+        ("hive", Tier::Valid),
+    ] {
+        let scorer = scorer(Some(SCHEMA), &format!("dialect = {dialect:?}\n")).unwrap();
+        let score = scorer.score("SELECT name FROM city WHERE land = \"NO\"", None);
+        assert_eq!(score.tier, tier, "{dialect}: {}", shown(&score));
+    }
+}
+
+#[test]
+fn results_that_the_data_do_not_determine_are_doubted() {
+    let scorer = scorer(Some(SCHEMA), "").unwrap();
+    for (expected, is_doubted) in [
+        ("SELECT name FROM city ORDER BY land DESC LIMIT 1", true),
+        ("SELECT name FROM big ORDER BY land LIMIT 1", true),
+        ("SELECT name FROM city LIMIT 2", true),
+        ("SELECT land, name FROM city GROUP BY land", true),
+        ("SELECT group_concat(name) FROM city", true),
+        (
+            "SELECT name, row_number() OVER (ORDER BY land) FROM city",
+            true,
+        ),
+        ("SELECT name FROM city ORDER BY land", false),
+        ("SELECT name FROM city ORDER BY people DESC LIMIT 1", false),
+        ("SELECT land, sum(people) FROM city GROUP BY land", false),
+        ("SELECT name FROM city WHERE land = 'NO'", false),
+    ] {
+        let row = row_with(&json!({"expected": expected}));
+        assert_eq!(scorer.row_doubt(&row).is_some(), is_doubted, "{expected}");
+    }
+}
+
+#[test]
+fn a_superset_has_few_more_columns() {
+    let scorer = scorer(Some(SCHEMA), "columns = \"superset\"\n").unwrap();
+    for (columns, is_exact) in [(11, true), (12, false)] {
+        let numbers: Vec<String> = (0..columns).map(|number| number.to_string()).collect();
+        let row = row_with(&json!({"expected": "SELECT count(*) FROM city"}));
+        let score = scorer.score(&format!("SELECT {}", numbers.join(", ")), Some(&row));
+        assert_eq!(score.exact, Some(is_exact), "{columns}");
+    }
+}

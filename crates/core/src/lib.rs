@@ -11,6 +11,7 @@ pub mod secrets; // a deterministic scan of what would leave the machine
 pub mod page; // what reports say: blocks of typed cells -> terminal text, Markdown, HTML
 pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
+pub mod schema_keywords; // the keywords of JSON Schema: what each holds, means and constrains; one visitor of schemas
 pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order
@@ -18,7 +19,6 @@ pub mod api_client; // an OpenAI-compatible server: its definition, one request
 pub mod sandbox; // a program apart from the user's files, processes and network, with limits
 mod sqlite; // a database in memory, with bounds on what statements take
 pub mod environment; // tools that a model calls while it converses: one state a conversation
-pub mod schema_keywords; // the keywords of JSON Schema: what each holds, means and constrains
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
 pub mod confidence; // how sure a model is of each value of a JSON answer
 pub mod prompts; // prompt rows in use: rendered, counted, checked, answered by hand, joined with completions

@@ -1,5 +1,7 @@
 //! The keywords of JSON Schema, drafts 4 to 2020-12: what each does, in which drafts, and what its value is.
 
+use serde_json::Value;
+
 /// A version of the JSON Schema standard, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Draft {
@@ -31,6 +33,18 @@ pub enum KeywordValue {
     Values,
     Value,
 }
+
+/// What a keyword's value has, for those who look for schemas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Data,
+    /// A schema, or a list of them.
+    Schemas,
+    /// Schemas by name.
+    Named,
+}
+
+type Members = serde_json::Map<String, Value>;
 
 #[derive(Debug)]
 pub struct Keyword {
@@ -82,6 +96,19 @@ impl Keyword {
         KEYWORDS.iter().find(|keyword| keyword.name == name)
     }
 
+    /// What a keyword's value is, unknown keywords included.
+    pub fn content(name: &str) -> Content {
+        match Self::named(name).map(|keyword| keyword.holds) {
+            // Names of an OpenAPI document.
+            None if ["schemas", "responses", "headers"].contains(&name) => Content::Named,
+            Some(KeywordValue::NamedSchemas | KeywordValue::Dependencies) => Content::Named,
+            None | Some(KeywordValue::Schema | SchemaOrList | KeywordValue::Schemas) => {
+                Content::Schemas
+            }
+            Some(_) => Content::Data,
+        }
+    }
+
     /// Whether it can reject a value in a schema of that draft; names, places and notes cannot.
     pub fn constrains(&self, draft: Draft) -> bool {
         match self.name {
@@ -98,6 +125,47 @@ impl Keyword {
             (since, Draft::D2020) => format!("since {since}"),
             (since, until) if since == until => format!("{since} only"),
             (since, until) => format!("{since} to {until}"),
+        }
+    }
+}
+
+/// Visits a schema and all within it, and nothing else: `properties` and the like hold names, not
+/// keywords, and `const`, `enum`, `default` and `examples` hold data. `each` gets the members of a
+/// schema and what it returned for the one around it. Unknown keywords may hold schemas, since
+/// `$ref` may lead there.
+pub fn visit<'s, C>(schema: &'s Value, outer: &C, each: &mut impl FnMut(&'s Members, &C) -> C) {
+    let members = match schema {
+        Value::Array(items) => return items.iter().for_each(|item| visit(item, outer, each)),
+        Value::Object(members) => members,
+        _ => return,
+    };
+    let own = each(members, outer);
+    for (keyword, value) in members {
+        match (Keyword::content(keyword), value) {
+            (Content::Data, _) => {}
+            (Content::Named, Value::Object(named)) => {
+                named.values().for_each(|value| visit(value, &own, each));
+            }
+            _ => visit(value, &own, each),
+        }
+    }
+}
+
+/// As [`visit`]; `each` may change the members.
+pub fn visit_mut(schema: &mut Value, each: &mut impl FnMut(&mut Members)) {
+    let members = match schema {
+        Value::Array(items) => return items.iter_mut().for_each(|item| visit_mut(item, each)),
+        Value::Object(members) => members,
+        _ => return,
+    };
+    each(members);
+    for (keyword, value) in members {
+        match (Keyword::content(keyword), value) {
+            (Content::Data, _) => {}
+            (Content::Named, Value::Object(named)) => {
+                named.values_mut().for_each(|value| visit_mut(value, each));
+            }
+            (_, value) => visit_mut(value, each),
         }
     }
 }
@@ -188,7 +256,7 @@ pub const FORMATS: [(&str, Draft, &str); 19] = [
 use Draft::{D4, D6, D7, D2019, D2020};
 use KeywordValue::{
     Boolean, Dependencies, DraftAddress, Format, NamedSchemas, Number, PropertyNames, Reference,
-    Schema, SchemaOrList, Schemas, Text, Types, Value, Values,
+    Schema, SchemaOrList, Schemas, Text, Types, Values,
 };
 
 const fn keyword(
@@ -219,7 +287,7 @@ const OBJECTS: &str = "objects";
 pub const KEYWORDS: [Keyword; 63] = [
     keyword("type", D4, D2020, "", Types, "The type of the value; a list allows several."),
     keyword("enum", D4, D2020, "", Values, "The value must equal one of these."),
-    keyword("const", D6, D2020, "", Value, "The value must equal this one."),
+    keyword("const", D6, D2020, "", KeywordValue::Value, "The value must equal this one."),
     keyword("properties", D4, D2020, OBJECTS, NamedSchemas,
         "Schemas of properties by name. It requires none: see `required`. Other properties stay allowed: see \
          `additionalProperties`."),
@@ -294,7 +362,7 @@ pub const KEYWORDS: [Keyword; 63] = [
          `items` after `prefixItems`."),
     keyword("title", D4, D2020, "", Text, "A short name for readers; no effect on scores."),
     keyword("description", D4, D2020, "", Text, "An explanation for readers; no effect on scores."),
-    keyword("default", D4, D2020, "", Value,
+    keyword("default", D4, D2020, "", KeywordValue::Value,
         "A usual value, for readers; nothing is filled in, and no effect on scores."),
     keyword("examples", D6, D2020, "", Values, "Example values, for readers; no effect on scores."),
     keyword("deprecated", D2019, D2020, "", Boolean,
@@ -326,7 +394,7 @@ pub const KEYWORDS: [Keyword; 63] = [
     keyword("$recursiveAnchor", D2019, D2019, "", Boolean,
         "Whether `$recursiveRef` may leave this schema for the one that refers to it. Since 2020-12: \
          `$dynamicAnchor`."),
-    keyword("$vocabulary", D2019, D2020, "", Value,
+    keyword("$vocabulary", D2019, D2020, "", KeywordValue::Value,
         "In a meta-schema: the sets of keywords that it uses. No effect in other schemas."),
 ];
 

@@ -115,7 +115,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found.warnings.extend(notes);
     for problem in data_problems(&task, &scorer, &loaded) {
         let list = match problem.kind {
-            DataProblemKind::MadeUp | DataProblemKind::SystemMessage => &mut found.warnings,
+            DataProblemKind::MadeUp
+            | DataProblemKind::Undetermined
+            | DataProblemKind::SystemMessage => &mut found.warnings,
             _ => &mut found.problems,
         };
         list.push(problem.message);

@@ -1,4 +1,4 @@
-"""Prints the JSON Schema of a class, and the validators that the schema does not know, as one line of JSON.
+"""Prints the JSON Schema of a class, and the validators and constraints that the schema lacks, as one line of JSON.
 
 Arguments: module or file, class. What the import prints goes to standard error.
 """
@@ -52,6 +52,20 @@ def is_model(value):
     return isinstance(value, type) and hasattr(value, "model_json_schema") and value.__module__ != "pydantic.main"
 
 
+BOUNDS = ("gt", "ge", "lt", "le")
+# By type: what Pydantic checks and its JSON Schema leaves out, or has for numbers but not for their texts.
+LEFT_OUT = {
+    "decimal": (*BOUNDS, "multiple_of", "max_digits", "decimal_places"),
+    "date": (*BOUNDS, "now_op"),
+    "datetime": (*BOUNDS, "now_op", "tz_constraint"),
+    "time": (*BOUNDS, "tz_constraint"),
+    "timedelta": BOUNDS,
+    "uuid": ("version",),
+    "url": ("allowed_schemes",),
+    "multi-host-url": ("allowed_schemes",),
+}
+
+
 def validators(core):
     found, seen = [], set()
 
@@ -70,12 +84,19 @@ def validators(core):
             return
         seen.add(id(node))
         kind = node.get("type")
+        config = node.get("config") if isinstance(node.get("config"), dict) else {}
+        lost = [(key, node.get(key)) for key in LEFT_OUT.get(kind, ())] if isinstance(kind, str) else []
+        lost += [(key, config.get(key)) for key in ("str_min_length", "str_max_length", "str_pattern")]
+        found.extend({"validator": f"{key} = {value}", "kind": kind, "model": owner, "field": field}
+                     for key, value in lost if value is not None)
         if isinstance(kind, str) and kind.startswith("function-"):
             function = (node.get("function") or {}).get("function")
             while isinstance(function, functools.partial):
                 function = function.func
             function = getattr(function, "__func__", function)
-            if not (getattr(function, "__module__", None) or "").startswith(("pydantic.", "pydantic_core")):
+            # Predicates of annotated_types are checked by a function of Pydantic's own.
+            is_own = (getattr(function, "__module__", None) or "").startswith(("pydantic.", "pydantic_core"))
+            if not is_own or getattr(function, "__name__", "") == "val_func":
                 model = model_of(node.get("schema"))
                 found.append({
                     "validator": getattr(function, "__name__", type(function).__name__),

@@ -260,7 +260,7 @@ fn notes(label: &str, validators: &[Validator]) -> Vec<String> {
     let mut notes = vec![format!("schema of {label}")];
     if !names.is_empty() {
         notes.push(format!(
-            "warning: JSON Schema does not know these validators, so answers that they refuse are valid here: {}; write them as keywords, or score with `kind = \"python\"`",
+            "warning: JSON Schema does not know these validators and constraints, so answers that they refuse are valid here: {}; write them as keywords, or score with `kind = \"python\"`",
             listed(&names, MAX_NAMED)
         ));
     }

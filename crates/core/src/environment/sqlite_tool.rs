@@ -45,6 +45,9 @@ pub(super) struct SqliteTool {
 struct Conversation {
     database: Database,
     statements: Arc<Statements>,
+    /// What the database was made of: the tool's image, and the row's own statements.
+    image: Option<Arc<Vec<u8>>>,
+    own: Option<String>,
 }
 
 impl SqliteRules {
@@ -232,34 +235,41 @@ impl SqliteTool {
             Some(Value::String(text)) => Some(text),
             Some(_) => return Err(format!("`{field}` is not a text of SQL statements")),
         };
-        let fault =
-            |StatementFault {
-                 line,
-                 column,
-                 message,
-             }| { format!("`{field}` line {line} column {column}: {message}") };
-        let database = match (own, &self.image) {
-            (own, Some(base)) => {
-                let mut database = Database::from_image(base).map_err(|failure| failure.message)?;
-                if let Some((text, Err(failure))) = own.map(|text| (text, database.extend(text))) {
-                    let fresh = Database::from_image(base).map_err(|failure| failure.message)?;
-                    return Err(fault(fresh.fault_of(text, failure)));
-                }
-                database
-            }
-            (Some(text), None) => image(text)
-                .and_then(|image| Database::from_image(&image))
-                .map_err(|failure| fault(Database::fault_place(text, failure)))?,
-            (None, None) => {
-                return Err(format!(
-                    "no `{field}`: give the row SQL statements, or the tool a `database`"
-                ));
-            }
-        };
         Ok(Box::new(Conversation {
-            database,
+            database: initial(self.image.as_deref(), own, field)?,
             statements: Arc::clone(&self.rules.statements),
+            image: self.image.clone(),
+            own: own.cloned(),
         }))
+    }
+}
+
+/// The database at the start of a conversation. `own`: the row's statements, of this field.
+fn initial(
+    image_of_tool: Option<&Vec<u8>>,
+    own: Option<&String>,
+    field: &str,
+) -> Result<Database, String> {
+    let fault = |StatementFault {
+                     line,
+                     column,
+                     message,
+                 }| { format!("`{field}` line {line} column {column}: {message}") };
+    match (own, image_of_tool) {
+        (own, Some(base)) => {
+            let mut database = Database::from_image(base).map_err(|failure| failure.message)?;
+            if let Some((text, Err(failure))) = own.map(|text| (text, database.extend(text))) {
+                let fresh = Database::from_image(base).map_err(|failure| failure.message)?;
+                return Err(fault(fresh.fault_of(text, failure)));
+            }
+            Ok(database)
+        }
+        (Some(text), None) => image(text)
+            .and_then(|image| Database::from_image(&image))
+            .map_err(|failure| fault(Database::fault_place(text, failure))),
+        (None, None) => Err(format!(
+            "no `{field}`: give the row SQL statements, or the tool a `database`"
+        )),
     }
 }
 
@@ -276,11 +286,16 @@ impl LiveTool for Conversation {
         let StateQuestion::Sql(query) = question else {
             return Err("takes SQL queries only".to_owned());
         };
-        let table = self
-            .database
-            .query(query)
-            .map_err(|failure| failure.message)?;
-        serde_json::to_value(table).map_err(|error| error.to_string())
+        let why = match self.database.query(query) {
+            Ok(table) => return serde_json::to_value(table).map_err(|error| error.to_string()),
+            Err(failure) => failure.message,
+        };
+        // A query that ran before the conversation fails by what the model made of the rows.
+        let start = initial(self.image.as_deref(), self.own.as_ref(), "database")?;
+        match start.query(query) {
+            Ok(_) => Ok(json!({"error": why})),
+            Err(_) => Err(why),
+        }
     }
 
     fn changes(&self) -> Option<u64> {

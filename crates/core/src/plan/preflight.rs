@@ -177,6 +177,7 @@ impl Preflight {
                 DataProblemKind::Isolation => Check::Isolation,
                 DataProblemKind::InvalidExpected
                 | DataProblemKind::AcceptsWrong
+                | DataProblemKind::Undetermined
                 | DataProblemKind::MadeUp
                 | DataProblemKind::SystemMessage
                 | DataProblemKind::Conflict => Check::ExpectedAnswers,

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use rayon::prelude::*;
+
 use super::checked_set::{CheckedSet, RowMark, spread};
 use super::demonstration::failing_demonstrations;
 use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
@@ -10,7 +12,7 @@ use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, shown_lines};
-use crate::score::{FailureClass, Score, Scorer, Task, Tier};
+use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
 use crate::task::{PromptSet, TASK_FILE};
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -29,6 +31,8 @@ pub enum DataProblemKind {
     InvalidExpected,
     /// Rows accept an answer that is wrong for every row.
     AcceptsWrong,
+    /// Some rows may refuse a right answer.
+    Undetermined,
     /// A value that must be stated, and that some prompts do not.
     MadeUp,
     /// A system message asks for what the schema refuses.
@@ -81,6 +85,7 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> V
         unusable.extend(unusable_rows(task, rows));
         refused.extend(refused_answers(task, scorer, rows));
         refused.extend(accepted_answers(task, scorer, rows));
+        refused.extend(undetermined_answers(task, scorer, rows));
         refused.extend(failed_demonstrations(task, scorer, rows));
         if rows.set == PromptSet::Train {
             refused.extend(easy_conversation(task, scorer, rows));
@@ -119,6 +124,30 @@ fn unusable_rows(task: &Task, rows: &CheckedSet<'_>) -> Option<DataProblem> {
         ),
         set,
         refused_share: problems.len() as f64 / count as f64,
+    })
+}
+
+fn undetermined_answers(
+    task: &Task,
+    scorer: &Scorer,
+    rows: &CheckedSet<'_>,
+) -> Option<DataProblem> {
+    let rows_read = rows.read(&spread(&rows.usable(), MAX_SCORED));
+    let doubt = |row: &PromptRow| Some((row.line, scorer.row_doubt(row)?));
+    let doubts: Vec<_> = on_every_core(|| rows_read.par_iter().filter_map(doubt).collect());
+    let (_, why) = doubts.first()?;
+    let lines: Vec<usize> = doubts.iter().map(|(line, _)| *line).collect();
+    Some(DataProblem {
+        kind: DataProblemKind::Undetermined,
+        message: format!(
+            "{}: {} of {} rows ({}): {why}",
+            label(task, rows.set),
+            lines.len(),
+            rows_read.len(),
+            shown_lines(&lines),
+        ),
+        set: rows.set,
+        refused_share: 0.0,
     })
 }
 

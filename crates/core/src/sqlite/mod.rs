@@ -3,11 +3,13 @@
 
 mod clock;
 mod math;
+mod text_functions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::{self, ValueRef};
@@ -21,7 +23,7 @@ use clock::ClockVfs;
 /// Limit for the schema and its data.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
 /// VM steps between two checks.
-const STEPS_PER_LOOK: i32 = 1_000;
+const STEPS_PER_LOOK: i32 = 100;
 /// Limit for all databases of the process, across threads.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
@@ -39,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) max_rows: usize,
     pub(crate) result_kib: usize,
     pub(crate) value_kib: i32,
+    /// Whether a query's unknown name in double quotes is a text.
+    pub(crate) double_quoted_texts: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +54,7 @@ impl Default for Settings {
             max_rows: 10_000,
             result_kib: 16 << 10,
             value_kib: 64,
+            double_quoted_texts: true,
         }
     }
 }
@@ -181,7 +186,11 @@ impl Budget {
 
     fn is_spent(&mut self) -> bool {
         self.looks = self.looks.saturating_sub(1);
-        self.looks == 0 || Instant::now() > self.until
+        self.looks == 0 || self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() > self.until
     }
 }
 
@@ -294,6 +303,19 @@ impl Database {
         Ok(database)
     }
 
+    /// As [`Self::with_settings`], but queries read the rows of each table and view in reverse
+    /// order: what this changes in a result is not determined by the data.
+    pub(crate) fn with_reversed_rows(schema: &str, settings: &Settings) -> Result<Self, Failure> {
+        let mut database = Self::with_settings(schema, settings)?;
+        let tables = database.tables(usize::MAX)?;
+        let views = tables.iter().map(|table| {
+            let name = table.name.replace('"', "\"\"");
+            format!("CREATE TEMP VIEW \"{name}\" AS SELECT * FROM main.\"{name}\" ORDER BY row_number() OVER () DESC LIMIT -1;")
+        });
+        database.extend(&views.collect::<String>())?;
+        Ok(database)
+    }
+
     fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
@@ -356,8 +378,12 @@ impl Database {
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
         connection.execute_batch(schema)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.settings.value_kib << 10)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
+        // The schema is the task's: only what queries call has to end in time.
+        let (left, max_bytes) = (&self.left, self.settings.value_kib << 10);
+        text_functions::register(connection, left, max_bytes as usize)?;
+        let is_text = self.settings.double_quoted_texts;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, is_text)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, max_bytes)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
         connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 200)?;

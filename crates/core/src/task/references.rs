@@ -8,9 +8,7 @@ use super::error::Read;
 use super::error::TaskError;
 use super::source::Home;
 use crate::files::PathError;
-
-/// Keywords whose values are not schemas.
-const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+use crate::schema_keywords::visit;
 
 /// Returns address -> file, for `named` files and those reached by relative references from
 /// `schema_file`; and address -> inherited `$schema`.
@@ -70,36 +68,27 @@ impl FoundReferences {
         base: Option<String>,
         schema: &Value,
     ) -> Read<()> {
-        let outside =
-            |reference: &str| TaskError::outside(label.to_owned(), reference, PathError::Written);
         let mut targets = Vec::new();
-        let mut open = vec![(schema, base)];
-        while let Some((value, base)) = open.pop() {
-            let members = match value {
-                Value::Array(items) => {
-                    open.extend(items.iter().map(|item| (item, base.clone())));
-                    continue;
-                }
-                Value::Object(members) => members,
-                _ => continue,
-            };
+        let mut left = None;
+        visit(schema, &base, &mut |members, base: &Option<String>| {
             let address = |text: &str| encode_reference(text.split('#').next().unwrap_or_default());
-            let text = |key: &str| members.get(key).and_then(Value::as_str).map(address);
-            let mut own = base;
-            if let (Some(id), Some(base)) = (
-                text("$id")
-                    .or_else(|| text("id"))
-                    .filter(|id| !id.is_empty()),
-                &own,
-            ) {
+            let text = |key: &str| {
+                let text = members.get(key).and_then(Value::as_str).map(address);
+                text.filter(|text| !text.is_empty())
+            };
+            let mut own = base.clone();
+            if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")), base) {
                 own = match join(base, &id) {
                     Ok(address) => Some(address),
                     Err(ReferenceError::Remote) => None,
-                    Err(ReferenceError::Outside) => return Err(outside(&id)),
+                    Err(ReferenceError::Outside) => {
+                        left.get_or_insert(id);
+                        None
+                    }
                 };
                 self.ids.extend(own.clone());
             }
-            if let Some(reference) = text("$ref").filter(|reference| !reference.is_empty()) {
+            if let Some(reference) = text("$ref") {
                 match own.as_ref().map(|base| join(base, &reference)) {
                     Some(Ok(address)) => {
                         targets.push(address.clone());
@@ -108,15 +97,17 @@ impl FoundReferences {
                     None | Some(Err(ReferenceError::Remote)) => {
                         targets.push(from_host(document, &reference))
                     }
-                    Some(Err(ReferenceError::Outside)) => return Err(outside(&reference)),
+                    Some(Err(ReferenceError::Outside)) => _ = left.get_or_insert(reference),
                 }
             }
-            open.extend(
-                members
-                    .iter()
-                    .filter(|(key, _)| !DATA.contains(&key.as_str()))
-                    .map(|(_, value)| (value, own.clone())),
-            );
+            own
+        });
+        if let Some(reference) = left {
+            return Err(TaskError::outside(
+                label.to_owned(),
+                &reference,
+                PathError::Written,
+            ));
         }
         let draft = schema
             .get("$schema")

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::schema_keywords::visit_mut;
+
 /// Distance from an excluded integer that the compiler would otherwise allow.
 const BESIDE: f64 = 1e-6;
 
@@ -21,10 +23,10 @@ pub(super) fn narrow_bounds<'a>(schemas: impl Iterator<Item = &'a mut Value>) {
     let mut schemas: Vec<&mut Value> = schemas.collect();
     let mut bounds = Bounds::default();
     for schema in &mut schemas {
-        each_schema(schema, &mut |members| bounds.note(members));
+        visit_mut(schema, &mut |members| bounds.note(members));
     }
     for schema in schemas {
-        each_schema(schema, &mut |members| bounds.narrow(members));
+        visit_mut(schema, &mut |members| bounds.narrow(members));
     }
 }
 
@@ -95,23 +97,4 @@ fn side_of(keyword: &str, bound: f64) -> (usize, bool) {
             && bound.fract() == 0.0
             && is_lower(keyword) == (side == 0),
     )
-}
-
-fn each_schema(schema: &mut Value, work: &mut impl FnMut(&mut Map<String, Value>)) {
-    let Some(members) = schema.as_object_mut() else {
-        return;
-    };
-    work(members);
-    for (keyword, inner) in members.iter_mut() {
-        match (keyword.as_str(), inner) {
-            ("enum" | "const" | "required" | "type", _) => {}
-            ("properties" | "patternProperties", Value::Object(named)) => {
-                named
-                    .values_mut()
-                    .for_each(|inner| each_schema(inner, work));
-            }
-            (_, Value::Array(parts)) => parts.iter_mut().for_each(|inner| each_schema(inner, work)),
-            (_, inner) => each_schema(inner, work),
-        }
-    }
 }

@@ -157,8 +157,18 @@ impl MappingText {
             turns.is_some_and(|turn| turn.role == "assistant")
         };
         let expected = || match named(2) {
-            column if !column.is_empty() && is_json(&survey.first, &column) => column,
-            _ if !fields.is_empty() => fields.join(", "),
+            column
+                if !column.is_empty()
+                    && is_json(&survey.first, &column)
+                    && !is_field(survey, schema, &column) =>
+            {
+                column
+            }
+            // A single column would be read as JSON.
+            _ if !fields.is_empty() => match fields[..] {
+                [one] => format!("{one} = {one}"),
+                _ => fields.join(", "),
+            },
             // A label: an answer of one field.
             column if !column.is_empty() => format!("{column} = {column}"),
             _ if ends_with_answer() => LAST_TURN.to_owned(),
@@ -299,7 +309,12 @@ impl Mapping {
             "" => Expected::None,
             LAST_TURN if !known.iter().any(|column| column == LAST_TURN) => Expected::LastTurn,
             whole if survey.has(whole) || !whole.contains([',', '=']) => {
-                Expected::Column(column("expected", whole)?)
+                match column("expected", whole)? {
+                    name if is_field(survey, schema, &name) => {
+                        Expected::Fields(vec![(vec![name.clone()], name)])
+                    }
+                    name => Expected::Column(name),
+                }
             }
             fields => {
                 let pairs = list(fields)
@@ -630,6 +645,23 @@ fn is_json(records: &[Record], column: &str) -> bool {
     texts
         .filter(|text| !text.trim().is_empty())
         .all(|text| serde_json::from_str::<Value>(text).is_ok())
+}
+
+/// Whether a column is a field of the answer, not the whole: its cells are no objects, and the
+/// schema has a property of its name, or there is no schema and they are no JSON.
+fn is_field(survey: &Survey, schema: Option<&Value>, column: &str) -> bool {
+    let has_object = |record: &Record| match cell(record, column) {
+        Some(Value::String(text)) => text.trim_start().starts_with('{'),
+        value => value.is_some_and(Value::is_object),
+    };
+    let is_plain = !survey.first.iter().any(has_object);
+    is_plain
+        && match schema {
+            Some(schema) => schema
+                .pointer("/properties")
+                .is_some_and(|all| all.get(column).is_some()),
+            None => !is_json(&survey.first, column),
+        }
 }
 
 /// `address.city`

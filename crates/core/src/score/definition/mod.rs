@@ -219,6 +219,11 @@ pub(crate) trait Judge: Debug + Send + Sync {
         None
     }
 
+    /// Why a right answer to this row may count as wrong.
+    fn row_doubt(&self, _row: &PromptRow) -> Option<String> {
+        None
+    }
+
     /// Judges many, in order, as [`Self::judge`]; `None` once `keep_going` returns false.
     fn judge_together(
         &self,

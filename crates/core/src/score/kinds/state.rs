@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use crate::dataset::PromptRow;
 use crate::environment::{ScoredChain, StateQuery, StateQuestion};
@@ -263,6 +263,16 @@ fn matched<T>(found: &[T], expected: &[T], is_equal: impl Fn(&T, &T) -> bool) ->
     (right, found.len().max(expected.len()))
 }
 
+/// The whole number that it is, also if written as 1.0.
+fn whole(number: &Number) -> Option<i128> {
+    let real = || {
+        number
+            .as_f64()
+            .filter(|real| real.fract() == 0.0 && real.abs() < 1e30)
+    };
+    number.as_i128().or_else(|| real().map(|real| real as i128))
+}
+
 /// 1 equals 1.0.
 fn is_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
@@ -270,9 +280,10 @@ fn is_equal(found: &Value, expected: &Value) -> bool {
         (Value::Number(found), _) if let Some(expected) = marked_number(expected) => {
             !expected.is_written_as_integer() && found.as_f64() == expected.as_f64()
         }
-        (Value::Number(found), Value::Number(expected)) => {
-            found == expected || found.as_f64() == expected.as_f64()
-        }
+        (Value::Number(found), Value::Number(expected)) => match (whole(found), whole(expected)) {
+            (Some(found), Some(expected)) => found == expected,
+            _ => found.as_f64() == expected.as_f64(),
+        },
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len()
                 && found
@@ -338,6 +349,13 @@ mod tests {
             (table(json!([[1]])), table(json!([[1]])), true),
             (json!("text"), json!("text"), true),
             (Value::Null, json!("text"), false),
+            (json!(i64::MAX), json!(i64::MAX - 1), false),
+            (
+                json!(9_007_199_254_740_993_u64),
+                json!(9_007_199_254_740_992.0),
+                false,
+            ),
+            (json!(1e16), json!(10_000_000_000_000_000_u64), true),
             (
                 json!({"a": [1, {"b": null}]}),
                 json!({"a": [1, {"b": null}]}),

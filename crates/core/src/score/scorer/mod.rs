@@ -336,6 +336,11 @@ impl Scorer {
         self.rules().find_map(|rules| rules.judge.row_problem(row))
     }
 
+    /// Why a right answer to this row may count as wrong, by the scorer or that of a part.
+    pub fn row_doubt(&self, row: &PromptRow) -> Option<String> {
+        self.rules().find_map(|rules| rules.judge.row_doubt(row))
+    }
+
     /// Results of a completion's query and of the expected one; `None` for other kinds, and unless
     /// both run.
     pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {

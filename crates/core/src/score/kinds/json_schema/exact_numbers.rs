@@ -6,9 +6,10 @@ use jsonschema::{Keyword, ValidationError};
 use serde_json::{Map, Value};
 
 use super::instance::{Completion, equals};
-use super::schema_rewrite::{DATA, NAMED};
+use super::schema_rewrite::DATA;
 use crate::exact_json::{self, marked_number};
 use crate::json_number::Number;
+use crate::schema_keywords::visit_mut;
 use crate::score::answer::json;
 
 pub(super) const BOUNDS: [&str; 5] = [
@@ -30,42 +31,26 @@ type Rule = Box<dyn for<'i> Keyword<'i, Completion>>;
 /// [`exact_json`].
 pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
     let mut schema = exact_json::parse(text)?;
-    round(&mut schema, false);
+    round(&mut schema);
     Ok(schema)
 }
 
-/// Objects of an OpenAPI document with user-defined keys, besides [`NAMED`].
-const NAMED_IN_DOCUMENTS: [&str; 3] = ["responses", "schemas", "headers"];
-
-/// `are_names`: keys are names, such as of properties, not keywords.
-fn round(schema: &mut Value, are_names: bool) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(|item| round(item, false)),
-        Value::Object(members) => {
-            let mut literals = Vec::new();
-            for (key, inner) in members.iter_mut() {
-                let key = key.as_str();
-                if !are_names && DATA.contains(&key) {
-                    continue;
-                }
-                match marked_number(inner) {
-                    Some(number) => {
-                        let literal = number.text().to_owned();
-                        *inner = serde_json::from_str(&literal).unwrap_or_default();
-                        if BOUNDS.contains(&key) {
-                            literals.push((format!("{LITERAL}{key}"), literal.into()));
-                        }
-                    }
-                    None => {
-                        let named = NAMED.contains(&key) || NAMED_IN_DOCUMENTS.contains(&key);
-                        round(inner, named && !are_names);
-                    }
-                }
+fn round(schema: &mut Value) {
+    visit_mut(schema, &mut |members| {
+        let mut literals = Vec::new();
+        for (key, inner) in members.iter_mut() {
+            let Some(number) = marked_number(inner).filter(|_| !DATA.contains(&key.as_str()))
+            else {
+                continue;
+            };
+            let literal = number.text().to_owned();
+            *inner = serde_json::from_str(&literal).unwrap_or_default();
+            if BOUNDS.contains(&key.as_str()) {
+                literals.push((format!("{LITERAL}{key}"), literal.into()));
             }
-            members.extend(literals);
         }
-        _ => {}
-    }
+        members.extend(literals);
+    });
 }
 
 /// Whether allowed values contain numbers that the validator cannot represent.

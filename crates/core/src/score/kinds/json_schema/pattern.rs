@@ -9,6 +9,7 @@ use serde_json::{Value as SchemaValue, json};
 use super::budget::{BudgetExceeded, end};
 use super::ecma::{WordEdge, engine_pattern};
 use super::instance::Completion;
+use crate::schema_keywords::visit;
 use crate::score::answer::json::{Kind, Value};
 
 /// Steps on a string of at most [`SHORT`] bytes. One engine step may read the whole string.
@@ -74,22 +75,21 @@ pub(super) fn any_pattern(
     of_keys: bool,
     test: &impl Fn(&str) -> bool,
 ) -> bool {
-    match schema {
-        SchemaValue::Array(items) => items.iter().any(|item| any_pattern(item, of_keys, test)),
-        SchemaValue::Object(members) => members.iter().any(|(key, inner)| {
-            let own = match inner {
-                SchemaValue::String(pattern) => !of_keys && key == "pattern" && test(pattern),
-                SchemaValue::Object(patterns) => {
-                    of_keys
-                        && key == "patternProperties"
-                        && patterns.keys().any(|pattern| test(pattern))
-                }
-                _ => false,
-            };
-            own || any_pattern(inner, of_keys, test)
-        }),
-        _ => false,
-    }
+    let mut found = false;
+    visit(schema, &(), &mut |members, ()| {
+        found |= match of_keys {
+            false => members
+                .get("pattern")
+                .and_then(SchemaValue::as_str)
+                .is_some_and(test),
+            true => {
+                let patterns = members.get("patternProperties");
+                let patterns = patterns.and_then(SchemaValue::as_object);
+                patterns.is_some_and(|patterns| patterns.keys().any(|pattern| test(pattern)))
+            }
+        };
+    });
+    found
 }
 
 /// A key too long for key patterns, whose step limit is independent of length.

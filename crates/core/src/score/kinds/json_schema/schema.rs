@@ -16,6 +16,7 @@ use super::pattern::{
 use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::{exact_numbers, schema_rewrite};
 use crate::exact_json::count_values;
+use crate::schema_keywords::{visit, visit_mut};
 use crate::score::answer::json::{self, Value};
 use crate::score::definition::SchemaFiles;
 use crate::score::error::ScoreError;
@@ -392,28 +393,16 @@ impl Documents {
 }
 
 fn write_keys(schema: &mut serde_json::Value) {
-    match schema {
-        serde_json::Value::Array(items) => items.iter_mut().for_each(write_keys),
-        serde_json::Value::Object(members) => {
-            for (key, inner) in members {
-                if schema_rewrite::DATA.contains(&key.as_str()) {
-                    continue;
-                }
-                if let (true, Some(patterns)) = (key == "patternProperties", inner.as_object_mut())
-                    && patterns
-                        .keys()
-                        .any(|key| pattern::of_keys(key) != key.as_str())
-                {
-                    let written = std::mem::take(patterns).into_iter();
-                    *patterns = written
-                        .map(|(key, inner)| (pattern::of_keys(&key).into_owned(), inner))
-                        .collect();
-                }
-                write_keys(inner);
-            }
-        }
-        _ => {}
-    }
+    visit_mut(schema, &mut |members| {
+        let patterns = members.get_mut("patternProperties");
+        let Some(patterns) = patterns.and_then(serde_json::Value::as_object_mut) else {
+            return;
+        };
+        let written = std::mem::take(patterns).into_iter();
+        *patterns = written
+            .map(|(key, inner)| (pattern::of_keys(&key).into_owned(), inner))
+            .collect();
+    });
 }
 
 /// Resolves references to task files only.
@@ -436,29 +425,18 @@ impl Retrieve for LocalFiles {
 }
 
 fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTreeSet<String>) {
-    match schema {
-        serde_json::Value::Array(items) => items
-            .iter()
-            .for_each(|item| unknown_formats(item, draft, unknown)),
-        serde_json::Value::Object(members) => {
-            let draft = draft.detect(schema);
-            for (key, inner) in members
-                .iter()
-                .filter(|(key, _)| !schema_rewrite::DATA.contains(&key.as_str()))
-            {
-                match inner {
-                    serde_json::Value::String(name)
-                        if key == "format"
-                            && !jsonschema::options().is_known_format(draft, name) =>
-                    {
-                        unknown.insert(name.clone());
-                    }
-                    _ => unknown_formats(inner, draft, unknown),
-                }
-            }
+    visit(schema, &draft, &mut |members, outer| {
+        let named = members
+            .get("$schema")
+            .map(|named| serde_json::json!({ "$schema": named }));
+        let draft = named.map_or(*outer, |named| outer.detect(&named));
+        if let Some(serde_json::Value::String(name)) = members.get("format")
+            && !jsonschema::options().is_known_format(draft, name)
+        {
+            unknown.insert(name.clone());
         }
-        _ => {}
-    }
+        draft
+    });
 }
 
 /// Upper bound of a JSON pointer's length in the value.

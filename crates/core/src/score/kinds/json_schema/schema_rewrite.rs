@@ -7,6 +7,7 @@
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
 
+use crate::schema_keywords::{visit, visit_mut};
 use crate::task::encode_reference;
 
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
@@ -14,7 +15,7 @@ pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dep
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Keywords whose members are schemas under any key.
-pub(super) const NAMED: [&str; 6] = [
+const NAMED: [&str; 6] = [
     "properties",
     "patternProperties",
     "$defs",
@@ -58,39 +59,28 @@ pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
 
 /// Encodes references and addresses as URIs, which the validator requires.
 pub fn encode_references(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(encode_references),
-        Value::Object(members) => members.iter_mut().for_each(|(key, inner)| match inner {
-            Value::String(address) if ADDRESSES.contains(&key.as_str()) => {
-                *address = encode_reference(address)
+    visit_mut(schema, &mut |members| {
+        for key in ADDRESSES {
+            if let Some(Value::String(address)) = members.get_mut(key) {
+                *address = encode_reference(address);
             }
-            Value::Object(named) if NAMED.contains(&key.as_str()) => {
-                named.values_mut().for_each(encode_references)
-            }
-            _ if DATA.contains(&key.as_str()) => {}
-            inner => encode_references(inner),
-        }),
-        _ => {}
-    }
+        }
+    });
 }
 
 /// Whether a reference leads into a branch, or by an anchor to an unknown place: its explanation
 /// would be of the rewritten branch.
 pub(super) fn refers_into_branch(schema: &Value) -> bool {
-    match schema {
-        Value::Array(items) => items.iter().any(refers_into_branch),
-        Value::Object(members) => members.iter().any(|(key, inner)| match inner {
-            Value::String(target) if key == "$ref" => {
-                let anchor = target.split_once('#').is_some_and(|(_, fragment)| {
-                    !fragment.is_empty() && !fragment.starts_with('/')
-                });
-                anchor || target.contains("/anyOf/") || target.contains("/oneOf/")
-            }
-            Value::String(_) => false,
-            inner => refers_into_branch(inner),
-        }),
-        _ => false,
-    }
+    let mut found = false;
+    visit(schema, &(), &mut |members, ()| {
+        if let Some(target) = members.get("$ref").and_then(Value::as_str) {
+            let anchor = target
+                .split_once('#')
+                .is_some_and(|(_, fragment)| !fragment.is_empty() && !fragment.starts_with('/'));
+            found |= anchor || target.contains("/anyOf/") || target.contains("/oneOf/");
+        }
+    });
+    found
 }
 
 pub(super) fn as_written(schema: &Value) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-use super::compare::CompareRules;
+use super::compare::{CompareRules, MAX_MORE_COLUMNS};
 use super::judge::{Sql, SqlRules, TIME_FORM, first_table};
 use crate::dataset::PromptRow;
 use crate::score::definition::lazy_answers::BY_EXPECTED;
@@ -36,7 +36,7 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new(
             "columns",
             "equal",
-            "superset: a result may have more columns, in any order",
+            "superset: a result may have up to 10 more columns, in any order",
         ),
         KeyInfo::new(
             "order",
@@ -124,6 +124,7 @@ fn read_settings(score: &Section<'_>) -> Read<Settings> {
         max_rows: whole("max_rows", default.max_rows as u64, 1_000_000)? as usize,
         result_kib: whole("result_kib", default.result_kib as u64, 1 << 20)? as usize,
         value_kib: whole("value_kib", default.value_kib as u64, 1 << 18)? as i32,
+        double_quoted_texts: default.double_quoted_texts,
     })
 }
 
@@ -176,6 +177,11 @@ impl Definition for SqlRules {
         let mut answers: Vec<_> = lazy
             .map(|(name, text)| LazyAnswer::same(name, text, BY_EXPECTED))
             .into();
+        if self.compare.takes_superset {
+            let numbers: Vec<_> = (0..=MAX_MORE_COLUMNS).map(|one| one.to_string()).collect();
+            let list = format!("SELECT {}", numbers.join(", "));
+            answers.push(LazyAnswer::same("a list of numbers", list, BY_EXPECTED));
+        }
         let schema = self.schema(task);
         let all = move |row: Option<&PromptRow>| {
             let table = first_table(schema, row)?;

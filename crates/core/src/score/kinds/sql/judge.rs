@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlparser::dialect::{Dialect, SQLiteDialect};
+use sqlparser::dialect::{Dialect, HiveDialect, SQLiteDialect};
 
 use super::compare::{self, CompareRules, Wanted, compare};
 use super::query::{Parsed, QueryError, dialect, parse, ranked};
@@ -66,6 +66,8 @@ struct OpenDatabase {
     schema: String,
     settings: Settings,
     database: Result<Database, Failure>,
+    /// With rows in reverse order, once it is asked for; `None` if it cannot be made.
+    reversed: Option<Option<Database>>,
     /// Results by whether order is relevant, and query.
     results: HashMap<(bool, String), Result<Arc<Wanted>, Failure>>,
 }
@@ -116,9 +118,7 @@ impl Sql {
         let schema = self
             .schema_of(row)
             .ok_or("no schema: name a file, `schema` of task.toml, or give the row a `schema`")?;
-        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
-        let dialect =
-            dialect(name).ok_or_else(|| format!("`dialect` {name:?} of the row is unknown"))?;
+        let dialect = self.dialect_of(row)?;
         let expected = row.and_then(|row| row.expected.as_ref());
         if let Some(problem) = expected.and_then(expected::problem) {
             return Err(format!("the row's `expected`: {problem}"));
@@ -175,10 +175,21 @@ impl Sql {
         text_of(row, "schema").or(self.schema.as_deref())
     }
 
+    fn dialect_of(&self, row: Option<&PromptRow>) -> Result<Box<dyn Dialect>, String> {
+        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
+        dialect(name).ok_or_else(|| format!("`dialect` {name:?} of the row is unknown"))
+    }
+
     /// # Errors
-    /// The row's `now` is not a time.
+    /// The row's `dialect` is unknown, or its `now` is not a time.
     fn settings_of(&self, row: Option<&PromptRow>) -> Result<Settings, String> {
-        let mut settings = self.settings.clone();
+        let dialect = self.dialect_of(row)?;
+        let mut settings = Settings {
+            // The parser takes them for names in Hive, too.
+            double_quoted_texts: !dialect.is_delimited_identifier_start('"')
+                || dialect.is::<HiveDialect>(),
+            ..self.settings.clone()
+        };
         if let Some(now) = row.and_then(|row| row.fields.get("now")) {
             let read = now.as_str().and_then(Clock::parse);
             settings.now =
@@ -215,6 +226,35 @@ impl Judge for Sql {
             question.expected.iter().find_map(|expected| {
                 let failure = open.wanted(expected, &*question.dialect).err()?;
                 Some(expected_does_not_run(&failure))
+            })
+        })
+    }
+
+    /// `expected` is not determined by the data: with rows in reverse order its result is another.
+    fn row_doubt(&self, row: &PromptRow) -> Option<String> {
+        let question = self.question(Some(row)).ok()?;
+        let (schema, settings) = (question.schema, &question.settings);
+        with_database(schema, settings, |open| {
+            let wanted = question.expected.iter();
+            let wanted = wanted.map(|expected| open.wanted(expected, &*question.dialect));
+            let wanted = wanted.collect::<Result<Vec<_>, _>>().ok()?;
+            let reversed = open
+                .reversed
+                .get_or_insert_with(|| Database::with_reversed_rows(schema, settings).ok())
+                .as_ref()?;
+            let is_right = |found: &Table| {
+                let is_equal = |wanted: &Arc<Wanted>| {
+                    let compared = compare(found, wanted, self.compare);
+                    compared.differences.is_empty()
+                };
+                wanted.iter().any(is_equal)
+            };
+            let mut found = question
+                .expected
+                .iter()
+                .map(|one| reversed.query(one.query));
+            found.any(|found| found.is_ok_and(|found| !is_right(&found))).then(|| {
+                "the data do not determine the result of `expected`: with the same rows in another order it is another (a tie at LIMIT or in a window, or no ORDER BY), so a right query may count as wrong; order by a unique key, or list each right query in `$any`".to_owned()
             })
         })
     }
@@ -267,6 +307,7 @@ impl OpenDatabase {
             schema: schema.to_owned(),
             settings: settings.clone(),
             database: Database::with_settings(schema, settings),
+            reversed: None,
             results: HashMap::new(),
         }
     }

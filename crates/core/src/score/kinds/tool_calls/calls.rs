@@ -2,8 +2,8 @@
 
 pub(super) use super::syntax::{CLOSE, OPEN};
 
-use super::attempts::foreign_form;
 use super::syntax::{Read, after_white_space, unreadable};
+use super::tools::Tools;
 use crate::score::answer::json::position::StringPlaces;
 use crate::score::answer::json::{self, Document, Kind, Object, Syntax, SyntaxError, Value};
 use crate::score::verdict::FailureClass;
@@ -24,6 +24,8 @@ pub(super) struct Call<'d> {
     /// Byte offset of the name.
     pub(super) name_at: usize,
     pub(super) arguments: Arguments<'d>,
+    /// Without arguments, with null or an empty text: right only if the function requires none.
+    pub(super) has_none: bool,
     /// An unknown key with its byte offset.
     pub(super) extra_key: Option<(&'d str, usize)>,
 }
@@ -52,20 +54,8 @@ impl<'t> Answer<'t> {
                 .map(|document| vec![document])
                 .map_err(|error| not_json(text, &error)),
         };
-        let named = |why: Unreadable| match foreign_form(&text[start..]) {
-            Some(form) => {
-                let message = format!("{form}, a format that this task does not read; {FORM}");
-                Unreadable {
-                    message,
-                    class: FailureClass::Syntax,
-                    is_wrapped: true,
-                    ..why
-                }
-            }
-            None => why,
-        };
         Ok(Self {
-            documents: documents.map_err(named)?,
+            documents: documents?,
             are_blocks,
         })
     }
@@ -117,7 +107,21 @@ impl<'t> Answer<'t> {
     }
 
     pub(super) fn has_calls(&self, text: &str) -> bool {
-        self.calls(text).is_ok_and(|calls| !calls.is_empty())
+        let calls = self.calls(text).unwrap_or_default();
+        !calls.is_empty() && calls.iter().all(|call| !call.has_none)
+    }
+
+    /// [`Self::calls`], where only calls of a function that requires no arguments may have none.
+    pub(super) fn calls_by(&self, completion: &str, tools: &Tools) -> Read<Vec<Call<'_>>> {
+        let calls = self.calls(completion)?;
+        let is_wrong = |call: &&Call<'_>| {
+            let function = tools.function(call.name);
+            call.has_none && !function.is_some_and(|function| !function.has_required)
+        };
+        match calls.iter().find(is_wrong) {
+            Some(call) => Err(missing("arguments", call.name_at)),
+            None => Ok(calls),
+        }
     }
 
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
@@ -210,21 +214,34 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
     };
     let is_openai = !std::ptr::eq(inner, outer);
     let member = |key: &str| {
-        let missing = || {
-            unreadable(
-                format!("a call without `{key}`; {FORM}"),
-                start,
-                FailureClass::MissingKey,
-            )
-        };
-        inner
-            .get(key)
-            .map(|member| &member.value)
-            .ok_or_else(missing)
+        let found = inner.get(key).map(|member| &member.value);
+        found.ok_or_else(|| missing(key, start))
     };
-    let (name, arguments) = (member("name")?, member("arguments")?);
+    let name = member("name")?;
     let Kind::String(text) = &name.kind else {
         return Err(wrong_type("`name`", "a string", name));
+    };
+    let unknown = |object: &'d Object<'_>, known: &[&str]| {
+        let member = object
+            .members()
+            .iter()
+            .find(|member| !known.contains(&&*member.key))?;
+        Some((&*member.key, member.key_start))
+    };
+    let extra_key = match is_openai {
+        true => unknown(outer, &["function", "id", "type", "index"])
+            .or(unknown(inner, &["name", "arguments"])),
+        false => unknown(outer, &["name", "arguments", "id", "type"]),
+    };
+    let given = member("arguments").ok().filter(|given| !is_blank(given));
+    let Some(arguments) = given else {
+        return Ok(Call {
+            name: text,
+            name_at: name.start,
+            arguments: quoted(completion, start, "{}")?,
+            has_none: true,
+            extra_key,
+        });
     };
     let arguments = match &arguments.kind {
         Kind::Object(_) => Arguments::Written(arguments),
@@ -241,22 +258,11 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
         }
         _ => return Err(wrong_type("`arguments`", "an object", arguments)),
     };
-    let unknown = |object: &'d Object<'_>, known: &[&str]| {
-        let member = object
-            .members()
-            .iter()
-            .find(|member| !known.contains(&&*member.key))?;
-        Some((&*member.key, member.key_start))
-    };
-    let extra_key = match is_openai {
-        true => unknown(outer, &["function", "id", "type", "index"])
-            .or(unknown(inner, &["name", "arguments"])),
-        false => unknown(outer, &["name", "arguments", "id", "type"]),
-    };
     Ok(Call {
         name: text,
         name_at: name.start,
         arguments,
+        has_none: false,
         extra_key,
     })
 }
@@ -356,6 +362,14 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
         message: message.to_owned(),
         ..unreadable
     }
+}
+
+fn missing(key: &str, at: usize) -> Unreadable {
+    unreadable(
+        format!("a call without `{key}`; {FORM}"),
+        at,
+        FailureClass::MissingKey,
+    )
 }
 
 fn wrong_type(what: &str, expected: &str, found: &Value<'_>) -> Unreadable {

@@ -87,7 +87,7 @@ impl Judge for ToolCalls {
         let calls = answer
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|answer| answer.calls(text.json()));
+            .and_then(|answer| answer.calls_by(text.json(), &tools));
         let mut verdict = match calls {
             Ok(calls) => self.judge_calls(text, &tools, &calls, expected.as_deref(), &mut budget),
             // If no call is expected, declining in words is valid.
@@ -271,9 +271,12 @@ impl ToolCalls {
             return why;
         }
         match attempt(completion, from, tools) {
-            Some(attempt) => Unreadable {
-                message: format!("{}, where no call is expected", attempt.form),
-                offset: attempt.at,
+            Some(offset) => Unreadable {
+                message: format!(
+                    "an attempted call, where no call is expected; calls are read in the format `{}`",
+                    self.syntax.name()
+                ),
+                offset,
                 class: FailureClass::Syntax,
                 is_wrapped: why.is_wrapped,
             },

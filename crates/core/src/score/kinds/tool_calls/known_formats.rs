@@ -80,6 +80,14 @@ pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str>
     others.into_iter().find(begins).map(|other| other.name())
 }
 
+/// What begins calls anywhere in an answer, in any format.
+pub(super) fn all_openings() -> impl Iterator<Item = &'static str> {
+    SYNTAXES
+        .into_iter()
+        .flat_map(|syntax| syntax.openings())
+        .copied()
+}
+
 /// Text before a completion's first call in any format; all of it in `harmony`, whose marks
 /// surround all text.
 pub fn text_before_calls(completion: &str) -> &str {

@@ -26,6 +26,7 @@ pub(super) struct Function {
     pub(super) schema: Schema,
     /// JSON pointer to the schema within the list of tools.
     pub(super) pointer: String,
+    pub(super) has_required: bool,
 }
 
 /// Keywords that may name arguments outside `properties`.
@@ -58,7 +59,9 @@ impl Tools {
         let compile = |function: &crate::task::Function<'_>| {
             let pointer = format!("{}/parameters", function.pointer());
             let schema = closed_parameters(function.parameters.unwrap_or(&json!({})));
+            let required = schema.get("required").and_then(Value::as_array);
             Ok(Function {
+                has_required: required.is_some_and(|names| !names.is_empty()),
                 name: function.name.to_owned(),
                 schema: Schema::compile_part(
                     Written {

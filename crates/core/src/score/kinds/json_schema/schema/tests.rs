@@ -296,3 +296,36 @@ fn the_form_for_explanations_says_the_same() {
         }
     }
 }
+
+/// Names of properties and definitions are no keywords, whatever they are.
+#[test]
+fn a_property_may_have_the_name_of_any_keyword() {
+    for keyword in &crate::schema_keywords::KEYWORDS {
+        let name = keyword.name;
+        for (draft, definitions) in [(DRAFTS[1], "definitions"), (DRAFTS[3], "$defs")] {
+            let inner = json!({
+                "type": "object",
+                "patternProperties": {"^a.b$": {"const": {"$ref": "x y"}}},
+                "additionalProperties": {"type": "string", "format": "x-plate"},
+            });
+            let whole = json!({
+                "properties": {name: {"$ref": format!("#/{definitions}/{name}")}},
+                definitions: {name: inner},
+            });
+            let schema = compile(whole, draft);
+            for (value, is_valid) in [
+                (json!({"axb": {"$ref": "x y"}}), true),
+                (json!({"axb": {"$ref": "x%20y"}}), false),
+                (json!({"a\u{2028}b": {"$ref": "x y"}}), false),
+                (json!({"c": "text"}), true),
+                (json!(1), false),
+            ] {
+                let text = json!({name: value}).to_string();
+                let document = json::parse(&text, 0).unwrap();
+                let found = schema.is_valid(&document.root, &mut schema.budget(text.len()));
+                assert_eq!(found, Ok(is_valid), "{name} {draft} {text}");
+            }
+            assert!(schema.unknown_formats().contains("x-plate"), "{name}");
+        }
+    }
+}

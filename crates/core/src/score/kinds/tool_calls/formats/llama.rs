@@ -54,16 +54,14 @@ impl CallSyntax for Llama {
         if members.get("name").is_none() {
             return Err(fault("a call without `name`", FailureClass::MissingKey));
         }
+        calls.begin_call(start);
         let Some(key) = members
             .get("parameters")
             .or_else(|| members.get("arguments"))
         else {
-            return Err(fault(
-                "a call without `parameters`",
-                FailureClass::MissingKey,
-            ));
+            calls.copy(text, start..call.end);
+            return Ok(call.end);
         };
-        calls.begin_call(start);
         calls.copy(text, start..key.key_start);
         calls.literal("\"arguments\"", key.key_start);
         let after_key = text[key.key_start..key.value.start]
