@@ -45,7 +45,7 @@ impl Workspace {
             let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
             let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             folders.extend(below.map(|entry| entry.path()));
-            let text = std::fs::read_to_string(folder.join(TASK_FILE)).unwrap_or_default();
+            let text = crate::files::read_text(&folder.join(TASK_FILE)).unwrap_or_default();
             let toml = text.parse::<toml::Table>().unwrap_or_default();
             let named = ["test", "proof"].map(|name| toml.get("prompts")?.get(name)?.as_str());
             found.extend(named.into_iter().flatten().map(|file| folder.join(file)));
@@ -78,7 +78,7 @@ impl Workspace {
         for bytes in self
             .test_files()
             .iter()
-            .filter_map(|file| std::fs::read(file).ok())
+            .filter_map(|file| crate::files::read_hidden(file).ok())
         {
             let lines = read_lines(Cursor::new(bytes)).flatten();
             for row in lines.filter_map(|(_, line)| serde_json::from_slice::<Value>(&line).ok()) {
