@@ -277,7 +277,7 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             "outside the workspace, or in its runs/",
         ),
         ("task_new", new("none.csv"), "No such file"),
-        ("task_new", new("tasks"), "not a regular file"),
+        ("task_new", new("tasks"), "is a directory"),
         ("task_new", new("copy.jsonl"), "this is a test set"),
         (
             "task_new",

@@ -215,16 +215,11 @@ impl Server {
             return unchanged("give TOML with the same [prompts]: rows come by dataset_import, and the test set is not the client's".to_owned());
         }
         let mut names = Vec::new();
-        let toml = text
-            .parse()
-            .map_or_else(|_| toml::Value::Boolean(false), toml::Value::Table);
+        let mut toml = text.parse::<toml::Table>().unwrap_or_default();
+        toml.remove("prompts");
+        let toml = toml::Value::Table(toml);
         strings(&toml, &mut names);
-        let is_set = |name: &&str| {
-            PromptSet::ALL
-                .iter()
-                .any(|set| task.set_file(*set) == Some(*name))
-        };
-        for name in names.into_iter().filter(|name| !is_set(name)) {
+        for name in names {
             // A tool over files may name a copy of a test set.
             if let Some(path) = task.path(name).ok().filter(|path| path.is_file()) {
                 self.workspace.check_rows(&path, &BTreeSet::new())?;
