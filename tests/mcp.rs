@@ -18,7 +18,7 @@ fn the_version_is_negotiated_and_unknown_messages_are_answered() {
     let (_folder, root) = workspace();
     for (asked, expected) in [
         (json!("2024-11-05"), "2024-11-05"),
-        (json!("2025-03-26"), "2025-03-26"),
+        (json!("2025-03-26"), "2025-11-25"), // has batches
         (json!("2025-06-18"), "2025-06-18"),
         (json!("2025-11-25"), "2025-11-25"),
         (json!("2099-01-01"), "2025-11-25"),
@@ -31,18 +31,9 @@ fn the_version_is_negotiated_and_unknown_messages_are_answered() {
         assert_eq!(answer["result"]["protocolVersion"], expected);
         let told = answer["result"]["instructions"].as_str().unwrap();
         assert!(told.contains("untrusted"), "{told}");
-        // Batches are of one version.
-        client.send(&json!([
-            {"jsonrpc": "2.0", "id": "a", "method": "ping"},
-            {"jsonrpc": "2.0", "method": "notifications/other"},
-            {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": {"name": "task_check", "arguments": {"task": "bills"}}},
-        ]));
+        client.send(&json!([{"jsonrpc": "2.0", "id": "a", "method": "ping"}]));
         let answer = client.next();
-        if expected == "2025-03-26" {
-            assert_eq!(answer.as_array().unwrap().len(), 2, "{answer}");
-        } else {
-            assert_eq!(answer["error"]["code"], -32600, "{answer}");
-        }
+        assert_eq!(answer["error"]["code"], -32600, "{answer}");
         client.close();
     }
     let mut client = Client::new(&root, &[]);
@@ -82,7 +73,6 @@ fn the_version_is_negotiated_and_unknown_messages_are_answered() {
             json!({"uri": "task://bills/eval-large.jsonl"}),
             -32002,
         ),
-        ("resources/list", json!({"cursor": "x"}), -32602),
     ] {
         let answer = client.request(method, parameters.clone());
         assert_eq!(
@@ -118,9 +108,12 @@ fn without_permission_a_client_reads_only() {
                 .is_some_and(|text| text.len() > 5)
         };
         assert!(properties.values().all(is_told), "{name}");
-        let is_bounded = |input: &Value| input["type"] != "array" || input["maxItems"] == 1000;
+        let is_bounded = |input: &Value| input["items"].is_null() || input["maxItems"] == 1000;
         assert!(properties.values().all(is_bounded), "{name}");
-        jsonschema::validator_for(&tool["inputSchema"]).unwrap();
+        for schema in ["inputSchema", "outputSchema"] {
+            jsonschema::validator_for(&tool[schema]).unwrap();
+            assert_eq!(tool[schema]["type"], "object", "{name}");
+        }
     }
     for tool in [
         "train",
@@ -152,6 +145,8 @@ fn without_permission_a_client_reads_only() {
     );
     assert!(client.call("task_check", json!({"task": "bills"}))["ok"] == true);
     assert!(client.call("audit", json!({"task": "bills"}))["rows"] == 12);
+    let one = json!({"task": "bills", "completions": [{"completion": "{}"}]});
+    assert_eq!(client.call("score", one)["items"][0]["tier"], "invalid");
     let right = client.call(
         "score",
         json!({"task": "bills", "completions": [{"completion": "{}"}, {"completion": "no"}]}),
@@ -184,6 +179,11 @@ fn without_permission_a_client_reads_only() {
     );
     for uri in uris {
         let read = client.request("resources/read", json!({"uri": uri}));
+        let listed = resources.iter().find(|one| one["uri"] == uri).unwrap();
+        assert_eq!(
+            read["result"]["contents"][0]["mimeType"],
+            listed["mimeType"]
+        );
         assert!(
             read["result"]["contents"][0]["text"]
                 .as_str()
@@ -235,6 +235,15 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         root.join("copy.jsonl"),
     )
     .unwrap();
+    // A copy, in other columns, and of a task in a group.
+    let rows = fs::read_to_string(root.join("tasks/bills/eval-large.jsonl")).unwrap();
+    fs::write(root.join("rows.jsonl"), &rows).unwrap();
+    fs::write(root.join("tasks/bills/rows.bak"), &rows).unwrap();
+    let first: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let text = first["messages"][0]["content"].as_str().unwrap();
+    let text = text.replace('"', "\"\"");
+    fs::write(root.join("same.csv"), format!("a,b\n\"{text}\",x\n")).unwrap();
+    program::sample_task(&root.join("tasks/group/deep"), [4, 4, 4]);
     fs::create_dir(root.join("runs")).unwrap();
     fs::write(root.join("runs/x.csv"), "text\na\n").unwrap();
     let mut client = Client::new(&root, TRAIN);
@@ -261,15 +270,19 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         ),
         ("task_new", new("/etc/passwd"), "outside the workspace"),
         ("task_new", new("linked.csv"), "outside the workspace"),
-        ("task_new", new("broken.csv"), "which does not exist"),
-        ("task_new", new("runs/x.csv"), "folder of results"),
+        ("task_new", new("broken.csv"), "outside the workspace"),
+        (
+            "task_new",
+            new("runs/x.csv"),
+            "outside the workspace, or in its runs/",
+        ),
         ("task_new", new("none.csv"), "No such file"),
-        ("task_new", new("tasks"), "not a regular file"),
-        ("task_new", new("copy.jsonl"), "the test set of bills"),
+        ("task_new", new("tasks"), "is a directory"),
+        ("task_new", new("copy.jsonl"), "this is a test set"),
         (
             "task_new",
             json!({"name": "../x", "data": "data.csv"}),
-            "letters, digits",
+            "outside the workspace",
         ),
         (
             "task_new",
@@ -283,15 +296,15 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         ),
         (
             "task_new",
-            json!({"name": "new", "data": "data.csv", "limit": 0}),
-            "1 or more",
+            json!({"name": "new", "data": "data.csv", "limit": -1}),
+            "invalid value",
         ),
         (
             "task_new",
             json!({"name": "new", "dta": "data.csv"}),
             "no argument \"dta\"",
         ),
-        ("task_new", json!({"data": "data.csv"}), "needs name"),
+        ("task_new", json!({"data": "data.csv"}), "<NAME>"),
         (
             "dataset_import",
             json!({"task": "bills", "data": "../secret.csv"}),
@@ -300,12 +313,12 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         (
             "dataset_import",
             json!({"task": "bills", "data": "data.csv", "set": "test"}),
-            "one of train, eval",
+            "no `test` prompts",
         ),
         ("task_check", task("linked"), "outside the workspace"),
         ("task_check", task(".."), "outside the workspace"),
         ("task_check", task("--json"), "No such file"),
-        ("task_check", json!({"task": 7}), "give a string"),
+        ("task_check", json!({"task": 7}), "type string"),
         (
             "task_write",
             json!({"task": "bills", "file": "../x.json", "text": "{}"}),
@@ -324,17 +337,17 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         (
             "score",
             json!({"task": "bills", "completions": [{"completion": "{}", "prompt_id": test_row["id"]}]}),
-            "is in the test set",
+            "unknown prompt_id",
         ),
         (
             "score",
             json!({"task": "bills", "completions": []}),
-            "1 to 1000",
+            "no completions",
         ),
         (
             "sample",
             json!({"task": "bills", "model": "tiny", "prompts": [test_row["id"]]}),
-            "is in the test set",
+            "no prompt with that id",
         ),
         (
             "sample",
@@ -359,25 +372,36 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
             "did you mean `learning_rate`",
         ),
         ("train", set("teacher=endpoint:x"), "only a person"),
-        ("train", set("--runs"), "write KEY=VALUE"),
-        ("train", train(json!({"minutes": -1})), "above 0"),
-        ("status", json!({"run": "../x"}), "by its id or name"),
+        ("train", set("--runs"), "--set"),
+        (
+            "train",
+            train(json!({"minutes": -1})),
+            "not within the budget",
+        ),
+        ("status", json!({"run": "../x"}), "no run"),
         ("status", json!({"run": "none"}), "no run `none`"),
-        ("stop", json!({"run": "/tmp"}), "by its id or name"),
-        ("compare", json!({"runs": []}), "one to three"),
-        ("read", uri("task://bills/eval-large.jsonl"), "the test set"),
+        ("stop", json!({"run": "/tmp"}), "run"),
+        ("compare", json!({"run": []}), "<RUN>"),
+        ("read", uri("task://bills/eval-large.jsonl"), "a test set"),
+        ("read", uri("task://bills/rows.bak"), "rows of a test set"),
+        ("task_new", new("same.csv"), "prompts of a test set"),
+        (
+            "task_new",
+            new("tasks/group/deep/eval-large.jsonl"),
+            "this is a test set",
+        ),
+        (
+            "task_new",
+            json!({"name": "new", "examples": "rows.jsonl"}),
+            "prompts of a test set",
+        ),
         (
             "read",
             uri("task://invoice/eval-large.jsonl"),
             "the test set",
         ),
         ("read", uri("task://bills/../../data.csv"), "outside"),
-        ("read", uri("result://1"), "not kept"),
-        (
-            "read",
-            json!({"uri": "docs://guide", "offset": 1_000_000}),
-            "beyond",
-        ),
+        ("read", uri("result://1"), "no resource"),
     ] {
         let refusal = client.refusal(tool, arguments.clone());
         assert!(refusal.contains(expected), "{tool} {arguments}: {refusal}");
@@ -387,7 +411,7 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         );
     }
     client.close();
-    assert_eq!(names(&root.join("tasks")), ["bills", "linked"]);
+    assert_eq!(names(&root.join("tasks")), ["bills", "group", "linked"]);
 }
 
 #[test]
@@ -406,20 +430,30 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
         json!({"task": "labels", "by": "prompt", "split": "50/25/25"}),
     );
     assert!(split["train"]["rows"].as_u64().unwrap() > 0, "{split}");
+    assert_eq!(split["test"]["rows"], 0, "it stays as it is");
+    fs::write(
+        root.join("tasks/labels/copy.txt"),
+        fs::read(root.join("tasks/labels/test.jsonl")).unwrap(),
+    )
+    .unwrap();
     let file = root.join("tasks/labels/task.toml");
     let before = fs::read_to_string(&file).unwrap();
     let write = |text: &str| json!({"task": "labels", "file": "task.toml", "text": text});
+    let tool =
+        |file: &str| format!("{before}\n[[tool]]\nbuiltin = \"files\"\nfiles = [\"{file}\"]\n");
     for (text, expected) in [
         ("name = ".to_owned(), "was not changed"),
-        (before.replace("test.jsonl", "train.jsonl"), "one file"),
         (
-            before.replace("test = ", "# test = "),
-            "test stays as it is",
+            before.replace("test.jsonl", "train.jsonl"),
+            "same [prompts]",
         ),
+        (before.replace("test = ", "# test = "), "same [prompts]"),
         (
-            before.replace("train = \"train.jsonl\"", "train = \"../../data.csv\""),
-            "was not changed",
+            before.replace("train = \"train.jsonl\"", "train = \"test.jsonl\""),
+            "same [prompts]",
         ),
+        (tool("test.jsonl"), "this is a test set"),
+        (tool("copy.txt"), "prompts of a test set"),
     ] {
         assert_ne!(text, before);
         let refusal = client.refusal("task_write", write(&text));
@@ -430,7 +464,7 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
     std::os::unix::fs::symlink("test.jsonl", folder.join("alias.json")).unwrap();
     let alias = json!({"task": "labels", "file": "alias.json", "text": "{}"});
     let refusal = client.refusal("task_write", alias);
-    assert!(refusal.contains("the test set of labels"), "{refusal}");
+    assert!(refusal.contains("this is a test set"), "{refusal}");
     client.call("task_write", write(&format!("# by an agent\n{before}")));
     assert!(
         fs::read_to_string(&file)

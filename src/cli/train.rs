@@ -63,6 +63,12 @@ pub(super) struct Arguments {
     /// Set a configuration key; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
+    /// Optimizer steps; sets `max_steps`
+    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// Time limit, minutes; sets `max_minutes`
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    minutes: Option<f64>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -135,6 +141,11 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments
         .set
         .extend(limit.map(|gib| format!("gpu_memory_gib={gib}")));
+    let steps = arguments.steps.map(|steps| format!("max_steps={steps}"));
+    let minutes = arguments
+        .minutes
+        .map(|minutes| format!("max_minutes={minutes}"));
+    arguments.set.extend(steps.into_iter().chain(minutes));
     if arguments.cluster.is_given() {
         return slurm::run(arguments, &run_folders);
     }

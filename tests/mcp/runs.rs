@@ -28,10 +28,7 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
     let mut client = Client::new(&root, &limits);
     let train = |steps: u64| json!({"task": "bills", "model": "nano", "steps": steps, "cpu": true, "set": nano_settings()});
     let refusal = client.refusal("train", train(4));
-    assert!(
-        refusal.contains("3 steps of the budget are left"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("\"steps_left\":3"), "{refusal}");
     let started = client.call("train", train(2));
     let run = started["run"].as_str().unwrap().to_owned();
     assert_eq!(started["budget"]["steps_left"], 1);
@@ -55,40 +52,39 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
         .collect();
     assert_eq!(sets, ["eval", "eval"]);
     let refusal = client.refusal("final_eval", json!({"run": run}));
-    assert!(
-        refusal.contains("1 step of the budget is left"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("\"steps_left\":1"), "{refusal}");
     let refusal = client.refusal("dataset_split", json!({"task": "bills", "by": "prompt"}));
     assert!(refusal.contains("stay as they are"), "{refusal}");
     let again = client.call("train", train(1));
     let second = again["run"].as_str().unwrap().to_owned();
     client.call("status", json!({"run": second, "wait_seconds": 300}));
     let metrics = client.call("metrics", json!({"run": run, "names": ["reward"]}));
-    assert_eq!(metrics["steps"], json!([1, 2]));
+    let steps = metrics["items"].as_array().unwrap().iter();
+    let steps: Vec<&Value> = steps.map(|item| &item["step"]).collect();
+    assert_eq!(steps, [1, 2]);
     assert!(
         client
             .refusal("metrics", json!({"run": run, "names": ["rewrd"]}))
             .contains("did you mean `reward`")
     );
-    let rollouts = client.call("rollouts", json!({"run": run, "step": 1, "limit": 2}));
+    let rollouts = client.call("rollouts", json!({"run": run, "step": "1"}));
     assert_eq!(
         (
-            &rollouts["completions_of_step"],
-            rollouts["completions"].as_array().unwrap().len()
+            &rollouts["items"][0]["step"],
+            rollouts["items"].as_array().unwrap().len()
         ),
-        (&json!(4), 2)
+        (&json!(1), 4)
     );
     assert!(
         client
-            .refusal("rollouts", json!({"run": run, "step": 9}))
-            .contains("no rollouts of step 9")
+            .refusal("rollouts", json!({"run": run, "step": "9"}))
+            .contains("no such rollouts")
     );
-    client.call("compare", json!({"runs": [run, second]}));
+    client.call("compare", json!({"run": [run, second]}));
     assert!(
         client
-            .refusal("compare", json!({"runs": [run], "on": "test"}))
-            .contains("final_eval alone")
+            .refusal("compare", json!({"run": run, "on": "test"}))
+            .contains("has no argument")
     );
     client.call("notes", json!({"run": run, "text": "--a note"}));
     assert_eq!(
@@ -116,12 +112,11 @@ fn a_run_outlives_its_client_and_the_test_set_answers_once() {
             .refusal("train", train(1))
             .contains("training is closed")
     );
-    client.call("compare", json!({"runs": [run], "on": "test"}));
     client.close();
     let mut client = Client::new(&root, TRAIN);
-    let budget = client.call("status", json!({}))["budget"].clone();
+    let status = client.call("status", json!({}));
     assert_eq!(
-        (&budget["steps_spent"], &budget["final_eval"]),
+        (&status["budget"]["steps_spent"], &status["final_eval"]),
         (&json!(3), &json!(run))
     );
     client.close();
@@ -159,7 +154,7 @@ fn results_on_test_sets_of_other_runs_are_hidden() {
             "{text}"
         );
     }
-    let compared = client.call("compare", json!({"runs": [run]}));
+    let compared = client.call("compare", json!({"run": run}));
     assert_eq!(compared["set"], "eval", "{compared}");
     let refusal = client.refusal("stop", json!({"run": run}));
     assert!(
@@ -176,11 +171,9 @@ fn calls_are_bounded_cut_and_cancelled() {
     let long = client.call("score", json!({"task": "bills", "completions": vec![json!({"completion": "{\"vendor\": 7}"}); 1000]}));
     let note = long["cut"].as_str().unwrap();
     assert!(
-        long.to_string().len() < 25_000 && note.contains("result://1"),
+        long.to_string().len() < 25_000 && note.contains("the whole has"),
         "{note}"
     );
-    let piece = client.call("read", json!({"uri": "result://1", "offset": 30_000}));
-    assert!(piece["total_characters"].as_u64().unwrap() > 100_000 && piece["next_offset"].is_u64());
 
     // A plan trains a little: it is still under way when it is cancelled.
     let plan = json!({"name": "plan", "arguments": {"task": "bills", "model": "tiny", "cpu": true, "sample": true}, "_meta": {"progressToken": 7}});
@@ -224,7 +217,7 @@ fn calls_are_bounded_cut_and_cancelled() {
         !refused.is_empty()
             && refused
                 .iter()
-                .all(|text| text.as_str().unwrap().starts_with("8 calls are under way")),
+                .all(|text| text.as_str().unwrap().starts_with("8 calls")),
         "{refused:?}"
     );
     client.close();

@@ -22,12 +22,14 @@ pub(super) struct Arguments {
     /// Task: a folder, or a name in the workspace
     task: String,
     /// File of prompts: .csv (`,`, `;`, tab or `|`), .json (a list of objects), .jsonl or .parquet
-    file: PathBuf,
-    /// Set to add the rows to: train, eval or test
+    #[arg(value_name = "FILE")]
+    data: PathBuf,
+    /// Set to add the rows to
     #[arg(
         long,
         value_name = "SET",
         default_value = "train",
+        value_parser = ["train", "eval", "test"],
         conflicts_with = "split"
     )]
     set: String,
@@ -127,13 +129,13 @@ pub(in crate::cli) fn print_places(
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let imported = import(
-        &arguments.file,
+        &arguments.data,
         &arguments.mapping.text()?,
         Some(&task.expected_schema()),
         arguments.mapping.limit,
     )?;
     print_problems(
-        &arguments.file,
+        &arguments.data,
         &imported.problems,
         arguments.mapping.skip_invalid || arguments.dry_run,
     )?;

@@ -10,7 +10,7 @@ use super::super::{Failure, Outcome, print_json};
 use super::import::path_of;
 use crate::dataset::import::{SetRows, lines_of, parse_split, split, split_by};
 use crate::dataset::{self, PromptRow, schema_digest};
-use crate::files::{Access, replace_files};
+use crate::files::{Access, hides_test_sets, replace_files};
 use crate::format::counted;
 use crate::score::Task;
 use crate::secrets::visible;
@@ -57,9 +57,15 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             task.name
         )));
     }
+    let mut shares = arguments.split;
+    if hides_test_sets() {
+        // It stays as it is: the others share their own rows.
+        let [train, eval, _] = shares;
+        shares = [train, eval * 100 / (train + eval).max(1), 0];
+    }
     let sets = match by_schema {
-        true => split_by(rows, arguments.split, digest),
-        false => split(rows, arguments.split),
+        true => split_by(rows, shares, digest),
+        false => split(rows, shares),
     };
     let texts = texts_of(&task, &sets)?;
     if !arguments.dry_run {

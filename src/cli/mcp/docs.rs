@@ -1,105 +1,126 @@
-//! Resources: pages of the documentation, files of tasks, whole results.
+//! What a client reads: results of tools, pages of the documentation, files of tasks.
 
 use serde_json::{Value, json};
 
 use super::Server;
-use super::results::{MAX_RESULT_BYTES, piece};
 use crate::config::reference;
+use crate::format::{grouped, shortened};
 use crate::score::kinds_page;
+use crate::secrets::redact_json;
 
-/// Resources on a page of `resources/list`.
-const PAGE: usize = 100;
-
-struct Page {
-    name: &'static str,
-    about: &'static str,
-    text: fn() -> String,
-}
+/// Longest result, in bytes of JSON.
+const MAX_RESULT_BYTES: usize = 24_000;
+/// Items of a list and characters of a text, of ever shorter forms of a result.
+const CUTS: [(usize, usize); 5] = [(200, 4000), (60, 2000), (20, 1000), (8, 400), (1, 80)];
 
 /// What an agent needs to make a task and train on it; kinds and configuration are written from the program's tables.
-const PAGES: [Page; 6] = [
-    Page {
-        name: "guide",
-        about: "Tutorial from a CSV file to a trained model, and what to do if",
-        text: || include_str!("../../../docs/guide.md").to_owned(),
-    },
-    Page {
-        name: "tasks",
-        about: "task.toml, prompt rows, schemas",
-        text: || include_str!("../../../docs/tasks.md").to_owned(),
-    },
-    Page {
-        name: "rewards",
-        about: "Parts of a reward, and how rewards are checked",
-        text: || include_str!("../../../docs/rewards.md").to_owned(),
-    },
-    Page {
-        name: "kinds",
-        about: "Kinds of scorer with their keys",
-        text: kinds_page,
-    },
-    Page {
-        name: "configuration",
-        about: "Configuration keys of a run",
-        text: reference::markdown,
-    },
-    Page {
-        name: "mcp",
-        about: "This server: tools, budget, what is refused",
-        text: || include_str!("../../../docs/mcp.md").to_owned(),
-    },
+const PAGES: [(&str, fn() -> String); 6] = [
+    ("guide", || {
+        include_str!("../../../docs/guide.md").to_owned()
+    }),
+    ("tasks", || {
+        include_str!("../../../docs/tasks.md").to_owned()
+    }),
+    ("rewards", || {
+        include_str!("../../../docs/rewards.md").to_owned()
+    }),
+    ("kinds", kinds_page),
+    ("configuration", reference::markdown),
+    ("mcp", || include_str!("../../../docs/mcp.md").to_owned()),
 ];
 
-pub(super) fn templates() -> Value {
-    let template = |uri: &str, name: &str, about: &str| json!({"uriTemplate": uri, "name": name, "description": about, "mimeType": "text/plain"});
-    json!({"resourceTemplates": [
-        template("task://{task}/{file}", "task file", "A file of a task, but its test set"),
-        template("result://{number}", "whole result", "The whole of a result that was cut"),
-    ]})
+/// The result of `tools/call`: secrets masked, and of the same shape but with fewer items and shorter texts if it is long.
+pub(super) fn tool_result(result: Result<Value, String>) -> Value {
+    let is_error = result.is_err();
+    let mut document = result.unwrap_or_else(Value::String);
+    redact_json(&mut document);
+    let Value::Object(_) = document else {
+        return json!({"content": [{"type": "text", "text": document}], "isError": is_error});
+    };
+    let bytes = document.to_string().len();
+    if bytes > MAX_RESULT_BYTES {
+        let cuts = CUTS
+            .iter()
+            .map(|(items, characters)| cut(&document, *items, *characters));
+        document = cuts
+            .into_iter()
+            .find(|cut| cut.to_string().len() < MAX_RESULT_BYTES)
+            .unwrap_or_else(|| json!({"items": []}));
+        let bytes = grouped(bytes as u64);
+        document["cut"] =
+            format!("long lists and texts are cut: the whole has {bytes} bytes").into();
+    }
+    json!({"content": [{"type": "text", "text": document.to_string()}], "structuredContent": document, "isError": false})
+}
+
+fn cut(value: &Value, items: usize, characters: usize) -> Value {
+    match value {
+        Value::String(text) => shortened(text, characters).into(),
+        Value::Array(all) => all
+            .iter()
+            .take(items)
+            .map(|item| cut(item, items, characters))
+            .collect(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), cut(value, items, characters)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// As many lines or characters of a text as a result holds.
+pub(super) fn piece(uri: &str, text: &str, offset: usize) -> Value {
+    // As JSON, in which a control character takes six bytes.
+    let mut left = MAX_RESULT_BYTES - 1000;
+    let fits = |character: &char| {
+        let bytes = if character.is_control() || "\"\\".contains(*character) {
+            6
+        } else {
+            character.len_utf8()
+        };
+        left = left.saturating_sub(bytes);
+        left > 0
+    };
+    let shown: String = text.chars().skip(offset).take_while(fits).collect();
+    let (end, all) = (offset + shown.chars().count(), text.chars().count());
+    json!({"uri": uri, "text": shown, "offset": offset, "total_characters": all, "next_offset": (end < all).then_some(end)})
+}
+
+fn media_type(uri: &str) -> &'static str {
+    if uri.starts_with("docs://") {
+        "text/markdown"
+    } else {
+        "text/plain"
+    }
 }
 
 impl Server {
     /// The result of `resources/list`.
-    pub(super) fn resources(&self, cursor: Option<&str>) -> Result<Value, String> {
-        let start = cursor.map_or(Ok(0), str::parse::<usize>);
-        let start = start.map_err(|_| "unknown cursor".to_owned())?;
-        let pages = PAGES.iter().map(|page| {
-            json!({"uri": format!("docs://{}", page.name), "name": page.name, "description": page.about, "mimeType": "text/markdown"})
+    pub(super) fn resources(&self) -> Value {
+        let pages = PAGES.iter().map(|(name, _)| format!("docs://{name}"));
+        let files = self.workspace.task_names().into_iter().flat_map(|task| {
+            let entries = std::fs::read_dir(self.workspace.root().join("tasks").join(&task));
+            let files = entries.into_iter().flatten().flatten();
+            files.map(move |file| format!("task://{task}/{}", file.file_name().to_string_lossy()))
         });
-        let mut all: Vec<Value> = pages.collect();
-        for name in self.workspace.task_names() {
-            let folder = self.workspace.root().join("tasks").join(&name);
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let mut files: Vec<String> = entries
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .filter(|file| {
-                    let path = format!("tasks/{name}/{file}");
-                    !file.starts_with('.') && self.workspace.file("file", &path).is_ok()
-                })
-                .collect();
-            files.sort();
-            all.extend(files.iter().map(|file| {
-                json!({"uri": format!("task://{name}/{file}"), "name": format!("{name}/{file}"), "mimeType": "text/plain"})
-            }));
-        }
-        let shown: Vec<&Value> = all.iter().skip(start).take(PAGE).collect();
-        let mut result = json!({"resources": shown});
-        if start + PAGE < all.len() {
-            result["nextCursor"] = (start + PAGE).to_string().into();
-        }
-        Ok(result)
+        let files = files.filter(|uri| self.resource(uri).is_ok());
+        let entry = |uri: String| json!({"uri": uri, "name": uri, "mimeType": media_type(&uri)});
+        json!({"resources": pages.chain(files).map(entry).collect::<Vec<_>>()})
     }
 
     /// The result of `resources/read`.
     pub(super) fn read_resource(&self, uri: &str) -> Result<Value, String> {
-        let text = self.resource(uri).and_then(|text| piece(uri, &text, 0))?;
-        let mut shown = text["text"].as_str().unwrap_or_default().to_owned();
-        if let Some(next) = text.get("next_offset") {
+        let piece = piece(uri, &self.resource(uri)?, 0);
+        let mut shown = piece["text"].as_str().unwrap_or_default().to_owned();
+        if let Some(next) = piece["next_offset"].as_u64() {
             shown.push_str(&format!(
-                "\n… cut at {MAX_RESULT_BYTES} bytes: the tool read with offset {next} has the rest\n"
+                "\n… cut: the tool read with offset {next} has the rest\n"
             ));
         }
-        Ok(json!({"contents": [{"uri": uri, "mimeType": "text/plain", "text": shown}]}))
+        Ok(json!({"contents": [{"uri": uri, "mimeType": media_type(uri), "text": shown}]}))
     }
 
     /// The text behind a URI.
@@ -107,47 +128,19 @@ impl Server {
     /// # Errors
     /// A sentence if there is none, or it may not be read.
     pub(super) fn resource(&self, uri: &str) -> Result<String, String> {
-        let unknown = || {
-            let uri = crate::format::shortened(uri, 120);
-            format!(
-                "no resource {uri:?}: resources are docs://PAGE, task://TASK/FILE and result://N"
-            )
-        };
-        let (scheme, rest) = uri.split_once("://").ok_or_else(unknown)?;
-        match scheme {
-            "docs" => {
-                let page = PAGES.iter().find(|page| page.name == rest);
-                page.map(|page| (page.text)()).ok_or_else(|| {
-                    let names: Vec<&str> = PAGES.iter().map(|page| page.name).collect();
-                    format!("no page {rest:?}: {}", names.join(", "))
-                })
-            }
-            "result" => {
-                let number = rest.parse().ok();
-                number
-                    .and_then(|number| self.whole_results.find(number))
-                    .ok_or_else(|| format!("{uri} is not kept any more: call the tool again"))
-            }
-            "task" => {
-                let (task, file) = rest.split_once('/').ok_or_else(unknown)?;
-                let named = self.workspace.task(task)?;
-                let Some(folder) = named.task.folder() else {
-                    if named.task.set_file(crate::task::PromptSet::Test) == Some(file) {
-                        return Err(format!("{uri} is the test set, which is not read"));
-                    }
-                    let bytes = named.task.read(file).map_err(|error| error.to_string())?;
-                    return Ok(String::from_utf8_lossy(&bytes).into_owned());
-                };
-                let path = folder.join(file);
-                let path = path.strip_prefix(self.workspace.root()).unwrap_or(&path);
-                let path = self
-                    .workspace
-                    .file("file", path.to_str().unwrap_or_default())?;
-                let bytes = crate::files::read_at_most(&path, 64 << 20);
-                let bytes = bytes.map_err(|error| format!("{uri}: {error}"))?;
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
-            }
-            _ => Err(unknown()),
+        let file = uri
+            .strip_prefix("task://")
+            .and_then(|rest| rest.split_once('/'));
+        let page = PAGES
+            .iter()
+            .find(|(name, _)| uri.strip_prefix("docs://") == Some(name));
+        match (file, page) {
+            (Some((task, file)), _) => self.workspace.task_text(task, file),
+            (_, Some((_, text))) => Ok(text()),
+            _ => Err(format!(
+                "no resource {:?}: resources are those of resources/list",
+                shortened(uri, 120)
+            )),
         }
     }
 }

@@ -1,191 +1,220 @@
 //! The folder that a client may name: tasks, runs, models and files in it, but the rows of test sets.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use crate::dataset;
-use crate::files::{PathError, inside};
+use serde_json::Value;
+
+use crate::dataset::import::read_records;
+use crate::dataset::read_lines;
+use crate::files::{FileId, file_id, inside, sum};
 use crate::format::shortened;
 use crate::run::{RunDirectory, RunFolders, RunReference};
 use crate::score::Task;
-use crate::task::{PromptSet, folder_of};
+use crate::task::{TASK_FILE, folder_of};
 
 /// Folders that tools read for the client.
 const OWN_FOLDERS: [&str; 3] = ["runs", "evals", ".grpo-tui"];
 
-pub(super) struct Workspace {
-    /// Without links.
-    root: PathBuf,
-}
-
-/// A task with the argument that names it to commands.
-pub(super) struct NamedTask {
-    pub(super) task: Task,
-    pub(super) argument: String,
-}
+/// A folder without links.
+pub(super) struct Workspace(PathBuf);
 
 impl Workspace {
     pub(super) fn open(folder: &Path) -> std::io::Result<Self> {
-        let root = std::fs::canonicalize(folder)?;
-        if !root.is_dir() {
-            return Err(std::io::ErrorKind::NotADirectory.into());
-        }
-        Ok(Self { root })
+        std::fs::read_dir(folder)?;
+        std::fs::canonicalize(folder).map(Self)
     }
 
     pub(super) fn root(&self) -> &Path {
-        &self.root
+        &self.0
+    }
+
+    pub(super) fn runs(&self) -> PathBuf {
+        self.0.join("runs")
     }
 
     pub(super) fn run_folders(&self) -> RunFolders {
-        RunFolders::discover(Some(&self.root.join("runs")), &self.root)
+        RunFolders::discover(Some(&self.runs()), &self.0)
+    }
+
+    /// Files of the test sets of all tasks below the workspace, however deep, also of tasks that do not load.
+    fn test_files(&self) -> Vec<PathBuf> {
+        let (mut found, mut folders) = (Vec::new(), vec![self.0.clone()]);
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.extend(below.map(|entry| entry.path()));
+            let text = crate::files::read_text(&folder.join(TASK_FILE)).unwrap_or_default();
+            let toml = text.parse::<toml::Table>().unwrap_or_default();
+            let named = ["test", "proof"].map(|name| toml.get("prompts")?.get(name)?.as_str());
+            found.extend(named.into_iter().flatten().map(|file| folder.join(file)));
+        }
+        found
+    }
+
+    pub(super) fn test_sets(&self) -> BTreeSet<FileId> {
+        let found = self
+            .test_files()
+            .into_iter()
+            .filter_map(|path| std::fs::metadata(path).ok());
+        found.map(|found| file_id(&found)).collect()
+    }
+
+    /// Checks that no record of a file, in whatever columns, has the prompt of a test row; `known`: checksums of files whose rows
+    /// the client knows. Returns the file's own.
+    pub(super) fn check_rows(
+        &self,
+        path: &Path,
+        known: &BTreeSet<String>,
+    ) -> Result<String, String> {
+        let named = |why: String| format!("{}: {why}", path.display());
+        let bytes = crate::files::read(path).map_err(|error| named(error.to_string()))?;
+        let checksum = sum(&bytes);
+        if known.contains(&checksum) {
+            return Ok(checksum);
+        }
+        let mut prompts = BTreeSet::new();
+        for bytes in self
+            .test_files()
+            .iter()
+            .filter_map(|file| crate::files::read_hidden(file).ok())
+        {
+            let lines = read_lines(Cursor::new(bytes)).flatten();
+            for row in lines.filter_map(|(_, line)| serde_json::from_slice::<Value>(&line).ok()) {
+                let messages = row["messages"]
+                    .as_array()
+                    .and_then(|messages| messages.last());
+                let text = messages.map_or(&row["prompt"], |last| &last["content"]);
+                prompts.extend((!text.is_null()).then(|| text.to_string()));
+            }
+        }
+        // What is malformed the command says. A copy may have any name.
+        let records = read_records(path, usize::MAX)
+            .unwrap_or_default()
+            .into_iter();
+        let lines = bytes
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok());
+        let values = records
+            .map(|record| Value::Object(record.fields))
+            .chain(lines);
+        match values.filter(|value| has_any(value, &prompts)).count() {
+            0 => Ok(checksum),
+            _ => Err(named(
+                "it has prompts of a test set, which is not read: use other rows".to_owned(),
+            )),
+        }
     }
 
     /// A path that a client names, without links.
     ///
     /// # Errors
     /// A sentence if it is written as, or leads, outside, or into a folder of runs.
-    pub(super) fn path(&self, argument: &str, text: &str) -> Result<PathBuf, String> {
-        let shown = shortened(text, 120);
-        let relative = match Path::new(text).strip_prefix(&self.root) {
-            Ok(relative) => relative.to_str().unwrap_or_default(),
-            Err(_) => text,
+    pub(super) fn path(&self, text: &str) -> Result<PathBuf, String> {
+        let relative = Path::new(text)
+            .strip_prefix(&self.0)
+            .ok()
+            .and_then(Path::to_str);
+        let path = inside(&self.0, relative.unwrap_or(text)).ok();
+        let is_own = |path: &PathBuf| {
+            OWN_FOLDERS
+                .iter()
+                .any(|own| path.starts_with(self.0.join(own)))
         };
-        let path = inside(&self.root, relative).map_err(|error| {
-            let why = match error {
-                PathError::Written => "is outside the workspace".to_owned(),
-                PathError::Link(to) => format!("leads to {}, outside the workspace", to.display()),
-                PathError::Broken(to) => {
-                    format!("is a link to {}, which does not exist", to.display())
-                }
-            };
-            format!(
-                "{argument} {shown:?} {why}: name a file below {}",
-                self.root.display()
-            )
-        })?;
-        let below = path.strip_prefix(&self.root).unwrap_or(&path);
-        if OWN_FOLDERS.iter().any(|own| below.starts_with(own)) {
-            return Err(format!(
-                "{argument} {shown:?} is in a folder of results: use status, metrics, rollouts and compare"
-            ));
-        }
+        path.filter(|path| !is_own(path)).ok_or_else(|| {
+            let (text, root) = (shortened(text, 120), self.0.display());
+            format!("{text:?} is outside the workspace, or in its runs/, evals/ or .grpo-tui/: name a file below {root}")
+        })
+    }
+
+    /// An existing file that a client may read: no test set.
+    pub(super) fn file(&self, text: &str) -> Result<PathBuf, String> {
+        let path = self.path(text)?;
+        crate::files::open(&path).map_err(|error| format!("{text:?}: {error}"))?;
         Ok(path)
     }
 
-    /// An existing file that a client may read.
-    ///
-    /// # Errors
-    /// As [`Self::path`], and for the file of a test set.
-    pub(super) fn file(&self, argument: &str, text: &str) -> Result<PathBuf, String> {
-        let path = self.path(argument, text)?;
-        match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() => {}
-            Ok(_) => return Err(format!("{argument} {text:?} is not a regular file")),
-            Err(error) => return Err(format!("{argument} {text:?}: {error}")),
+    /// The text of a task's file that a client may read.
+    pub(super) fn task_text(&self, task: &str, file: &str) -> Result<String, String> {
+        let (task, _) = self.task(task)?;
+        // Copies of rows, such as a .bak, are no file of the task, and may hold test rows.
+        let is_own =
+            task.file_names().contains(&file) && task.prompts.test.as_deref() != Some(file);
+        if let Some(folder) = task.folder() {
+            let path = self.file(&folder.join(file).display().to_string())?;
+            if file.starts_with('.') || !is_own && self.check_rows(&path, &BTreeSet::new()).is_err()
+            {
+                return Err(format!("{file} is hidden, or has rows of a test set"));
+            }
+        } else if !is_own {
+            return Err(format!("{file} is the test set, or no file of the task"));
         }
-        match self.test_set_of(&path) {
-            Some(task) => Err(format!(
-                "{argument} {text:?} is the test set of {task}, which is not read before the end of the budget: use train or eval rows"
-            )),
-            None => Ok(path),
-        }
-    }
-
-    /// The task whose test set the file is, under whatever name.
-    fn test_set_of(&self, path: &Path) -> Option<String> {
-        let identity = |path: &Path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino()))
-        };
-        let file = identity(path)?;
-        self.task_names().into_iter().find(|name| {
-            let task = Task::load(&self.root.join("tasks").join(name)).ok();
-            let test = task.and_then(|task| task.path(task.set_file(PromptSet::Test)?).ok());
-            test.and_then(|test| identity(&test)) == Some(file)
-        })
+        let bytes = task.read(file).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Folders of `tasks/` with a task.toml.
     pub(super) fn task_names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.root.join("tasks")).into_iter();
-        let folders = entries
+        let entries = std::fs::read_dir(self.0.join("tasks"))
+            .into_iter()
             .flatten()
-            .flatten()
-            .filter(|entry| entry.path().join(crate::task::TASK_FILE).is_file());
-        let mut names: Vec<String> = folders
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .flatten();
+        let tasks = entries.filter(|entry| entry.path().join(TASK_FILE).is_file());
+        let names: BTreeSet<String> = tasks
+            .map(|task| task.file_name().to_string_lossy().into_owned())
             .collect();
-        names.sort();
-        names
+        names.into_iter().collect()
     }
 
-    /// A task of the workspace, by its name or folder, or an embedded one.
+    /// A task of the workspace, by its name or folder, or an embedded one; and what names it to commands.
     ///
     /// # Errors
-    /// A sentence if there is none, it is outside, or it trains on its test set.
-    pub(super) fn task(&self, text: &str) -> Result<NamedTask, String> {
-        let is_name = !text.contains(['/', '\\']) && !text.starts_with(['.', '-']);
+    /// A sentence if there is none, or it is outside.
+    pub(super) fn task(&self, text: &str) -> Result<(Task, String), String> {
+        let is_name = !text.contains('/') && !text.starts_with(['.', '-']);
         let in_tasks = format!("tasks/{text}");
-        let in_tasks =
-            Some(in_tasks.as_str()).filter(|path| is_name && self.root.join(path).exists());
-        let task = match in_tasks {
-            Some(path) => Task::load(&self.path("task", path)?),
+        let folder = match is_name {
+            true if self.0.join(&in_tasks).exists() => Some(self.path(&in_tasks)?),
             // Commands look in the folders above, too.
-            None if is_name && let Some(found) = folder_of(text, &self.root) => {
-                let found = found.display();
-                return Err(format!(
-                    "task {text:?} leads to {found}, outside the workspace"
-                ));
+            true if folder_of(text, &self.0).is_some() => {
+                return Err(format!("task {text:?} is outside the workspace"));
             }
-            None if is_name => Task::embedded(text),
-            None => Task::load(&self.path("task", text)?),
+            true => None,
+            false => Some(self.path(text)?),
         };
-        let task = task.map_err(|error| match in_tasks {
-            None if is_name => format!(
+        let task = folder
+            .as_ref()
+            .map_or_else(|| Task::embedded(text), |folder| Task::load(folder));
+        let argument =
+            folder.map_or_else(|| text.to_owned(), |folder| folder.display().to_string());
+        let task = task.map_err(|error| {
+            format!(
                 "{error}; tasks of the workspace: {}",
-                match self.task_names() {
-                    names if names.is_empty() => "none".to_owned(),
-                    names => names.join(", "),
-                }
-            ),
-            _ => error.to_string(),
+                self.task_names().join(", ")
+            )
         })?;
-        for set in [PromptSet::Train, PromptSet::Eval] {
-            let path = |set| task.path(task.set_file(set)?).ok();
-            if path(set).is_some() && path(set) == path(PromptSet::Test) {
-                return Err(format!(
-                    "{text}: the {} set and the test set are one file: give them files of their own",
-                    set.name()
-                ));
-            }
-        }
-        let argument = task
-            .folder()
-            .map_or_else(|| text.to_owned(), |folder| folder.display().to_string());
-        Ok(NamedTask { task, argument })
+        Ok((task, argument))
     }
 
     /// # Errors
     /// A sentence if there is no such run in the workspace.
     pub(super) fn run(&self, text: &str) -> Result<RunDirectory, String> {
-        if text.is_empty() || text.contains(['/', '\\']) || text.starts_with(['.', '-']) {
-            let text = shortened(text, 80);
-            return Err(format!("run {text:?}: name a run by its id or name"));
-        }
+        let is_name = !text.is_empty() && !text.contains('/') && !text.starts_with(['.', '-']);
         let run = self
             .run_folders()
             .find(text)
-            .map_err(|error| error.to_string())?;
-        let place = std::fs::canonicalize(run.path()).map_err(|error| error.to_string())?;
-        if !place.starts_with(&self.root) {
-            let place = place.display();
-            return Err(format!(
-                "run {text:?} leads to {place}, outside the workspace"
-            ));
-        }
-        Ok(run)
+            .map_err(|error| error.to_string());
+        let is_inside = |run: &RunDirectory| {
+            std::fs::canonicalize(run.path()).is_ok_and(|path| path.starts_with(&self.0))
+        };
+        run.and_then(|run| match is_name && is_inside(&run) {
+            true => Ok(run),
+            false => Err(format!(
+                "run {:?}: name a run of the workspace by its id or name",
+                shortened(text, 80)
+            )),
+        })
     }
 
     /// The model as commands take it: in the workspace, embedded, in the cache, or a run of the workspace.
@@ -193,60 +222,33 @@ impl Workspace {
     /// # Errors
     /// A sentence for a path outside, and for a server.
     pub(super) fn model(&self, text: &str) -> Result<String, String> {
-        let model = text.strip_prefix("constrained:").unwrap_or(text);
-        if text.contains('=') || text.starts_with('-') || model.is_empty() {
+        let is_path =
+            text.starts_with(['/', '.', '~']) || text.contains("..") || self.0.join(text).exists();
+        if text.is_empty() || text.contains([':', '=']) || text.starts_with('-') {
             return Err(format!(
-                "model {:?}: not a model's name",
+                "model {:?}: only a person may name a server or a constrained model, on the command line",
                 shortened(text, 80)
             ));
         }
-        if model.starts_with("endpoint:") {
-            return Err(format!(
-                "model {model:?} is a server, which would get the prompts: only a person may name one, on the command line"
-            ));
-        }
-        let is_path = Path::new(model).is_absolute()
-            || model.starts_with(['.', '~'])
-            || model.split('/').any(|part| part == "..")
-            || self.root.join(model).exists();
         if is_path {
-            self.path("model", model)?;
-        } else if let Ok(run) = self.run_folders().find(&RunReference::parse(model).run) {
+            self.path(text)?;
+        } else if let Ok(run) = self.run_folders().find(&RunReference::parse(text).run) {
             self.run(run.id())?;
         }
         Ok(text.to_owned())
     }
+}
 
-    /// Checks that prompts are of the train or eval set, and no others.
-    pub(super) fn check_prompts<'a>(
-        task: &Task,
-        ids: impl Iterator<Item = &'a str>,
-    ) -> Result<(), String> {
-        let mut sets = Vec::new();
-        for set in PromptSet::ALL {
-            let rows = match task.set_file(set) {
-                Some(_) => dataset::load(task, set).map_err(|error| error.to_string())?,
-                None => Vec::new(),
-            };
-            let ids: BTreeSet<String> = rows.into_iter().map(|row| row.id).collect();
-            sets.push((set, ids));
-        }
-        for id in ids {
-            let mut known = sets.iter().filter(|(_, ids)| ids.contains(id));
-            let is_of_test = known.clone().any(|(set, _)| *set == PromptSet::Test);
-            if is_of_test || known.next().is_none() {
-                let why = if is_of_test {
-                    "is in the test set"
-                } else {
-                    "is not in the train or eval set"
-                };
-                let id = shortened(id, 80);
-                return Err(format!(
-                    "prompt {id:?} {why} of {}: name one of the train or eval set",
-                    task.name
-                ));
-            }
-        }
-        Ok(())
-    }
+/// Whether a value has one of the texts, also within JSON in a text.
+fn has_any(value: &Value, texts: &BTreeSet<String>) -> bool {
+    let inner = value.as_str().filter(|text| text.starts_with(['[', '{']));
+    let inner = inner.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    texts.contains(&value.to_string())
+        || value
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| has_any(one, texts)))
+        || value
+            .as_object()
+            .is_some_and(|fields| fields.values().any(|one| has_any(one, texts)))
+        || inner.is_some_and(|inner| has_any(&inner, texts))
 }

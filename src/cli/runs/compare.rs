@@ -19,7 +19,7 @@ use crate::task::{PromptSet, SetName};
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
     /// One run: base vs result. Several: configuration, metrics, evals, and results, each against the first. The folder of a standalone eval: its evals
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, id = "run", value_name = "RUN")]
     these: Vec<String>,
     /// Prompt set; of a run of several tasks with the name of one, such as test:invoice [default: test if evaluated, else eval, of each task]
     #[arg(long, value_name = "SET")]

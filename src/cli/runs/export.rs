@@ -11,9 +11,10 @@ use super::{
     report_written, show, write_page,
 };
 use crate::environment::{RecordedConversation, ToolChain};
-use crate::format::counted;
+use crate::format::{counted, did_you_mean};
 use crate::report::{
-    Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file,
+    Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, spread,
+    write_event_file,
 };
 use crate::run::events::EvalKey;
 use crate::run::{
@@ -37,6 +38,17 @@ pub(super) struct Arguments {
     /// in OpenAI's message form (`messages`, `tools`)
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard"])]
     rollouts: bool,
+    /// With --rollouts: only this step, or `last`
+    #[arg(long, value_name = "N", requires = "rollouts")]
+    step: Option<String>,
+    /// With --rollouts: only completions with a smaller reward
+    #[arg(
+        long,
+        value_name = "REWARD",
+        requires = "rollouts",
+        allow_negative_numbers = true
+    )]
+    below: Option<f64>,
     /// Print what tools replied in rollouts and evals as JSON lines, for `[tools] replay = true`: row, calls, states
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard", "rollouts", "json"])]
     tools: bool,
@@ -51,6 +63,17 @@ pub(super) struct Arguments {
     /// Write a TensorBoard event file of steps and evals into DIR/ID; `tensorboard --logdir DIR` shows the runs
     #[arg(long, group = "form", value_name = "DIR", conflicts_with_all = ["html", "out"])]
     tensorboard: Option<PathBuf>,
+    /// With --jsonl: at most this many steps, evenly spaced
+    #[arg(long, value_name = "N", requires = "jsonl")]
+    points: Option<usize>,
+    /// With --jsonl: only these metrics, separated by commas
+    #[arg(
+        long = "metrics",
+        value_name = "NAMES",
+        requires = "jsonl",
+        value_delimiter = ','
+    )]
+    names: Vec<String>,
     /// Print everything as one JSON document; with --html or --tensorboard, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "markdown"])]
     json: bool,
@@ -68,7 +91,8 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         return event_files(&runs, folder, arguments);
     }
     if arguments.rollouts {
-        return complete(runs.iter().map(rollouts).sum::<Result<usize, Failure>>()?);
+        let lost = runs.iter().map(|run| rollouts(run, arguments));
+        return complete(lost.sum::<Result<usize, Failure>>()?);
     }
     if arguments.tools {
         return complete(tools(&runs)?);
@@ -95,7 +119,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         return print(&csv(&seen.history));
     }
     if arguments.jsonl {
-        return print_json_lines(json_lines(&seen.history));
+        return print_json_lines(metrics(&seen, arguments)?);
     }
     let mut document = show::document(&seen);
     let series = seen.history.metrics.iter();
@@ -111,6 +135,39 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     print_json(document)
 }
 
+/// The lines of `--jsonl`.
+fn metrics(seen: &Report, arguments: &Arguments) -> Result<Vec<Value>, Failure> {
+    let known = &seen.history.metrics;
+    if let Some(unknown) = arguments
+        .names
+        .iter()
+        .find(|name| !known.contains_key(*name))
+    {
+        let hint = did_you_mean(unknown, known.keys().map(String::as_str));
+        let (id, names) = (
+            seen.directory.id(),
+            known.keys().cloned().collect::<Vec<_>>(),
+        );
+        return Err(Failure::usage(format!(
+            "--metrics {unknown}: not a metric of {id}{hint}; it has {}",
+            names.join(", ")
+        )));
+    }
+    let mut lines = json_lines(&seen.history);
+    if let Some(points) = arguments.points {
+        let places: Vec<f64> = (0..lines.len()).map(|place| place as f64).collect();
+        let places = spread(&places, points).into_iter();
+        lines = places.map(|place| lines[place as usize].take()).collect();
+    }
+    let is_shown = |name: &String| {
+        arguments.names.is_empty() || name == "step" || arguments.names.contains(name)
+    };
+    for line in lines.iter_mut().filter_map(Value::as_object_mut) {
+        line.retain(|name, _| is_shown(name));
+    }
+    Ok(lines)
+}
+
 /// `damaged`: what could not be printed, which was said.
 fn complete(damaged: usize) -> Outcome {
     if damaged == 0 {
@@ -124,57 +181,51 @@ fn complete(damaged: usize) -> Outcome {
 
 /// Prints the completions that the run still has, step by step, with names as in TRL's tables. Returns the number of
 /// files and steps that it lacks.
-fn rollouts(run: &RunDirectory) -> Result<usize, Failure> {
+fn rollouts(run: &RunDirectory, arguments: &Arguments) -> Result<usize, Failure> {
     super::verified(run.clone())?;
     let (prompts, warnings) = PromptMessages::read(run);
     warnings
         .iter()
         .for_each(|warning| output::eprint_line(&format!("warning: {warning}")));
-    for_each_group(run, |group| {
-        let line = |completion| completion_line(run, group, completion, &prompts);
-        print_json_lines(group.completions.iter().map(line).collect()).map(|_| ())
-    })
-}
-
-/// A step, or the last one, and its completions, as [`rollouts`] prints them.
-#[cfg(feature = "engine")]
-pub(in crate::cli) fn step_rollouts(
-    run: &RunDirectory,
-    step: Option<u64>,
-) -> Result<(u64, Vec<Value>), Failure> {
-    let recorded = recorded_groups(run)?;
-    // A file has the steps of a range, also those to come.
-    let mut steps = rollout_steps(run.path(), &recorded)?;
-    steps.retain(|step| recorded.contains_key(step));
-    let step = match (step, steps.first(), steps.last()) {
-        (Some(step), ..) if steps.contains(&step) => step,
-        (None, _, Some(last)) => *last,
-        (Some(step), Some(first), Some(last)) => {
-            return Err(Failure::usage(format!(
-                "{} has no rollouts of step {step}: it has {} steps from {first} to {last}",
-                run.id(),
-                steps.len()
-            )));
-        }
-        _ => return Err(Failure::usage(format!("{} has no rollouts yet", run.id()))),
+    let is_below = |completion: &&RolloutCompletion| {
+        let least = arguments.below;
+        least.is_none_or(|least| completion.reward.is_some_and(|reward| reward < least))
     };
-    let (prompts, _) = PromptMessages::read(run);
-    let groups = read_step(run.path(), step)?;
-    let lines = groups.iter().flat_map(|group| {
+    for_each_group(run, arguments.step.as_deref(), |group| {
         let line = |completion| completion_line(run, group, completion, &prompts);
-        group.completions.iter().map(line).collect::<Vec<_>>()
-    });
-    Ok((step, lines.collect()))
+        let shown = group.completions.iter().filter(is_below);
+        print_json_lines(shown.map(line).collect()).map(|_| ())
+    })
 }
 
 /// Visits the groups that the run still has, step by step; warns of what is lost, and returns its count.
 fn for_each_group(
     run: &RunDirectory,
+    only: Option<&str>,
     mut visit: impl FnMut(&RolloutGroup) -> Result<(), Failure>,
 ) -> Result<usize, Failure> {
     let recorded = recorded_groups(run)?;
     let mut lost = 0;
-    for step in rollout_steps(run.path(), &recorded)? {
+    let mut steps = rollout_steps(run.path(), &recorded)?;
+    if let Some(only) = only {
+        // A file has the steps of a range, also those to come.
+        steps.retain(|step| recorded.contains_key(step));
+        let ends = steps.first().copied().zip(steps.last().copied());
+        let wanted = match only {
+            "last" => ends.map(|(_, last)| last),
+            only => only.parse().ok(),
+        };
+        steps.retain(|step| Some(*step) == wanted);
+        if steps.is_empty() {
+            let has = ends.map_or_else(
+                || "has none yet".to_owned(),
+                |(first, last)| format!("has some from step {first} to {last}"),
+            );
+            let message = format!("--step {only}: no such rollouts: {} {has}", run.id());
+            return Err(Failure::usage(message));
+        }
+    }
+    for step in steps {
         let expected = recorded.get(&step).copied().unwrap_or(0);
         let problem = match read_step(run.path(), step) {
             Ok(groups) => {
@@ -208,7 +259,7 @@ fn tools(runs: &[RunDirectory]) -> Result<usize, Failure> {
         }
     };
     for run in runs {
-        lost += for_each_group(run, |group| {
+        lost += for_each_group(run, None, |group| {
             let mut chains = group
                 .completions
                 .iter()
@@ -280,7 +331,7 @@ fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
             "html" => html(&seen)?,
             "csv" => Page::masked(&csv(&seen.history)),
             _ => Page::masked(
-                &json_lines(&seen.history)
+                &metrics(&seen, arguments)?
                     .iter()
                     .map(|line| format!("{line}\n"))
                     .collect::<String>(),

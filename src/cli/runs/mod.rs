@@ -24,16 +24,12 @@ use clap::Subcommand;
 use serde_json::Value;
 
 #[cfg(feature = "engine")]
-pub(super) use self::export::step_rollouts;
-#[cfg(feature = "engine")]
 pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
 use crate::report::{Page, Report};
 use crate::run::{RunDirectory, RunError, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
-#[cfg(feature = "engine")]
-use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -140,14 +136,6 @@ fn warn(seen: &Report) {
     for warning in &seen.warnings {
         output::eprint_line(&format!("warning: {}: {warning}", seen.directory.id()));
     }
-}
-
-/// A run as those see it who may not look at test sets yet: its result is then that of the eval set.
-#[cfg(feature = "engine")]
-pub(super) fn without_test_set(mut report: Report) -> Report {
-    let evals = &mut report.history.evals;
-    evals.retain(|_, eval| !eval.is_on(PromptSet::Test));
-    report
 }
 
 /// Finds several runs; each counts once.

@@ -227,6 +227,7 @@ fn load_sets<'t>(
                 PromptSet::Eval => found.warnings.push(missing(
                     "the last checkpoint becomes the result, and stop_when has no set",
                 )),
+                PromptSet::Test if task.prompts.test.is_some() => {} // hidden
                 PromptSet::Test => found.warnings.push(missing("no held-out result")),
             }
             continue;

@@ -1,6 +1,7 @@
 //! The JSON Schema that a row brings for its own answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Cursor;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::random::text_hash;
 use super::row::{PromptRow, load, read_lines};
-use crate::task::{PromptSet, TaskFiles};
+use crate::task::{PromptFiles, PromptSet, TaskFiles};
 
 /// Longest schema of a row as text, in bytes.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
@@ -151,9 +152,13 @@ pub(crate) fn row_schema_files(task: &TaskFiles) -> BTreeSet<String> {
     struct Line {
         schema: String,
     }
-    let sets = PromptSet::ALL.into_iter();
-    let opened = sets.filter_map(|set| task.open(task.set_file(set)?).ok());
-    let lines = opened.flat_map(read_lines).filter_map(Result::ok);
+    let PromptFiles {
+        train, eval, test, ..
+    } = &task.prompts;
+    let sets = [train, eval, test].into_iter().flatten();
+    let read = sets.filter_map(|file| task.read_hidden(file).ok());
+    let lines = read.flat_map(|bytes| read_lines(Cursor::new(bytes)));
+    let lines = lines.filter_map(Result::ok);
     let named = lines.filter_map(|(_, line)| {
         let text = std::str::from_utf8(&line).ok()?;
         let is_likely = text.contains("\"schema\"");

@@ -5,6 +5,7 @@ mod atomic;
 mod checksum;
 #[cfg(debug_assertions)]
 mod failpoint;
+mod hidden;
 
 pub use atomic::{
     Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder,
@@ -16,6 +17,7 @@ pub use checksum::{
     sum,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, rendezvous_timeout, test_clock, torn_write};
+pub use hidden::{FileId, HIDDEN_FILES, file_id, hide_files, hides_test_sets};
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -69,8 +71,15 @@ pub fn lock_within(file: &File, timeout: Duration) -> Result<bool> {
 /// since opening it could block or have effects.
 ///
 /// # Errors
-/// The system's error, and [`ErrorKind::InvalidInput`] for anything but a regular file.
+/// The system's error, [`ErrorKind::InvalidInput`] for anything but a regular file, and a hidden file ([`hide_files`]).
 pub fn open(path: &Path) -> Result<File> {
+    let file = open_hidden(path)?;
+    hidden::refuse_hidden(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// [`open`], also of a hidden file: for copies and digests, which show nothing of it.
+fn open_hidden(path: &Path) -> Result<File> {
     // Checked before opening, which can act on a device, and again afterwards, as the file may have
     // been exchanged.
     regular(&std::fs::metadata(path)?)?;
@@ -145,7 +154,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`open`], and [`ErrorKind::FileTooLarge`] above `most_bytes`.
 pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
-    let file = open(path)?;
+    read_file(open(path)?, most_bytes)
+}
+
+/// [`read`], also of a hidden file.
+pub fn read_hidden(path: &Path) -> Result<Vec<u8>> {
+    read_file(open_hidden(path)?, MAX_WHOLE_FILE_BYTES)
+}
+
+fn read_file(file: File, most_bytes: u64) -> Result<Vec<u8>> {
     let size = file.metadata()?.len();
     // A file in /proc has size 0 and may still be long.
     let mut bytes = Vec::with_capacity(size.min(most_bytes) as usize);

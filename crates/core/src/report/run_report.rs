@@ -2,6 +2,7 @@
 
 use super::run_outcome::RunOutcome;
 use crate::facts::Cause;
+use crate::files;
 use crate::format::counted;
 use crate::run::events::Eval;
 use crate::run::{
@@ -9,7 +10,7 @@ use crate::run::{
     list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
-use crate::task::SetName;
+use crate::task::{PromptSet, SetName};
 
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
@@ -30,6 +31,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Without results on test sets where these are hidden ([`files::hide_files`]).
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
         // Before the log, which is ahead of it.
         let written = State::written(directory.path());
@@ -37,7 +39,11 @@ impl Report {
             State::observe(directory.path()),
             SlurmJob::read(directory.path()),
         );
-        let history = RunState::read(directory.path())?;
+        let mut history = RunState::read(directory.path())?;
+        if files::hides_test_sets() {
+            let evals = &mut history.evals;
+            evals.retain(|_, eval| !eval.is_on(PromptSet::Test));
+        }
         let checkpoints = list_checkpoints(directory.path())?;
         let tags = read_tags(directory.path());
         let (private, name) = (

@@ -92,9 +92,21 @@ impl Home {
     }
 
     pub(crate) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
+        self.read_by(file, |path| files::read_at_most(path, most_bytes))
+    }
+
+    pub(crate) fn read_hidden(&self, file: &str) -> Read<Cow<'static, [u8]>> {
+        self.read_by(file, files::read_hidden)
+    }
+
+    fn read_by(
+        &self,
+        file: &str,
+        read: impl FnOnce(&Path) -> std::io::Result<Vec<u8>>,
+    ) -> Read<Cow<'static, [u8]>> {
         let path = self.path(file)?;
         match self {
-            Self::Folder(_) => files::read_at_most(&path, most_bytes)
+            Self::Folder(_) => read(&path)
                 .map(Cow::Owned)
                 .map_err(|source| self.unread(file, source)),
             Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {

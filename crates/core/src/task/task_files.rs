@@ -10,6 +10,7 @@ use super::leaf_rules::LeafRules;
 use super::normalisations::Normalisations;
 use super::source::Home;
 use crate::config::{Assignments, Layers, choices};
+use crate::files;
 
 /// A task without the scorer-specific part of its definition. Prompt sets are read on demand.
 #[derive(Debug, Clone)]
@@ -121,12 +122,19 @@ impl TaskFiles {
         self.home.folder()
     }
 
+    /// `None` for a hidden test set ([`files::hide_files`]).
     pub fn set_file(&self, set: PromptSet) -> Option<&str> {
         match set {
             PromptSet::Train => self.prompts.train.as_deref(),
             PromptSet::Eval => self.prompts.eval.as_deref(),
+            PromptSet::Test if files::hides_test_sets() => None,
             PromptSet::Test => self.prompts.test.as_deref(),
         }
+    }
+
+    /// [`Self::read`], also of a hidden test set: for copies and digests.
+    pub(crate) fn read_hidden(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
+        self.home.read_hidden(file)
     }
 
     /// Reads at most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`TaskFiles::path`].

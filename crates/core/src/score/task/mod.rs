@@ -375,14 +375,15 @@ impl Task {
     }
 
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
-        self.read_files(&self.all_file_names())
+        let read = |name: String| Ok((name.clone(), self.read_hidden(&name)?.into_owned()));
+        self.all_file_names().into_iter().map(read).collect()
     }
 
     /// SHA-256 in hex over names and contents of all files; a missing file counts as such.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for name in self.all_file_names() {
-            let bytes = self.read(&name).ok();
+            let bytes = self.read_hidden(&name).ok();
             hash.update(name.as_bytes());
             hash.update(
                 bytes
