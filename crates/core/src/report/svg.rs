@@ -1,9 +1,12 @@
 //! Charts over steps as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
 //! losing their spikes.
 
+pub(super) mod pairs;
 pub(super) mod stacked;
 
 use std::fmt::Write;
+
+use unicode_width::UnicodeWidthStr;
 
 use crate::format::percent_short;
 
@@ -334,7 +337,7 @@ fn legend(text: &mut String, chart: &Chart<'_>) {
 }
 
 fn entry_width(label: &str) -> f64 {
-    30.0 + 5.8 * label.chars().count() as f64
+    30.0 + 5.8 * label.width() as f64
 }
 
 #[cfg(test)]
