@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
 
+use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 
 /// Sampling options of a served completion.
@@ -126,12 +128,20 @@ pub(super) fn sample_shaped(
 ) -> Result<Vec<ShapedToken>> {
     let (_, vocabulary) = logits.dims2()?;
     let width = mask_words(vocabulary);
-    let shaped = |params: &ShapedParams| {
+    let bytes = vocabulary * size_of::<f32>();
+    // Candle's `to_vec1` would copy the logits of all rows for each of these.
+    let mut buffer = HostBuffer::new(bytes * params.len(), logits.device());
+    for (params, bytes) in params.iter().zip(buffer.bytes_mut().chunks_exact_mut(bytes)) {
+        copy_to_host(&logits.get(params.index)?.to_dtype(DType::F32)?, bytes)?;
+    }
+    let rows = params.par_iter().zip(buffer.bytes().par_chunks_exact(bytes));
+    let shaped = |(params, bytes): (&ShapedParams, &[u8])| {
         let mask = masks.and_then(|masks| masks.get(params.index * width..)?.get(..width));
-        let row = logits.get(params.index)?.to_dtype(DType::F32)?;
-        params.sample_from(&row.to_vec1::<f32>()?, mask)
+        let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+        let row: Vec<f32> = bytes.as_chunks().0.iter().map(number).collect();
+        params.sample_from(&row, mask)
     };
-    params.iter().map(shaped).collect()
+    rows.map(shaped).collect()
 }
 
 /// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending: as the
