@@ -43,6 +43,7 @@ pub mod rope; // norm of queries and keys, rotary positions
 pub mod router; // softmax over experts, and top-k
 pub mod row_adapters; // per-row adapters of a batch
 pub mod sampler; // sampling with log-probs
+pub mod shaping; // penalties, top-k, top-p, min-p, alternatives
 pub mod shared_gate; // shared expert times its sigmoid gate
 pub mod soft_cap; // capped logits
 pub mod swiglu; // silu(gate) * up, gelu(gate) * up

@@ -74,6 +74,12 @@ struct ServeArguments {
     /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f64,
+    /// Nucleus of every request
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Most likely tokens that every request samples from; 0: all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: u32,
     /// Request whole answers instead of streams
     #[arg(long)]
     no_stream: bool,
@@ -323,6 +329,8 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
         new_tokens: arguments.new_tokens as usize,
         vocabulary: arguments.vocabulary as usize,
         temperature: arguments.temperature,
+        top_p: arguments.top_p,
+        top_k: arguments.top_k,
         stream: !arguments.no_stream,
         key: arguments.api_key_env.map(variable).transpose()?,
     };

@@ -1,11 +1,20 @@
 //! Sampling and random weights on the GPU against the CPU, and the sampler against its distribution.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Tensor};
+use grpo_tui::kernels::device::Engine;
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
 use grpo_tui::kernels::sampler::{
-    LIKELIEST, SampleParams, mask_words, read_sampled, sample_into, sample_masked, sample_tokens,
+    LIKELIEST, SampleParams, SampledToken, mask_words, read_sampled, sample_into, sample_masked,
+    sample_tokens,
 };
 
+use grpo_tui::kernels::shaping::{SeenTokens, ShapedRow, ShapedToken, Shaping, sample_shaped};
+use grpo_tui::model::Adapters;
+use grpo_tui::rollout::{Request, RolloutMemory, Sampling, ThreadPool, generate};
+
+use super::model::{LORA, configs, model};
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
 #[test]
@@ -255,5 +264,208 @@ fn fresh_weights_are_the_cpus() {
             .max(D::Minus1)
             .unwrap();
         assert!((0.0199..=0.0201).contains(&largest.to_scalar::<f32>().unwrap()));
+    }
+}
+
+/// Options of which each narrows a distribution in its own way.
+fn shapings() -> Vec<Shaping> {
+    let plain = Shaping::default;
+    vec![
+        Shaping {
+            top_k: 20,
+            top_p: 0.9,
+            alternatives: 5,
+            ..plain()
+        },
+        Shaping {
+            top_k: 1,
+            ..plain()
+        },
+        Shaping {
+            top_k: 3000,
+            alternatives: 20,
+            ..plain()
+        },
+        Shaping {
+            top_p: 0.0,
+            ..plain()
+        },
+        Shaping {
+            top_p: 0.5,
+            ..plain()
+        },
+        Shaping {
+            top_p: 0.999,
+            min_p: 0.01,
+            ..plain()
+        },
+        Shaping {
+            min_p: 0.2,
+            alternatives: 20,
+            ..plain()
+        },
+        Shaping {
+            alternatives: 20,
+            ..plain()
+        },
+        Shaping {
+            repetition_penalty: 1.3,
+            top_p: 0.95,
+            ..plain()
+        },
+        Shaping {
+            presence_penalty: 1.5,
+            frequency_penalty: 0.1,
+            min_tokens: 9,
+            ..plain()
+        },
+    ]
+}
+
+/// Of spiky, flat, tied and equal logits, beside rows without options.
+#[test]
+#[ignore = "needs a GPU"]
+fn both_devices_draw_the_same_tokens_of_shaped_rows() {
+    for vocabulary in [33, 4096, 5003, 151_936] {
+        for (kind, scale) in [("spiky", 9.0), ("flat", 0.5), ("tied", 9.0), ("equal", 0.0)] {
+            let rows = 24;
+            let logits = random(5, &[rows, vocabulary]).affine(scale, 0.0).unwrap();
+            let logits = match kind {
+                "tied" => logits.round().unwrap(),
+                _ => logits,
+            };
+            let row = |(index, shaping): (usize, Shaping)| {
+                let key = SampleKey {
+                    step: 0,
+                    prompt: 0,
+                    sample: index as u32,
+                    position: 0,
+                };
+                let id = |i: usize| ((i * 31 + index) % vocabulary) as u32;
+                let prompt: Vec<u32> = (0..400).map(id).collect();
+                let mut seen = SeenTokens::new(&shaping, &prompt);
+                for i in 0..90 {
+                    seen.iter_mut().for_each(|seen| seen.push(id(i * i)));
+                }
+                ShapedRow {
+                    row: 2 * index + 1,
+                    suppressed: vec![id(7); shaping.min_tokens.min(1)],
+                    shaping: Arc::new(shaping),
+                    params: SampleParams {
+                        uniform: match index {
+                            4 => LIKELIEST,
+                            _ => uniform(8, key),
+                        },
+                        temperature: [1.0, 0.6, 1.7, 0.0][index % 4],
+                    },
+                    seen: seen.map(Arc::new),
+                    newest: (index % 2 == 0).then_some(index % 3),
+                }
+            };
+            let shaped: Vec<ShapedRow> = shapings().into_iter().enumerate().map(row).collect();
+            let last = [3_u32, 31, 5].map(|token_id| SampledToken {
+                token_id,
+                log_prob: 0.0,
+            });
+            let mut mask = vec![0; rows * mask_words(vocabulary)];
+            for (index, word) in mask.iter_mut().enumerate() {
+                *word = 0x9249_2492_u32.rotate_left(index as u32 % 3);
+            }
+            for masks in [None, Some(&mask[..])] {
+                let device = on_gpu(&logits, DType::F32);
+                let found = sample_shaped(&device, &shaped, &last, masks).unwrap();
+                let expected = sample_shaped(&logits, &shaped, &last, masks).unwrap();
+                for (found, expected) in found.iter().zip(&expected) {
+                    let ids = |token: &ShapedToken| {
+                        let others = token.alternatives.iter().map(|one| one.0);
+                        let ids = token.token.map(|token| token.token_id);
+                        ids.into_iter().chain(others).collect::<Vec<_>>()
+                    };
+                    let what = format!("{kind}, {vocabulary} tokens, row {}", found.row);
+                    assert_eq!(ids(found), ids(expected), "{what}");
+                    let log_probs = |token: &ShapedToken| {
+                        let others = token.alternatives.iter().map(|one| one.1);
+                        let own = token.token.map(|token| token.log_prob);
+                        own.into_iter().chain(others).collect::<Vec<_>>()
+                    };
+                    for (one, other) in log_probs(found).iter().zip(log_probs(expected)) {
+                        assert!((one - other).abs() < 1e-5, "{what}: {one}, not {other}");
+                    }
+                }
+                let on_gpu = device.to_vec2::<f32>().unwrap();
+                assert!(
+                    on_gpu == logits.to_vec2::<f32>().unwrap(),
+                    "logits were changed"
+                );
+            }
+        }
+    }
+    let wrong = Tensor::full(f32::NAN, (1, 5003), &gpu()).unwrap();
+    let row = ShapedRow {
+        row: 0,
+        shaping: Arc::new(shapings().remove(0)),
+        params: SampleParams {
+            uniform: 0.5,
+            temperature: 1.0,
+        },
+        seen: None,
+        newest: None,
+        suppressed: Vec::new(),
+    };
+    let error = sample_shaped(&wrong, &[row], &[], None).unwrap_err();
+    assert!(error.to_string().contains("not finite"), "{error}");
+}
+
+/// In a rollout that runs ahead: what is penalized never comes again, not even next; rows without options have the same
+/// bits beside such rows.
+#[test]
+#[ignore = "needs a GPU"]
+fn rollouts_of_shaped_rows_run_ahead() {
+    let engine = Engine::gpu(0).unwrap();
+    let [config, ..] = configs();
+    let model = model(&config, LORA, &engine);
+    let threads = ThreadPool::for_engine(&engine, 1).unwrap();
+    let request = |n: u32, shaping: Option<Shaping>| Request {
+        shaping: shaping.map(Arc::new),
+        ..Request::new((0..20).map(|i| (i * 7 + n) % 60).collect(), n, 4, 8)
+    };
+    let sampled = |shaping: Option<Shaping>| {
+        let requests: Vec<Request> = (0..8)
+            .map(|n| request(n, shaping.clone().filter(|_| n % 2 == 1)))
+            .collect();
+        let (sampling, memory) = (Sampling::plain(1.0, 24, 11), RolloutMemory::default());
+        generate(
+            &model,
+            Adapters::On,
+            &requests,
+            &sampling,
+            &memory,
+            &threads,
+        )
+        .unwrap()
+        .completions
+    };
+    let plain = sampled(None);
+    let penalized = Shaping {
+        presence_penalty: 1e4,
+        ..Shaping::default()
+    };
+    let nucleus = Shaping {
+        top_k: 5,
+        top_p: 0.9,
+        ..Shaping::default()
+    };
+    for shaping in [penalized.clone(), nucleus] {
+        let found = sampled(Some(shaping.clone()));
+        for (n, (found, plain)) in found.iter().zip(&plain).enumerate() {
+            assert!((n % 2 == 1) != (found == plain), "prompt {n}");
+            for completion in found.iter().filter(|_| n % 2 == 1 && shaping == penalized) {
+                let mut ids = completion.token_ids.clone();
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids.len(), completion.token_ids.len(), "prompt {n}");
+            }
+        }
+        assert!(sampled(Some(shaping)) == found, "repeats itself");
     }
 }

@@ -150,7 +150,6 @@ fn calls_are_items_and_go_back_as_items() {
 fn what_would_be_stored_is_refused_by_its_name() {
     let server = Server::start(&["tiny"]);
     for (changes, name) in [
-        (json!({"store": true}), "store"),
         (
             json!({"previous_response_id": "resp_1"}),
             "previous_response_id",
@@ -180,6 +179,21 @@ fn what_would_be_stored_is_refused_by_its_name() {
         let refused = server.refused(RESPONSES, body(changes.clone()).to_string().as_bytes(), 400);
         assert_eq!(refused["param"], name, "{changes}: {refused}");
     }
+    let refused = server.refused(
+        RESPONSES,
+        body(json!({"tools": [{"type": "web_search"}]}))
+            .to_string()
+            .as_bytes(),
+        400,
+    );
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("`web_search`"), "{message}");
+    // What official clients send by default.
+    let defaults = json!({"store": true, "background": false, "include": [], "metadata": {}, "tools": [], "tool_choice": "auto",
+        "parallel_tool_calls": true, "stream": true, "stream_options": {"include_obfuscation": true}});
+    let (status, _, text) =
+        server.ask("POST", RESPONSES, "", body(defaults).to_string().as_bytes());
+    assert_eq!(status, 200, "{text}");
     server.post(
         RESPONSES,
         &body(json!({"store": false, "truncation": "disabled", "include": ["reasoning.encrypted_content"]})),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use tokenizers::AddedToken;
 
 use super::added_tokens::{added_tokens, tokenizer_config};
 use super::json_files::{json, optional_json};
@@ -307,16 +308,40 @@ impl Tokenizer {
 
     /// The prompt used by training, evals, samples and clients alike: [`Tokenizer::render`], with
     /// `/no_think` appended to the system text if thinking is off and the template reads it but has
-    /// no `enable_thinking`.
+    /// no `enable_thinking`. Special tokens that a user or a tool spells become text: a space
+    /// follows their first character.
     pub fn prompt(
         &self,
         turns: &[Message],
         tools: Option<&Json>,
         options: &TemplateOptions,
     ) -> Result<String, TextError> {
+        self.prompt_until(turns, tools, options, turns.len())
+    }
+
+    /// As [`Tokenizer::prompt`], but texts of tools stay as they are in turns from `results` on.
+    pub(super) fn prompt_until(
+        &self,
+        turns: &[Message],
+        tools: Option<&Json>,
+        options: &TemplateOptions,
+        results: usize,
+    ) -> Result<String, TextError> {
+        let mut turns = Cow::Borrowed(turns);
+        for index in 0..turns.len() {
+            let is_text = match turns[index].role.as_str() {
+                "assistant" | "system" | "developer" => false,
+                "tool" => index < results,
+                _ => true,
+            };
+            let plain = is_text.then(|| self.without(&turns[index].content, |token| token.special));
+            if let Some(Cow::Owned(plain)) = plain.transpose()? {
+                turns.to_mut()[index].content = plain;
+            }
+        }
         match options.thinking == Thinking::Off && self.has_soft_switch() {
-            true => self.render(&with_no_think(turns), tools, options),
-            false => self.render(turns, tools, options),
+            true => self.render(&with_no_think(&turns), tools, options),
+            false => self.render(&turns, tools, options),
         }
     }
 
@@ -335,8 +360,38 @@ impl Tokenizer {
 
     /// Byte ranges, in order, of the vocabulary's added tokens (such as `<|im_start|>`) in a text.
     pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+        self.places(text, |_| true)
+    }
+
+    /// Byte ranges of control tokens: special tokens, and others that the chat template writes.
+    pub(super) fn control_places(
+        &self,
+        text: &str,
+    ) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+        self.places(text, |token| self.is_control(token))
+    }
+
+    fn is_control(&self, token: &AddedToken) -> bool {
+        let template = self.chat_template();
+        token.special || template.is_some_and(|template| template.reads(token.content.trim()))
+    }
+
+    /// Byte ranges of those added tokens.
+    fn places(
+        &self,
+        text: &str,
+        is_found: impl Fn(&AddedToken) -> bool,
+    ) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+        let mut added = self.inner.get_added_tokens_decoder();
+        // Most texts have none and are not encoded. Some tokens absorb spaces, or are normalized.
+        let folded = text.to_lowercase();
+        added.retain(|_, token| {
+            is_found(token) && folded.contains(&token.content.trim().to_lowercase())
+        });
+        if added.is_empty() {
+            return Ok(Vec::new());
+        }
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
-        let added = self.inner.get_added_tokens_decoder();
         let places = encoding
             .get_ids()
             .iter()
@@ -345,33 +400,21 @@ impl Tokenizer {
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
-    /// Byte ranges of control tokens: special tokens, and others that the chat template writes.
-    pub(super) fn control_places(
-        &self,
-        text: &str,
-    ) -> Result<Vec<std::ops::Range<usize>>, TextError> {
-        let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
-        let (added, template) = (self.inner.get_added_tokens_decoder(), self.chat_template());
-        let is_control = |id: &u32| {
-            added.get(id).is_some_and(|token| {
-                token.special
-                    || template.is_some_and(|template| template.reads(token.content.trim()))
-            })
-        };
-        let places = encoding
-            .get_ids()
-            .iter()
-            .zip(encoding.get_offsets())
-            .filter(|(id, _)| is_control(id));
-        Ok(places.map(|(_, (start, end))| *start..*end).collect())
-    }
-
     /// Neutralises control tokens in a text by a space after their first character.
     pub fn without_control_tokens(&self, text: &str) -> Result<String, TextError> {
-        let mut plain = text.to_owned();
+        let plain = self.without(text, |token| self.is_control(token));
+        plain.map(Cow::into_owned)
+    }
+
+    fn without<'t>(
+        &self,
+        text: &'t str,
+        is_control: impl Fn(&AddedToken) -> bool,
+    ) -> Result<Cow<'t, str>, TextError> {
+        let mut plain = Cow::Borrowed(text);
         loop {
             let mut breaks = Vec::new();
-            for place in self.control_places(&plain)? {
+            for place in self.places(&plain, &is_control)? {
                 // Some tokens absorb the spaces around them.
                 let blanks = plain[place.clone()].len() - plain[place.clone()].trim_start().len();
                 let token = plain[place.clone()].trim();
@@ -383,10 +426,9 @@ impl Tokenizer {
             if breaks.is_empty() {
                 return Ok(plain);
             }
-            breaks
-                .iter()
-                .rev()
-                .for_each(|place| plain.insert(*place, ' '));
+            for place in breaks.iter().rev() {
+                plain.to_mut().insert(*place, ' ');
+            }
         }
     }
 

@@ -109,7 +109,8 @@ impl Transcript {
         let placeholders = (first_result..first_result + texts.len())
             .map(|number| format!("{RESULT}{number}{END}"));
         let placeholders: Vec<String> = placeholders.collect();
-        let real = tokenizer.prompt(&shown, input.tools, input.options)?;
+        let results = self.messages.len();
+        let real = tokenizer.prompt_until(&shown, input.tools, input.options, results)?;
         let real = real
             .get(head..)
             .filter(|_| real.starts_with(&rendered[..head]))

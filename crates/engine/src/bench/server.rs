@@ -27,6 +27,10 @@ pub struct ServerLoad {
     /// Prompts are random token ids below it.
     pub vocabulary: usize,
     pub temperature: f64,
+    /// 1: all tokens.
+    pub top_p: f64,
+    /// 0: all tokens.
+    pub top_k: u32,
     pub stream: bool,
     pub key: Option<String>,
 }
@@ -136,6 +140,12 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
         "model": load.model, "prompt": random_tokens(number, load.prompt_tokens, load.vocabulary), "max_tokens": load.new_tokens,
         "temperature": load.temperature, "ignore_eos": true,
     });
+    if load.top_p < 1.0 {
+        body["top_p"] = load.top_p.into();
+    }
+    if load.top_k > 0 {
+        body["top_k"] = load.top_k.into();
+    }
     if load.stream {
         body["stream"] = true.into();
         body["stream_options"] = json!({"include_usage": true});

@@ -13,11 +13,10 @@ use super::kv_cache::{
     CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow,
 };
 use super::masks::{ConstrainedRow, Lanes, masks};
-use super::shaping::{ShapedParams, ShapedToken};
 use super::source::{Arrivals, QueuedRequest, RequestSource};
 use super::thinking::RowThinking;
 use super::{Completion, DecodeCounts, GpuFallback, RolloutMemory, ThreadPool};
-use crate::kernels::sampler::SampledToken;
+use crate::kernels::shaping::{SeenTokens, ShapedRow};
 use crate::model::{Adapters, Decoder, ExpertLayers, ExpertRecord};
 use pass::{StepBackend, sample_after};
 
@@ -62,6 +61,8 @@ struct Row {
     /// drafting.
     constrained: Option<ConstrainedRow>,
     thinking: RowThinking,
+    /// Set with penalties; without a pending token.
+    seen: Option<Arc<SeenTokens>>,
 }
 
 /// A cached prompt with completions being decoded.
@@ -144,8 +145,6 @@ struct DecodeBatch<'a> {
     lanes: Lanes,
     /// Requests and samples of each unread pass.
     passes: VecDeque<Vec<(u64, u32)>>,
-    /// Host-sampled tokens of the last pass, which is read before the next starts.
-    shaped: Vec<ShapedToken>,
     /// Passes since the last draft.
     undrafted: usize,
     counts: DecodeCounts,
@@ -214,7 +213,6 @@ pub(super) fn decode_from(
         parked: Vec::new(),
         kept: VecDeque::new(),
         passes: VecDeque::new(),
-        shaped: Vec::new(),
         undrafted: 0,
         counts: DecodeCounts::default(),
     };
@@ -276,7 +274,7 @@ impl DecodeBatch<'_> {
             false => self.limits.padded,
         }(feeds.len());
         let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest());
-        let shaped = self.shaped_params_of(&rows);
+        let shaped = self.shaped_rows(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
         let fed = self.rows.iter_mut().flat_map(Row::masks);
         let masks = is_masked.then_some(|| masks(fed.collect(), vocabulary, overhead));
@@ -285,21 +283,19 @@ impl DecodeBatch<'_> {
             StepBackend::Listed(unread, last) => {
                 let caches = (&self.caches, self.recorded_experts);
                 let model = (self.model, adapters);
-                let (pass, shaped) = sample_after(&feeds, last, model, caches, (masks, &shaped))?;
-                self.shaped = shaped;
+                let pass = sample_after(&feeds, last, model, caches, (masks, &shaped))?;
                 last.clone_from(&pass.tokens);
                 unread.push_back(pass);
             }
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
-                let (is_hidden, sampled) = steps.start(
+                let is_hidden = steps.start(
                     self.model,
                     adapters,
                     &self.caches,
                     (&feeds, padded),
                     (masks, &shaped),
                 )?;
-                self.shaped = sampled;
                 if is_hidden {
                     overhead.hide_last();
                 }
@@ -319,14 +315,14 @@ impl DecodeBatch<'_> {
         Ok(true)
     }
 
-    /// Host-sampling parameters of these rows.
-    fn shaped_params_of(&self, rows: &[usize]) -> Vec<ShapedParams> {
+    /// Options of those of these rows that have some.
+    fn shaped_rows(&self, rows: &[usize]) -> Vec<ShapedRow> {
         let mut index = 0;
         let params = |&row: &usize| {
             let row = &self.rows[row];
             let last = index + row.fed - 1;
             index += row.fed + row.draft.tokens.len();
-            row.shaped_params(last)
+            row.shaped(last)
         };
         rows.iter().filter_map(params).collect()
     }
@@ -342,11 +338,10 @@ impl DecodeBatch<'_> {
                 StepBackend::Recorded(steps) => steps.finish()?,
             };
             let SampledPass {
-                tokens: mut sampled,
+                tokens: sampled,
                 experts,
+                alternatives: mut likeliest,
             } = sampled.unwrap_or_default();
-            let shaped = std::mem::take(&mut self.shaped);
-            let mut likeliest = replace_shaped(&mut sampled, shaped);
             let mut likeliest = |index: usize| likeliest.remove(&index).unwrap_or_default();
             let count = sampled.len();
             let mut sampled = sampled.into_iter();
@@ -452,19 +447,6 @@ impl DecodeBatch<'_> {
         };
         (self.counts, gpu_fallbacks)
     }
-}
-
-/// Inserts host-sampled tokens; returns alternatives by index.
-fn replace_shaped(
-    sampled: &mut [SampledToken],
-    shaped: Vec<ShapedToken>,
-) -> BTreeMap<usize, Vec<(u32, f32)>> {
-    let replaced = shaped.into_iter().map(|shaped| {
-        let place = &mut sampled[shaped.index];
-        *place = shaped.token.unwrap_or(*place);
-        (shaped.index, shaped.alternatives)
-    });
-    replaced.collect()
 }
 
 #[cfg(test)]

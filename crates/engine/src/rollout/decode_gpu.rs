@@ -6,8 +6,9 @@ use std::collections::{HashMap, VecDeque};
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 use parking_lot::Mutex;
 
-use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache, SampledPass};
-use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use super::kv_cache::{
+    Alternatives, CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache, SampledPass,
+};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::{DecodeRows, NO_STATE};
 use crate::kernels::device::memory;
@@ -17,6 +18,8 @@ use crate::kernels::pinned_memory::{
 use crate::kernels::sampler::{
     SAMPLED_AT, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
 };
+use crate::kernels::shaping::ShapedRow;
+use crate::kernels::shaping::gpu::{penalize, read_alternatives, shape, words as shape_words};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 use crate::plan::{
     CachePlaces, GPU_DRAFTED_ROWS, gpu_decode_rows, gpu_kept_cache_bytes, gpu_prefill_rows,
@@ -111,8 +114,9 @@ pub(super) struct Steps {
     graphs: HashMap<GraphKey, Option<Graph>>,
     /// Why recording failed; kernels are launched individually since.
     unrecorded: Option<String>,
-    /// Created by the first constrained pass.
-    masked: Option<MaskBuffers>,
+    /// Created by the first pass with constrained or shaped rows.
+    logits: Option<LogitBuffers>,
+    shaping: ShapingBuffers,
     /// Set for models with experts.
     experts: Option<ExpertBuffers>,
     /// Whether the experts are read.
@@ -125,6 +129,8 @@ struct StartedPass {
     tokens: usize,
     /// Words of the experts; 0 if not recorded.
     expert_words: usize,
+    /// Index and number of alternatives of each shaped row.
+    alternatives: Vec<(usize, usize)>,
     arriving: PendingCopy,
 }
 
@@ -179,9 +185,9 @@ fn word(bytes: &[u8]) -> u32 {
         .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-/// Logits and masks between a pass and its sampling, for constrained rows.
+/// Logits and masks between a pass and its sampling, for constrained and shaped rows.
 #[derive(Debug)]
-struct MaskBuffers {
+struct LogitBuffers {
     /// [most rows, vocabulary], f32.
     logits: Tensor,
     /// [most rows * words of a mask], u32.
@@ -189,7 +195,7 @@ struct MaskBuffers {
     host: HostBuffer,
 }
 
-impl MaskBuffers {
+impl LogitBuffers {
     fn new(most_rows: usize, vocabulary: usize, device: &Device) -> Result<Self> {
         let words = most_rows * mask_words(vocabulary);
         Ok(Self {
@@ -200,6 +206,89 @@ impl MaskBuffers {
     }
 }
 
+/// Options of shaped rows, and their alternatives, for alternate passes. They grow.
+#[derive(Debug, Default)]
+struct ShapingBuffers {
+    words: Option<Tensor>,
+    alternatives: Option<Tensor>,
+    /// Page-locked.
+    host: [Option<HostBuffer>; 2],
+    host_alternatives: [Option<HostBuffer>; 2],
+}
+
+impl ShapingBuffers {
+    /// Uploads the options of `rows`; returns them, and memory for their alternatives.
+    fn upload(
+        &mut self,
+        rows: &[ShapedRow],
+        pass: usize,
+        device: &Device,
+    ) -> Result<(Tensor, Tensor)> {
+        let words = shape_words(rows);
+        let bytes = host_bytes(&mut self.host[pass % 2], words.len(), device);
+        for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(&words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let uploaded = of_words(&mut self.words, words.len(), device)?;
+        copy_to_device(bytes, &uploaded)?;
+        let pairs: usize = rows.iter().map(|row| row.shaping.alternatives).sum();
+        Ok((
+            uploaded,
+            of_words(&mut self.alternatives, 2 * pairs, device)?,
+        ))
+    }
+
+    fn start_copy(&mut self, alternatives: &Tensor, pass: usize) -> Result<()> {
+        let (words, device) = (alternatives.elem_count(), alternatives.device());
+        let bytes = host_bytes(&mut self.host_alternatives[pass % 2], words, device);
+        start_copy_to_host(alternatives, bytes).map(drop)
+    }
+
+    /// Alternatives of an arrived pass.
+    fn read(&self, counts: &[(usize, usize)], pass: usize) -> Alternatives {
+        let bytes = self.host_alternatives[pass % 2].as_ref();
+        let words = bytes
+            .into_iter()
+            .flat_map(|host| host.bytes().chunks_exact(size_of::<u32>()));
+        let words: Vec<u32> = words.map(word).collect();
+        let mut pairs = words.as_chunks().0;
+        let read = |&(index, count): &(usize, usize)| {
+            let own;
+            (own, pairs) = pairs.split_at(count.min(pairs.len()));
+            (index, read_alternatives(own))
+        };
+        counts.iter().map(read).collect()
+    }
+}
+
+/// The first `words` of a tensor, which is replaced where it is shorter.
+fn of_words(tensor: &mut Option<Tensor>, words: usize, device: &Device) -> Result<Tensor> {
+    let large = tensor
+        .take()
+        .filter(|tensor| tensor.elem_count() >= words.max(1));
+    let tensor = match large {
+        Some(large) => tensor.insert(large),
+        None => tensor.insert(Tensor::zeros(
+            words.next_power_of_two(),
+            DType::U32,
+            device,
+        )?),
+    };
+    tensor.narrow(0, 0, words)
+}
+
+/// The first `words` of a buffer that no pass under way uses.
+fn host_bytes<'b>(
+    buffer: &'b mut Option<HostBuffer>,
+    words: usize,
+    device: &Device,
+) -> &'b mut [u8] {
+    let bytes = words * size_of::<u32>();
+    let large = buffer.take().filter(|buffer| buffer.bytes().len() >= bytes);
+    let large = large.unwrap_or_else(|| HostBuffer::new(bytes.next_power_of_two(), device));
+    &mut buffer.insert(large).bytes_mut()[..bytes]
+}
+
 /// What a recorded graph depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct GraphKey {
@@ -208,8 +297,8 @@ struct GraphKey {
     adapters: Adapters,
     /// Rank per adapter, if there are several.
     slot: usize,
-    /// Ends with logits: sampling waits for masks.
-    is_masked: bool,
+    /// Ends with logits, which are sampled for masks or in shapes.
+    keeps_logits: bool,
 }
 
 /// Numbers of the results of a layer's kernels a row, of most models.
@@ -251,7 +340,8 @@ impl Steps {
             longest: None,
             graphs: HashMap::new(),
             unrecorded: None,
-            masked: None,
+            logits: None,
+            shaping: ShapingBuffers::default(),
             experts,
             records_experts: false,
         })
@@ -269,16 +359,15 @@ impl Steps {
 
     /// Starts a pass of `rows` rows that samples after each fed token; read it by
     /// [`Steps::finish`]. At most two may be running. `masks` is called while the model computes,
-    /// and returns the fed tokens' masks and whether they were ready first. With masks, some tokens
-    /// may be sampled on the host, which waits for the logits.
+    /// and returns the fed tokens' masks. Returns whether these were ready first.
     pub(super) fn start(
         &mut self,
         model: &Decoder,
         (adapters, slot): (Adapters, usize),
         caches: &KvCache,
         (feeds, rows): (&[Feed], usize),
-        (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
-    ) -> Result<(bool, Vec<ShapedToken>)> {
+        (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedRow]),
+    ) -> Result<bool> {
         if self.started.len() == self.host.len() {
             bail!("a third pass of decoding before the first was read")
         }
@@ -299,10 +388,10 @@ impl Steps {
             longest,
             adapters,
             slot,
-            is_masked: masks.is_some(),
+            keeps_logits: masks.is_some() || !shaped.is_empty(),
         };
-        if key.is_masked && self.masked.is_none() {
-            self.masked = Some(MaskBuffers::new(
+        if key.keeps_logits && self.logits.is_none() {
+            self.logits = Some(LogitBuffers::new(
                 self.most_rows(),
                 model.config().vocab_size,
                 model.device(),
@@ -327,15 +416,12 @@ impl Steps {
             },
             Some(Some(graph)) => graph.start()?,
         }
-        let (mut is_hidden, mut on_host) = (false, Vec::new());
-        if let Some(masks) = masks {
+        let mut is_hidden = false;
+        if key.keeps_logits {
             let computed = mark(model.device())?;
-            let words = masks();
-            is_hidden = !computed.has_arrived();
-            self.sample_masked_rows(&words, feeds.len())?;
-            if let Some(masked) = self.masked.as_ref().filter(|_| !shaped.is_empty()) {
-                on_host = sample_shaped(&masked.logits, shaped, Some(&words))?;
-            }
+            let words = masks.map(|masks| masks());
+            is_hidden = words.is_some() && !computed.has_arrived();
+            self.sample_logits(words.as_deref(), shaped, feeds.len())?;
         }
         let experts = self.experts.as_mut().filter(|_| self.records_experts);
         let expert_words =
@@ -347,35 +433,61 @@ impl Steps {
         self.started.push_back(StartedPass {
             tokens: feeds.len(),
             expert_words,
+            alternatives: shaped
+                .iter()
+                .map(|row| (row.row, row.shaping.alternatives))
+                .collect(),
             arriving,
         });
-        Ok((is_hidden, on_host))
+        Ok(is_hidden)
     }
 
     /// Starts sampling `rows` rows of the last pass.
-    fn sample_masked_rows(&mut self, words: &[u32], rows: usize) -> Result<()> {
-        let Some(MaskBuffers {
+    fn sample_logits(
+        &mut self,
+        words: Option<&[u32]>,
+        shaped: &[ShapedRow],
+        rows: usize,
+    ) -> Result<()> {
+        let Some(LogitBuffers {
             logits,
             masks,
             host,
-        }) = &mut self.masked
+        }) = &mut self.logits
         else {
             return Ok(());
         };
-        let bytes = &mut host.bytes_mut()[..size_of_val(words)];
-        for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
-            place.copy_from_slice(&word.to_le_bytes());
+        let mut uploaded = None;
+        if let Some(words) = words {
+            let bytes = &mut host.bytes_mut()[..size_of_val(words)];
+            for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
+                place.copy_from_slice(&word.to_le_bytes());
+            }
+            let masks = masks.narrow(0, 0, words.len())?;
+            copy_to_device(bytes, &masks)?;
+            uploaded = Some(masks.reshape((rows, words.len() / rows))?);
         }
-        let masks = masks.narrow(0, 0, words.len())?;
-        copy_to_device(bytes, &masks)?;
+        let logits = logits.narrow(0, 0, rows)?;
         let params = self.inputs.narrow(0, 0, 4 * rows)?.reshape((rows, 4))?;
-        let masks = masks.reshape((rows, words.len() / rows))?;
-        sample_masked_into(
-            &logits.narrow(0, 0, rows)?,
-            &params,
-            &masks,
-            &self.sampled.narrow(0, 0, rows)?,
-        )
+        let sampled = self.sampled.narrow(0, 0, rows)?;
+        let options = match shaped {
+            [] => None,
+            _ => Some(self.shaping.upload(shaped, self.passes, logits.device())?),
+        };
+        if let Some((options, _)) = &options {
+            // Of the last pass's tokens, which the next call replaces.
+            penalize(&logits, options, shaped.len(), &self.sampled)?;
+        }
+        match &uploaded {
+            Some(masks) => sample_masked_into(&logits, &params, masks, &sampled)?,
+            None => sample_into(&logits, &params, &sampled)?,
+        }
+        if let Some((options, alternatives)) = &options {
+            let masked = (&logits, uploaded.as_ref());
+            shape(masked, options, shaped.len(), &sampled, alternatives)?;
+            self.shaping.start_copy(alternatives, self.passes)?;
+        }
+        Ok(())
     }
 
     /// Waits for the oldest pass, if any.
@@ -383,6 +495,7 @@ impl Steps {
         let Some(StartedPass {
             tokens,
             expert_words,
+            alternatives,
             arriving,
         }) = self.started.pop_front()
         else {
@@ -400,6 +513,10 @@ impl Steps {
         Ok(Some(SampledPass {
             tokens: read_sampled(&words)?,
             experts: experts.map(|experts| experts.read(expert_words, pass)),
+            alternatives: match alternatives.is_empty() {
+                true => Alternatives::new(),
+                false => self.shaping.read(&alternatives, pass),
+            },
         }))
     }
 
@@ -445,7 +562,7 @@ impl Steps {
             longest,
             adapters,
             slot,
-            is_masked,
+            keeps_logits,
         } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let states = part(8, 2)?.reshape((rows, 2))?;
@@ -464,8 +581,8 @@ impl Steps {
             .transpose()?;
         let caches = (caches.layers(), record.as_ref());
         let logits = model.decode(&tokens, &part(11, 1)?, &table, caches, adapters)?;
-        if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
-            return masked.logits.slice_set(&logits, 0, 0);
+        if let Some(buffers) = self.logits.as_ref().filter(|_| keeps_logits) {
+            return buffers.logits.slice_set(&logits, 0, 0);
         }
         sample_into(
             &logits,
@@ -478,7 +595,10 @@ impl Steps {
 impl Drop for Steps {
     /// Copies must finish before the host buffers are freed.
     fn drop(&mut self) {
-        while self.finish().is_ok_and(|params| params.is_some()) {}
+        // A pass that failed is no reason not to wait for the one after it.
+        while let Some(pass) = self.started.pop_front() {
+            let _ = pass.arriving.wait();
+        }
     }
 }
 

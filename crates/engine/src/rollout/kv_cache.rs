@@ -1,5 +1,7 @@
 //! KV cache of decoding: limits, capacity, rows and results of a pass.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{QueueSize, RequestSize, Sampling};
@@ -168,6 +170,9 @@ impl Feed {
     }
 }
 
+/// Alternatives of shaped rows.
+pub(super) type Alternatives = BTreeMap<usize, Vec<(u32, f32)>>;
+
 /// Result of a pass.
 #[derive(Debug, Default)]
 pub(super) struct SampledPass {
@@ -175,6 +180,8 @@ pub(super) struct SampledPass {
     pub(super) tokens: Vec<SampledToken>,
     /// Experts of the fed tokens, if recorded.
     pub(super) experts: Option<PassExperts>,
+    /// Most likely tokens, with log-probs, by index of the sample.
+    pub(super) alternatives: Alternatives,
 }
 
 /// Keys and values of prompts and completions, and recurrent states.

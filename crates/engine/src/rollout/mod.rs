@@ -8,7 +8,6 @@ mod draft; // n-gram drafts from prompt and history
 mod kv_cache; // limits, caches, rows of a pass
 mod masks; // masks of constrained rows
 mod queue; // requests and clients
-mod shaping; // sampling options of served requests
 mod source; // sources of requests
 mod thinking; // limit of think blocks
 mod thread_pool; // ordered parallel work
@@ -28,13 +27,13 @@ use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 use source::FixedRequests;
 
+pub use crate::kernels::shaping::Shaping;
+pub(crate) use crate::kernels::shaping::likeliest;
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub(crate) use queue::{
     Client, Decoding, Job, Order, Queue, QueueError, QueuedConversation, QueuedQuestion, Worker,
 };
-pub use shaping::Shaping;
-pub(crate) use shaping::likeliest;
 pub use source::{Arrivals, QueuedRequest, RequestSource};
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::super::ApiError;
-use super::super::fields::{known, unsupported, without_nulls, wrong};
+use super::super::fields::{known, without_nulls, wrong};
 use super::super::turns::message;
+use super::tools::unknown_tool;
 use super::{
     Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat, VERBOSITIES,
 };
@@ -28,12 +29,11 @@ const REPEATED: [&str; 11] = [
 impl Fields<'_> {
     pub(super) fn responses_request(&self) -> Result<GenerationRequest, ApiError> {
         self.refuse_what_is_stored()?;
+        // True is OpenAI's default, which many clients send. The answer says that nothing is stored.
+        self.flag("store")?;
         let stream = self.flag("stream")?;
         if let Some(options) = self.object("stream_options")? {
             known(options, "stream_options", &["include_obfuscation"])?;
-            if options.get("include_obfuscation") == Some(&Json::Bool(true)) {
-                return Err(unsupported("stream_options.include_obfuscation"));
-            }
         }
         let repeated = REPEATED
             .iter()
@@ -81,7 +81,6 @@ impl Fields<'_> {
         let off = |value: &Json| *value == Json::Bool(false);
         for (name, &value) in &self.0 {
             let why = match *name {
-                "store" if !off(value) => "answers are not stored: leave it out, or send false",
                 "previous_response_id" | "conversation" => {
                     "answers are not stored: send the earlier turns in `input`"
                 }
@@ -365,6 +364,7 @@ fn nested_tools(tools: &Json) -> Result<Json, ApiError> {
             Some(kind) if kind == "function" => {
                 Ok(json!({"type": "function", "function": function}))
             }
+            Some(Json::String(kind)) => Err(unknown_tool(&kind)),
             _ => Err(expected()),
         }
     };

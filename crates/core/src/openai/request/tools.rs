@@ -30,7 +30,11 @@ impl Fields<'_> {
         };
         let (mut names, mut strict) = (Vec::new(), Vec::new());
         for tool in &mut list {
-            let is_function = tool.get("type").is_some_and(|kind| kind == "function");
+            let kind = tool.get("type").and_then(Json::as_str);
+            let is_function = kind == Some("function");
+            if let Some(kind) = kind.filter(|_| !is_function) {
+                return Err(unknown_tool(kind));
+            }
             if let Json::Object(fields) = &mut *tool {
                 fields.retain(|_, value| !value.is_null());
             }
@@ -95,6 +99,17 @@ impl Fields<'_> {
             choice,
             parallel,
         }))
+    }
+}
+
+pub(super) fn unknown_tool(kind: &str) -> ApiError {
+    let message = format!(
+        "`tools`: tools of type `{}` are not supported, only of type `function`",
+        shown(kind)
+    );
+    ApiError {
+        code: Some("unsupported_parameter"),
+        ..ApiError::invalid("tools", message)
     }
 }
 

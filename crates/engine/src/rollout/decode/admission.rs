@@ -10,6 +10,7 @@ use super::super::kv_cache::Capacity;
 use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
 use super::{AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
+use crate::kernels::shaping::SeenTokens;
 
 impl DecodeBatch<'_> {
     /// Receives new requests.
@@ -153,6 +154,10 @@ impl DecodeBatch<'_> {
             limit: limit.unwrap_or(usize::MAX).min(most),
             constrained: constraint.map(|constraint| self.lanes.row(constraint)),
             thinking: RowThinking::new(sampling.thinking.as_ref()),
+            seen: request
+                .shaping
+                .as_ref()
+                .and_then(|shaping| SeenTokens::new(shaping, &request.prompt).map(Arc::new)),
             asked,
             sample,
             prompt,

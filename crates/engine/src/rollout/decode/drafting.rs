@@ -17,7 +17,8 @@ impl DecodeBatch<'_> {
         for row in self.rows.iter_mut().filter(is_drafted) {
             let (tokens, sampling) = (&row.completion.token_ids, &row.asked.sampling);
             // A completion's last token is sampled but not fed.
-            let left = match row.needs_newest() {
+            let is_undrafted = row.needs_newest() || row.asked.request.shaping.is_some();
+            let left = match is_undrafted {
                 true => 0,
                 false => row.limit - tokens.len() - 1,
             };

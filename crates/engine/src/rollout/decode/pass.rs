@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use candle_core::{Result, Tensor};
 
-use super::super::kv_cache::{FedToken, Feed, KvCache, SampledPass};
+use super::super::kv_cache::{Alternatives, FedToken, Feed, KvCache, SampledPass};
 use super::super::masks::sample;
-use super::super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::sampler::{SampleParams, SampledToken};
+use crate::kernels::shaping::{ShapedRow, sample_shaped};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 
 /// Decode backend: row lists on the CPU, recorded graphs on a GPU.
@@ -26,8 +26,8 @@ pub(super) fn sample_after(
     last: &[SampledToken],
     (model, (adapters, slot)): (&Decoder, (Adapters, usize)),
     (caches, recorded): (&KvCache, Option<ExpertLayers>),
-    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
-) -> Result<(SampledPass, Vec<ShapedToken>)> {
+    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedRow]),
+) -> Result<SampledPass> {
     let token = |feed: &Feed| match feed.token {
         FedToken::Known(token) => token,
         FedToken::Sampled(index) => last[index].token_id,
@@ -52,13 +52,32 @@ pub(super) fn sample_after(
     )?;
     let params: Vec<SampleParams> = feeds.iter().map(|feed| feed.params).collect();
     let masks = masks.map(|masks| masks());
-    let tokens = sample(&logits, &params, masks.as_deref())?;
+    let shaping = (shaped, last);
+    let (tokens, alternatives) = sample_all(&logits, &params, shaping, masks.as_deref())?;
     let experts = record
         .zip(recorded)
         .map(|(record, experts)| PassExperts::read(&record, experts))
         .transpose()?;
-    Ok((
-        SampledPass { tokens, experts },
-        sample_shaped(&logits, shaped, masks.as_deref())?,
-    ))
+    Ok(SampledPass {
+        tokens,
+        experts,
+        alternatives,
+    })
+}
+
+/// Samples a token per row, and the shaped rows in their way; `last`: tokens of the previous pass.
+pub(super) fn sample_all(
+    logits: &Tensor,
+    params: &[SampleParams],
+    (shaped, last): (&[ShapedRow], &[SampledToken]),
+    masks: Option<&[u32]>,
+) -> Result<(Vec<SampledToken>, Alternatives)> {
+    let mut tokens = sample(logits, params, masks)?;
+    let mut alternatives = Alternatives::new();
+    for shaped in sample_shaped(logits, shaped, last, masks)? {
+        let token = &mut tokens[shaped.row];
+        *token = shaped.token.unwrap_or(*token);
+        alternatives.insert(shaped.row, shaped.alternatives);
+    }
+    Ok((tokens, alternatives))
 }

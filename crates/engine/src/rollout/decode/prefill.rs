@@ -7,14 +7,13 @@ use candle_core::{Error, Result, Tensor, bail};
 
 use super::super::draft::Ngrams;
 use super::super::kv_cache::joined;
-use super::super::masks::{RowMask, masks, sample};
-use super::super::shaping::{ShapedParams, sample_shaped};
+use super::super::masks::{RowMask, masks};
 use super::admission::slots_at_start;
-use super::{
-    AdmittedRequest, DecodeBatch, Prompt, QueuedRequest, Row, SharedPrompt, replace_shaped,
-};
+use super::pass::sample_all;
+use super::{AdmittedRequest, DecodeBatch, Prompt, QueuedRequest, Row, SharedPrompt};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::sampler::SampleParams;
+use crate::kernels::shaping::ShapedRow;
 use crate::model::{AdapterUse, ExpertRecord, PackedBatch, PassExperts};
 
 /// Shared prompts: all, or those that no waiting request begins with.
@@ -111,17 +110,16 @@ impl DecodeBatch<'_> {
     fn sample_first(&mut self, mut rows: Vec<Row>, logits: &Tensor) -> Result<()> {
         let params: Vec<SampleParams> = rows.iter().map(|row| row.params(0)).collect();
         let shaped = rows.iter().enumerate();
-        let shaped = shaped.filter_map(|(index, row)| row.shaped_params(index));
-        let shaped: Vec<ShapedParams> = shaped.collect();
+        let shaped = shaped.filter_map(|(index, row)| row.shaped(index));
+        let shaped: Vec<ShapedRow> = shaped.collect();
         let fed = rows.iter_mut();
         let fed = fed.map(|row| row.constrained.as_mut().map(RowMask::Grammar));
         let fed: Vec<_> = fed.collect();
         let (vocabulary, overhead) = (logits.dims()[1], &self.memory.mask_overhead);
         let is_masked = fed.iter().any(Option::is_some);
         let masks = is_masked.then(|| masks(fed, vocabulary, overhead));
-        let mut sampled = sample(logits, &params, masks.as_deref())?;
-        let shaped = sample_shaped(logits, &shaped, masks.as_deref())?;
-        let mut likeliest = replace_shaped(&mut sampled, shaped);
+        let shaping = (&shaped[..], &[][..]);
+        let (sampled, mut likeliest) = sample_all(logits, &params, shaping, masks.as_deref())?;
         for (index, (mut row, token)) in rows.into_iter().zip(sampled).enumerate() {
             if !row.has_ended() {
                 let likeliest = likeliest.remove(&index).unwrap_or_default();

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::super::StopReason;
 use super::super::kv_cache::FreeSlots;
 use super::super::masks::RowMask;
-use super::super::shaping::ShapedParams;
 use super::super::source::RequestSource;
 use super::Row;
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
+use crate::kernels::shaping::ShapedRow;
 use crate::model::{ExpertRecord, PassExperts};
 
 impl Row {
@@ -48,16 +48,21 @@ impl Row {
         }
     }
 
-    /// Parameters of the next token if sampled on the host; `index`: in the pass.
-    pub(super) fn shaped_params(&self, index: usize) -> Option<ShapedParams> {
-        let (request, sampling) = (&self.asked.request, &self.asked.sampling);
-        let context = (
-            request.prompt.as_slice(),
-            self.completion.token_ids.as_slice(),
-        );
-        let (shaping, params) = (request.shaping.as_ref()?, self.params(0));
-        let stop_ids = &sampling.stop_ids;
-        Some(ShapedParams::new(index, shaping, params, context, stop_ids))
+    /// The options of the next token, if it has some; `index`: in the pass.
+    pub(super) fn shaped(&self, index: usize) -> Option<ShapedRow> {
+        let shaping = self.asked.request.shaping.as_ref()?;
+        let suppressed = match self.length() < shaping.min_tokens {
+            true => self.asked.sampling.stop_ids.clone(),
+            false => Vec::new(),
+        };
+        Some(ShapedRow {
+            row: index,
+            shaping: Arc::clone(shaping),
+            params: self.params(0),
+            seen: self.seen.clone(),
+            newest: self.pending,
+            suppressed,
+        })
     }
 
     /// Whether tokens before its completion are uncomputed.
@@ -136,11 +141,9 @@ impl Row {
         fed
     }
 
-    /// Whether its next pass must wait for the newest token: for its mask, or host sampling.
+    /// Whether its next pass must wait for the newest token, for its mask.
     pub(super) fn needs_newest(&self) -> bool {
-        self.constrained.is_some()
-            || self.asked.request.shaping.is_some()
-            || self.thinking.free_tokens(self.length()) == 0
+        self.constrained.is_some() || self.thinking.free_tokens(self.length()) == 0
     }
 
     /// Appends a token, and reports it with alternatives.
@@ -158,6 +161,9 @@ impl Row {
         }
         completion.token_ids.push(token.token_id);
         completion.log_probs.push(token.log_prob);
+        if let Some(seen) = &mut self.seen {
+            Arc::make_mut(seen).push(token.token_id);
+        }
         let prompt = &self.asked.request.prompt;
         self.thinking.advance(prompt, &completion.token_ids);
         if let Some(constrained) = &mut self.constrained {

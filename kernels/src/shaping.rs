@@ -1,14 +1,16 @@
-//! Penalties, top-k, top-p, min-p and alternatives for served requests, in the order and with the
-//! definitions of transformers. Such tokens are sampled on the host from copied logits; never in
-//! training.
+//! Penalties, top-k, top-p, min-p and alternatives of served requests, in the order and with the
+//! definitions of transformers; never in training. Weights are integers, so that sums depend on no
+//! order: both devices sample the same tokens, whatever else is in the batch.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
 
-use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
+use super::Real;
+use super::sampler::{SampleParams, SampledToken, mask_words};
 
 /// Sampling options of a served completion.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,89 +56,116 @@ impl Shaping {
             || self.top_p < 1.0
             || self.min_p > 0.0
             || self.min_tokens > 0
-            || self.repetition_penalty != 1.0
             || self.has_penalties()
     }
 
     fn has_penalties(&self) -> bool {
-        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+        self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.repetition_penalty != 1.0
+    }
+
+    /// The logit of a token of the prompt, or with `count` occurrences in the completion.
+    fn penalized(&self, logit: f32, count: u32) -> f32 {
+        let mut logit = f64::from(logit);
+        if self.repetition_penalty != 1.0 {
+            logit = match logit < 0.0 {
+                true => logit * self.repetition_penalty,
+                false => logit / self.repetition_penalty,
+            };
+        }
+        if count > 0 {
+            logit -= self.presence_penalty + self.frequency_penalty * f64::from(count);
+        }
+        logit as f32
     }
 }
 
-/// Parameters of a row sampled on the host.
-#[derive(Debug)]
-pub(super) struct ShapedParams {
-    /// Index in the pass.
-    index: usize,
-    shaping: Arc<Shaping>,
-    params: SampleParams,
-    /// Occurrences in the completion; empty without penalties.
-    counts: HashMap<u32, u32>,
-    /// Tokens of prompt and completion; empty without repetition penalty.
-    repeated: HashSet<u32>,
+/// Tokens of a row that penalties lower, with their occurrences in the completion.
+#[derive(Clone, Debug, Default)]
+pub struct SeenTokens {
+    counts: Vec<(u32, u32)>,
+    /// Indices into `counts` by token.
+    places: HashMap<u32, usize>,
+}
+
+impl SeenTokens {
+    /// Before the first token; `None` without penalties.
+    pub fn new(shaping: &Shaping, prompt: &[u32]) -> Option<Self> {
+        let mut seen = shaping.has_penalties().then(Self::default)?;
+        if shaping.repetition_penalty != 1.0 {
+            prompt.iter().for_each(|id| seen.add(*id, 0));
+        }
+        Some(seen)
+    }
+
+    /// Adds a token of the completion.
+    pub fn push(&mut self, id: u32) {
+        self.add(id, 1);
+    }
+
+    fn add(&mut self, id: u32, count: u32) {
+        let place = *self.places.entry(id).or_insert(self.counts.len());
+        match self.counts.get_mut(place) {
+            Some(known) => known.1 += count,
+            None => self.counts.push((id, count)),
+        }
+    }
+}
+
+/// A row of a pass with [`Shaping`].
+#[derive(Clone, Debug)]
+pub struct ShapedRow {
+    /// Row of the logits.
+    pub row: usize,
+    pub shaping: Arc<Shaping>,
+    pub params: SampleParams,
+    /// Set with penalties.
+    pub seen: Option<Arc<SeenTokens>>,
+    /// Index of the completion's newest token among the last pass's samples, if `seen` is without
+    /// it.
+    pub newest: Option<usize>,
     /// Stop tokens not yet allowed.
-    suppressed: Vec<u32>,
+    pub suppressed: Vec<u32>,
 }
 
-impl ShapedParams {
-    pub(super) fn new(
-        index: usize,
-        shaping: &Arc<Shaping>,
-        params: SampleParams,
-        (prompt, token_ids): (&[u32], &[u32]),
-        stop_ids: &[u32],
-    ) -> Self {
-        let mut counts = HashMap::new();
-        for id in token_ids.iter().filter(|_| shaping.has_penalties()) {
-            *counts.entry(*id).or_default() += 1;
-        }
-        let repeated = match shaping.repetition_penalty {
-            1.0 => HashSet::new(),
-            _ => prompt.iter().chain(token_ids).copied().collect(),
-        };
-        let suppressed = match token_ids.len() < shaping.min_tokens {
-            true => stop_ids.to_vec(),
-            false => Vec::new(),
-        };
-        Self {
-            index,
-            shaping: Arc::clone(shaping),
-            params,
-            counts,
-            repeated,
-            suppressed,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) struct ShapedToken {
-    pub(super) index: usize,
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShapedToken {
+    pub row: usize,
     /// `None`: the token sampled without shaping.
-    pub(super) token: Option<SampledToken>,
+    pub token: Option<SampledToken>,
     /// Most likely first, with log-probs, nats.
-    pub(super) alternatives: Vec<(u32, f32)>,
+    pub alternatives: Vec<(u32, f32)>,
 }
 
-/// `logits`: [rows, vocabulary]; `masks`: as in `sample_masked`, for all rows.
-pub(super) fn sample_shaped(
+/// `logits`: [rows, vocabulary], f32 on a GPU; `last`: the last pass's samples; `masks`: as in
+/// [`super::sampler::sample_masked`], for all rows.
+///
+/// # Errors
+/// Non-finite logits, or no token that is allowed.
+pub fn sample_shaped(
     logits: &Tensor,
-    params: &[ShapedParams],
+    rows: &[ShapedRow],
+    last: &[SampledToken],
     masks: Option<&[u32]>,
 ) -> Result<Vec<ShapedToken>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    on_gpu!(logits => gpu::sample_shaped(logits, rows, last, masks));
     let (_, vocabulary) = logits.dims2()?;
     let width = mask_words(vocabulary);
-    let shaped = |params: &ShapedParams| {
-        let mask = masks.and_then(|masks| masks.get(params.index * width..)?.get(..width));
-        let row = logits.get(params.index)?.to_dtype(DType::F32)?;
-        params.sample_from(&row.to_vec1::<f32>()?, mask)
+    let shaped = |shaped: &ShapedRow| {
+        let mask = masks.and_then(|masks| masks.get(shaped.row * width..)?.get(..width));
+        let row = logits.narrow(0, shaped.row, 1)?.to_dtype(DType::F32)?;
+        shaped.sample_from(row.flatten_all()?.to_vec1::<f32>()?, last, mask)
     };
-    params.iter().map(shaped).collect()
+    rows.par_iter().map(shaped).collect()
 }
 
 /// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending: as the
 /// alternatives of [`sample_shaped`], in one pass and without candidates.
-pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+pub fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     rows.iter().map(|row| first_of(row, count)).collect()
 }
@@ -167,33 +196,44 @@ fn first_of(logits: &[f32], count: usize) -> Result<Vec<(u32, f32)>> {
         .collect())
 }
 
+/// A weight of 1 as an integer. The sum over 2^19 tokens fits.
+const ONE: f64 = (1_u64 << 44) as f64;
+
 /// A candidate for the next token.
 #[derive(Clone, Copy)]
 struct Candidate {
     id: u32,
-    scaled: f64,
+    logit: f32,
     /// Relative to the most likely.
-    weight: f64,
+    weight: f32,
 }
 
 impl Candidate {
     fn likelier(&self, other: &Self) -> Ordering {
-        let by_logit = other.scaled.total_cmp(&self.scaled);
+        let by_logit = other.logit.total_cmp(&self.logit);
         by_logit.then(self.id.cmp(&other.id))
+    }
+
+    fn integer(&self) -> u64 {
+        (f64::from(self.weight) * ONE) as u64
     }
 }
 
-impl ShapedParams {
-    fn sample_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<ShapedToken> {
-        let Self {
-            index,
-            shaping,
-            params,
-            ..
-        } = self;
+impl ShapedRow {
+    fn sample_from(
+        &self,
+        mut logits: Vec<f32>,
+        last: &[SampledToken],
+        mask: Option<&[u32]>,
+    ) -> Result<ShapedToken> {
+        let (shaping, params) = (&self.shaping, self.params);
+        self.penalize(&mut logits, last);
         let is_greedy = params.temperature == 0.0 || params.uniform < 0.0;
-        let temperature = if is_greedy { 1.0 } else { params.temperature };
-        let mut candidates = self.candidates(logits, mask, temperature)?;
+        let inverse = match is_greedy {
+            true => 1.0,
+            false => (1.0 / params.temperature) as f32,
+        };
+        let (mut candidates, largest) = candidates(&logits, mask, inverse)?;
         if shaping.top_k > 0 {
             keep_first(&mut candidates, shaping.top_k);
         }
@@ -201,119 +241,123 @@ impl ShapedParams {
             keep_likeliest(&mut candidates, shaping.top_p);
         }
         // The most likely has weight 1.
-        candidates.retain(|candidate| candidate.weight >= shaping.min_p);
-        let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-        if !total.is_finite() || total <= 0.0 {
-            bail!("the model's logits are not finite")
-        }
-        let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
+        candidates.retain(|candidate| f64::from(candidate.weight) >= shaping.min_p);
+        let total: u64 = candidates.iter().map(Candidate::integer).sum();
+        let log_total = (total as f64 / ONE).ln();
+        let token = |candidate: &Candidate| SampledToken {
+            token_id: candidate.id,
+            log_prob: (f64::from(candidate.logit * inverse - largest) - log_total) as f32,
+        };
         let sampled = || {
-            let (mut sum, target) = (0.0, params.uniform * total);
+            let target = ((params.uniform * total as f64) as u64).min(total.saturating_sub(1));
+            let mut sum = 0;
             // In id order, as in all sampling.
             let passed = candidates.iter().find(|candidate| {
-                sum += candidate.weight;
+                sum += candidate.integer();
                 sum > target
             });
-            let likeliest = || candidates.iter().min_by(|a, b| a.likelier(b));
             let candidate = match is_greedy {
-                true => likeliest(),
-                false => passed.or_else(|| candidates.last()),
+                true => candidates.iter().min_by(|a, b| a.likelier(b)),
+                false => passed,
             };
-            candidate.map(|candidate| SampledToken {
-                token_id: candidate.id,
-                log_prob: log_prob(candidate),
-            })
+            candidate.map(token)
         };
-        let token = shaping.changes_distribution().then(sampled).flatten();
+        let sampled = shaping.changes_distribution().then(sampled).flatten();
         let mut likeliest = candidates.clone();
         if likeliest.len() > shaping.alternatives {
             likeliest.select_nth_unstable_by(shaping.alternatives, Candidate::likelier);
             likeliest.truncate(shaping.alternatives);
         }
         likeliest.sort_unstable_by(Candidate::likelier);
-        let alternatives = likeliest.iter().map(|one| (one.id, log_prob(one)));
+        let pair = |token: SampledToken| (token.token_id, token.log_prob);
         Ok(ShapedToken {
-            index: *index,
-            token,
-            alternatives: alternatives.collect(),
+            row: self.row,
+            token: sampled,
+            alternatives: likeliest.iter().map(|one| pair(token(one))).collect(),
         })
     }
 
-    /// Candidates in id order.
-    fn candidates(
-        &self,
-        logits: &[f32],
-        mask: Option<&[u32]>,
-        temperature: f64,
-    ) -> Result<Vec<Candidate>> {
-        let Shaping {
-            presence_penalty,
-            frequency_penalty,
-            repetition_penalty,
-            ..
-        } = *self.shaping;
-        let is_allowed = |id: usize| {
-            mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1)
-                && !self.suppressed.contains(&(id as u32))
-        };
-        let repeated = |id: u32, logit: f64| match self.repeated.contains(&id) {
-            true if logit < 0.0 => logit * repetition_penalty,
-            true => logit / repetition_penalty,
-            false => logit,
-        };
-        let candidate = |(id, &logit): (usize, &f32)| {
-            let id = id as u32;
-            let penalty = self.counts.get(&id).map_or(0.0, |count| {
-                presence_penalty + frequency_penalty * f64::from(*count)
-            });
-            Candidate {
-                id,
-                scaled: (repeated(id, f64::from(logit)) - penalty) / temperature,
-                weight: 0.0,
+    fn penalize(&self, logits: &mut [f32], last: &[SampledToken]) {
+        let newest = self.newest.and_then(|newest| last.get(newest));
+        let newest = newest.map(|token| token.token_id);
+        let mut newest_count = 0;
+        let mut lower = |id: u32, count: u32| {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = self.shaping.penalized(*logit, count);
             }
         };
-        let allowed = logits.iter().enumerate().filter(|(id, _)| is_allowed(*id));
-        let mut candidates: Vec<Candidate> = allowed.map(candidate).collect();
-        let scaled = candidates.iter().map(|candidate| candidate.scaled);
-        let Some(largest) = scaled.max_by(f64::total_cmp) else {
-            bail!("a mask allows no token")
-        };
-        for candidate in &mut candidates {
-            candidate.weight = (candidate.scaled - largest).exp();
+        for &(id, count) in self.seen.iter().flat_map(|seen| &seen.counts) {
+            match newest == Some(id) {
+                true => newest_count = count,
+                false => lower(id, count),
+            }
         }
-        candidates.retain(|candidate| candidate.weight != 0.0);
-        Ok(candidates)
+        if let Some(id) = newest.filter(|_| self.seen.is_some()) {
+            lower(id, newest_count + 1);
+        }
+        for &id in &self.suppressed {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
+}
+
+/// Candidates in id order, and the largest logit by `inverse`.
+fn candidates(logits: &[f32], mask: Option<&[u32]>, inverse: f32) -> Result<(Vec<Candidate>, f32)> {
+    let is_allowed = |id: usize| mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1);
+    let allowed = logits.iter().enumerate().filter(|(id, _)| is_allowed(*id));
+    let (mut candidates, mut largest) = (Vec::new(), f32::NEG_INFINITY);
+    for (id, &logit) in allowed {
+        if logit.is_nan() || logit == f32::INFINITY {
+            bail!("the model's logits are not finite")
+        }
+        if logit > f32::NEG_INFINITY {
+            largest = largest.max(logit);
+            candidates.push(Candidate {
+                id: id as u32,
+                logit,
+                weight: 0.0,
+            });
+        }
+    }
+    if candidates.is_empty() {
+        bail!("a mask allows no token")
+    }
+    let largest = largest * inverse;
+    for candidate in &mut candidates {
+        candidate.weight = (candidate.logit * inverse - largest).exponential();
+    }
+    Ok((candidates, largest))
 }
 
 /// Keeps the `count` most likely and ties with the last, in id order.
 fn keep_first(candidates: &mut Vec<Candidate>, count: usize) {
     if count < candidates.len() {
-        let mut values: Vec<f64> = candidates.iter().map(|one| one.scaled).collect();
-        let (_, &mut least, _) = values.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
-        candidates.retain(|candidate| candidate.scaled >= least);
+        let mut logits: Vec<f32> = candidates.iter().map(|one| one.logit).collect();
+        let (_, &mut least, _) = logits.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+        candidates.retain(|candidate| candidate.logit.total_cmp(&least).is_ge());
     }
 }
 
 /// Keeps the most likely with total probability `top_p`, in id order.
 fn keep_likeliest(candidates: &mut Vec<Candidate>, top_p: f64) {
-    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-    // All less likely ones together have less than 1 - top_p, so need no sorting.
-    let least = (1.0 - top_p) * total / candidates.len() as f64;
-    let weights = candidates.iter().map(|candidate| candidate.weight);
-    let largest = weights.fold(0.0, f64::max);
-    candidates.retain(|candidate| candidate.weight >= least.min(largest));
+    let total: u64 = candidates.iter().map(Candidate::integer).sum();
+    let target = ((top_p * total as f64).ceil() as u64).max(1);
     candidates.sort_unstable_by(Candidate::likelier);
-    let mut sum = 0.0;
+    let mut sum = 0;
     let before = |candidate: &&Candidate| {
-        let is_needed = sum < top_p * total;
-        sum += candidate.weight;
+        let is_needed = sum < target;
+        sum += candidate.integer();
         is_needed
     };
-    let count = candidates.iter().take_while(before).count().max(1);
+    let count = candidates.iter().take_while(before).count();
     candidates.truncate(count);
     candidates.sort_unstable_by_key(|candidate| candidate.id);
 }
+
+#[cfg(feature = "cuda")]
+pub mod gpu; // launches
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -321,12 +365,32 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::kernels::sampler::LIKELIEST;
+    use crate::sampler::LIKELIEST;
 
     /// Probabilities 0.1, 0.5, 0.15, 0.25 in the second row.
     fn logits() -> Tensor {
         let row = [0.1_f32, 0.5, 0.15, 0.25].map(|probability| probability.ln() + 3.0);
         Tensor::new(&[[9.0, 0.0, 0.0, 0.0], row], &Device::Cpu).unwrap()
+    }
+
+    fn row(
+        row: usize,
+        shaping: &Arc<Shaping>,
+        params: SampleParams,
+        (prompt, completion): (&[u32], &[u32]),
+    ) -> ShapedRow {
+        let mut seen = SeenTokens::new(shaping, prompt);
+        for id in completion {
+            seen.iter_mut().for_each(|seen| seen.push(*id));
+        }
+        ShapedRow {
+            row,
+            shaping: Arc::clone(shaping),
+            params,
+            seen: seen.map(Arc::new),
+            newest: None,
+            suppressed: Vec::new(),
+        }
     }
 
     fn sampled(
@@ -336,20 +400,20 @@ mod tests {
         before: &[u32],
         mask: Option<u32>,
     ) -> ShapedToken {
-        let params = ShapedParams::new(
-            1,
-            &Arc::new(shaping),
-            SampleParams {
-                uniform,
-                temperature,
-            },
-            (&[], before),
-            &[],
-        );
+        let params = SampleParams {
+            uniform,
+            temperature,
+        };
+        let row = row(1, &Arc::new(shaping), params, (&[], before));
         let masks = mask.map(|mask| [u32::MAX, mask]);
-        sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..]))
-            .unwrap()
-            .remove(0)
+        sample_shaped(
+            &logits(),
+            &[row],
+            &[],
+            masks.as_ref().map(|masks| &masks[..]),
+        )
+        .unwrap()
+        .remove(0)
     }
 
     #[test]
@@ -366,8 +430,8 @@ mod tests {
             uniform: LIKELIEST,
             temperature: 1.0,
         };
-        let rows = (0..4).map(|row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]));
-        let shaped = sample_shaped(&logits, &rows.collect::<Vec<_>>(), None).unwrap();
+        let rows = (0..4).map(|index| super::tests::row(index, &shaping, params, (&[], &[])));
+        let shaped = sample_shaped(&logits, &rows.collect::<Vec<_>>(), &[], None).unwrap();
         let found = likeliest(&logits, 7).unwrap();
         for (found, shaped) in found.iter().zip(&shaped) {
             let ids = |row: &[(u32, f32)]| row.iter().map(|one| one.0).collect::<Vec<_>>();
@@ -502,7 +566,7 @@ mod tests {
         }
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/../../tests/parity/logits_processors.json"
+            "/../tests/parity/logits_processors.json"
         );
         let text = std::fs::read_to_string(path).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
@@ -523,8 +587,11 @@ mod tests {
                     temperature: case.temperature,
                 };
                 let context = (&case.prompt[..], &case.completion[..]);
-                let params = ShapedParams::new(0, &shaping, params, context, &case.stop_ids);
-                params.sample_from(&case.logits, None).unwrap()
+                let mut row = row(0, &shaping, params, context);
+                if case.completion.len() < case.min_tokens {
+                    row.suppressed.clone_from(&case.stop_ids);
+                }
+                row.sample_from(case.logits.clone(), &[], None).unwrap()
             };
             let expected = &case.probabilities;
             let alternatives = sampled(0.5).alternatives;
