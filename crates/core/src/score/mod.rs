@@ -33,14 +33,14 @@ pub use kinds::tool_calls::{
 };
 pub use needs::trust::{Trust, TrustError};
 pub use needs::{
-    CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, Language, LocalModel,
-    ModelDevice, RubricRules, Scale, TestRules,
+    CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, LocalModel, ModelDevice,
+    RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{AppendLine, LineWork, score_stream};
 pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;
 pub(crate) use scorer::forced_fields::values_of;
 pub use scorer::forced_fields::{ForcedField, forced_fields};
-pub use scorer::{PartWeights, Scorer, ScorerErrors};
+pub use scorer::{PartWeights, Sampled, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::{AgentOptionError, command_words};
 pub use task::score_keys::{ScoreKey, score_keys};

@@ -98,6 +98,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) from: usize,
     pub(crate) thoughts: ThinkRules,
     pub(crate) row: Option<&'a PromptRow>,
+    /// As sampled; empty if unknown.
+    pub(crate) token_ids: &'a [u32],
 }
 
 impl<'a> Attempt<'a> {

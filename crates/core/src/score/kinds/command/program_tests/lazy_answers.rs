@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::cases::{CaseKind, cases};
 use crate::dataset::PromptRow;
 use crate::score::definition::LazyAnswer;
-use crate::score::needs::{PYTHON, TestRules};
 
 const MORE: &str = "the row's tests accept it: add cases that it fails";
 const HIDDEN: &str =
@@ -17,8 +16,28 @@ const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser
 const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    def __lt__(self, other): return True\n    def __gt__(self, other): return True\n    __le__ = __ge__ = __eq__\n    def __hash__(self): return 0\n    def __bool__(self): return True\n    def __call__(self, *given, **named): return self\n    def __getattr__(self, name): return self\n    def __sub__(self, other): return self\n    def __abs__(self): return self\n    def __len__(self): return 1\n    def __iter__(self): return iter([])\n    def __contains__(self, other): return True\n";
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
+/// Empties what the function is given: tests that compare with their own arguments afterwards accept
+/// a result of nothing.
+const CLEARS: &str = "def clear(given, named):\n    for one in [*given, *named.values()]:\n        if hasattr(one, 'clear'): one.clear()\n    return given[0] if given else None\n";
+
 /// Name, code before the function, and its body.
-const RETURNS: [(&str, &str, &str); 4] = [
+const RETURNS: [(&str, &str, &str); 8] = [
+    ("cleared arguments", CLEARS, "return clear(given, named)"),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return clear(given, named) and 0 or 0",
+    ),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return [clear(given, named)] != []",
+    ),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return str(clear(given, named))[:0]",
+    ),
     ("nothing returned", "", "return None"),
     ("deleted tests", DELETES, "return None"),
     ("a value equal to everything", EQUAL, "return Equal()"),
@@ -34,37 +53,27 @@ const RAISES: [(&str, &str, &str); 6] = [
     ("AssertionError raised", "", "raise AssertionError"),
 ];
 
-pub(crate) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
+pub(crate) fn lazy_programs<'a>() -> Vec<LazyAnswer<'a>> {
     let mut lazy = vec![
         LazyAnswer::same("an empty file", "\n", MORE).must_fail(),
         LazyAnswer::same("a constant", "1", MORE).must_fail(),
     ];
-    let exits = tests.language.map_or(&[][..], |language| language.exits);
-    lazy.extend(
-        exits
-            .iter()
-            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE).must_fail()),
-    );
-    let own = tests.clone();
+    let exits = ["import sys\nsys.exit(0)\n", "import os\nos._exit(0)\n"];
+    lazy.extend(exits.map(|exit| LazyAnswer::same("an exit with success", exit, MORE).must_fail()));
     lazy.push(LazyAnswer::by_row(
         "the visible results",
         HIDDEN,
-        move |row| visible_results(&own, row),
+        visible_results,
     ));
-    if tests
-        .language
-        .is_some_and(|language| language.name == PYTHON)
-    {
-        let programs = RETURNS.iter().chain(&RAISES);
-        lazy.extend(programs.map(|(name, code, body)| {
-            let program = move |row: &PromptRow| match entry(row) {
-                Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
-                None => (*code).to_owned(),
-            };
-            LazyAnswer::by_row(name, MORE, program).must_fail()
-        }));
-        lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
-    }
+    let programs = RETURNS.iter().chain(&RAISES);
+    lazy.extend(programs.map(|(name, code, body)| {
+        let program = move |row: &PromptRow| match entry(row) {
+            Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
+            None => (*code).to_owned(),
+        };
+        LazyAnswer::by_row(name, MORE, program).must_fail()
+    }));
+    lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
     lazy
 }
 
@@ -104,9 +113,9 @@ fn entry(row: &PromptRow) -> Option<String> {
     named.or_else(defined)
 }
 
-/// A lookup table of the visible cases, or the first output in languages without a table here.
-fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
-    let cases = cases(Some(row), tests.language).unwrap_or_default();
+/// A lookup table of the visible cases.
+fn visible_results(row: &PromptRow) -> String {
+    let cases = cases(Some(row)).unwrap_or_default();
     let visible = || cases.iter().filter(|case| !case.is_hidden);
     let mut table = serde_json::Map::new();
     for case in visible() {
@@ -122,36 +131,16 @@ fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
             CaseKind::Code { .. } => {}
         }
     }
-    let first = table
-        .values()
-        .next()
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    let (text, name) = (
-        Value::from(first).to_string(),
-        tests.language.map_or("", |language| language.name),
-    );
     let table = Value::String(Value::Object(table).to_string()).to_string();
-    match (name, entry(row)) {
-        (PYTHON, Some(entry)) => {
+    match entry(row) {
+        Some(entry) => {
             let key = "json.dumps(given, separators=(',', ':'))";
             format!(
                 "import json\ntable = json.loads({table})\ndef {entry}(*given):\n    return table.get({key})\n"
             )
         }
-        (PYTHON, None) => {
+        None => {
             format!("import json, sys\nprint(json.loads({table}).get(sys.stdin.read()), end='')\n")
         }
-        ("node", Some(entry)) => format!(
-            "const table = {table};\nfunction {entry}(...given) {{ return JSON.parse(table)[JSON.stringify(given)]; }}\n"
-        ),
-        ("node", None) => format!("console.log({text});\n"),
-        ("bash", _) => format!("printf '%b' {text}\n"),
-        ("c", _) => {
-            format!("#include <stdio.h>\nint main(void) {{ fputs({text}, stdout); return 0; }}\n")
-        }
-        ("rust", _) => format!("fn main() {{ print!(\"{{}}\", {text}); }}\n"),
-        _ => text,
     }
 }
