@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn check(file: &Path, json: bool) -> Outcome {
-    let text = std::fs::read_to_string(file)
+    let text = crate::files::read_text(file)
         .map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
     let KeymapRead {
         keymap,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
-use crate::dataset::import::{Format, parquet_lines};
+use crate::dataset::import::{Format, LeftOut, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::{counted, percent};
 use crate::prompts::{CompletionLine, CompletionRows, NoRow};
@@ -151,7 +151,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
                 File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
             let lines = match Format::from_path(Path::new(path)) {
                 Some(Format::Parquet) => {
-                    let mut rows = parquet_lines(file)
+                    let mut rows = parquet_lines(file, LeftOut::default())
                         .map_err(|problem| Failure::failed(format!("{path}: {problem}")))?;
                     let append = move |text: &mut Vec<u8>| {
                         let row = rows.next()?;

@@ -442,7 +442,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
 pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Failure> {
     let Some(path) = path else { return Ok(None) };
     let label = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = crate::files::read_text(path).map_err(|error| {
         Failure::usage(format!(
             "--config {label}: {error}; name a TOML file of configuration keys"
         ))

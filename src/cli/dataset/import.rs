@@ -139,6 +139,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         &imported.problems,
         arguments.mapping.skip_invalid || arguments.dry_run,
     )?;
+    for note in &imported.notes {
+        eprintln!("note: {}", visible(note));
+    }
     let mapping = imported.mapping.arguments();
     let first = imported.rows.first().cloned();
     let (skipped, total) = (imported.problems.len(), imported.rows.len());

@@ -92,7 +92,25 @@ pub fn load_with(
     malformed: OnMalformed<'_>,
 ) -> Result<Vec<PromptRow>, DatasetError> {
     let (file, reader) = open(task, set)?;
-    rows_of(&task.label(&file), reader, malformed)
+    let mut rows = rows_of(&task.label(&file), reader, malformed)?;
+    expect_null(task, &mut rows);
+    Ok(rows)
+}
+
+/// Makes `"expected": null` an expected answer where null is one by the task's schema; elsewhere it means none.
+fn expect_null(task: &TaskFiles, rows: &mut [PromptRow]) {
+    let is_null = |row: &&mut PromptRow| row.expected.is_none();
+    let mut rows = rows.iter_mut().filter(is_null).peekable();
+    if rows.peek().is_none() || !task.definition_file.ends_with(".json") {
+        return;
+    }
+    let schema = serde_json::from_str(&task.definition_text).unwrap_or_default();
+    if !super::import::cells::allows_null(&schema) {
+        return;
+    }
+    for row in rows {
+        row.expected = row.fields.value("expected").filter(Value::is_null);
+    }
 }
 
 /// As [`load_with`]: `visit` gets the rows batch by batch, so that they need not fit into memory.
@@ -103,15 +121,18 @@ pub fn visit_batches(
     visit: &mut dyn FnMut(Vec<PromptRow>),
 ) -> Result<(), DatasetError> {
     let (file, reader) = open(task, set)?;
-    unique_batches(&task.label(&file), reader, malformed, visit)
+    unique_batches(&task.label(&file), reader, malformed, &mut |mut rows| {
+        expect_null(task, &mut rows);
+        visit(rows);
+    })
 }
 
 /// The rows on these lines, in order, without those that cannot be read.
-pub fn rows_on(
-    task: &TaskFiles,
+pub fn rows_on<'t>(
+    task: &'t TaskFiles,
     set: PromptSet,
     lines: HashSet<usize>,
-) -> Result<impl Iterator<Item = PromptRow>, DatasetError> {
+) -> Result<impl Iterator<Item = PromptRow> + use<'t>, DatasetError> {
     let (file, reader) = open(task, set)?;
     let label = task.label(&file);
     let stem = stem_of(&label);
@@ -124,7 +145,11 @@ pub fn rows_on(
     Ok(read_lines(reader)
         .take_while(is_before_end)
         .filter(is_wanted)
-        .filter_map(move |line| row_of(line, &label, &stem).ok()))
+        .filter_map(move |line| {
+            let mut row = row_of(line, &label, &stem).ok()?;
+            expect_null(task, std::slice::from_mut(&mut row));
+            Some(row)
+        }))
 }
 
 /// Reads JSONL; errors as [`load`].

@@ -187,11 +187,12 @@ fn of_text(task: &TaskFiles, text: &str) -> Result<Value, String> {
         return serde_json::from_str(text)
             .map_err(|error| format!("`schema` of the row is not JSON: {error}; {REMEDY}"));
     }
-    let bytes = task.read(text).map_err(|_| {
+    let unread = task.read(text).map(std::borrow::Cow::into_owned);
+    let bytes = unread.map_err(|_| {
         let shown = crate::format::shortened(text, 60);
         format!("`schema` of the row, {shown:?}, is neither a JSON Schema nor a readable file of the task; {REMEDY}")
     })?;
-    serde_json::from_slice(&bytes)
+    serde_json::from_str(&crate::files::text(bytes).unwrap_or_default())
         .map_err(|error| format!("`schema` of the row, {}: {error}", task.label(text)))
 }
 

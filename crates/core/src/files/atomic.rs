@@ -41,14 +41,16 @@ pub fn replace_files<'a>(
     access: Access,
 ) -> std::result::Result<(), (&'a Path, Error)> {
     let mut written: Vec<(&Path, PathBuf)> = Vec::new();
+    let mut held = Vec::new();
     let outcome = files.iter().try_for_each(|(path, bytes)| {
         let temporary = temporary(path);
         written.push((path, temporary.clone()));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut file = create(&temporary, access).map_err(|error| (*path, error))?;
+        let mut file = create_temporary(&temporary, access).map_err(|error| (*path, error))?;
         file.write_all(bytes)
             .and_then(|()| file.sync_all())
             .map_err(|error| (*path, error))?;
+        held.push(file);
         failpoint("replace.written", &name);
         Ok(())
     });
@@ -78,9 +80,43 @@ fn temporary(path: &Path) -> PathBuf {
         NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     let temporary = path.with_file_name(name);
-    // An earlier process with this id may have left one.
-    let _ = std::fs::remove_file(&temporary);
+    remove_leftovers(path);
     temporary
+}
+
+/// Removes temporary files of `path` that dead processes left, and one of an earlier process with this id.
+fn remove_leftovers(path: &Path) {
+    let prefix = format!(
+        "{}.",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+    for entry in entries.into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let middle = name
+            .strip_prefix(&prefix)
+            .and_then(|rest| rest.strip_suffix(".tmp"));
+        let owner = middle.and_then(|middle| middle.split_once('.')?.0.parse().ok());
+        // A process of another host that shares the folder holds the lock.
+        if owner.is_some_and(is_dead) && is_unlocked(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_dead(process: i32) -> bool {
+    let process = rustix::process::Pid::from_raw(process);
+    process.is_none_or(|process| {
+        std::process::id() == process.as_raw_nonzero().get().unsigned_abs()
+            || rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
+    })
+}
+
+fn is_unlocked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// As [`replace_file`], written by `fill`.
@@ -92,7 +128,7 @@ pub fn replace_file_with(
 ) -> Result<()> {
     let known = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = temporary(path);
-    let written = create(&temporary, access).and_then(|mut file| {
+    let written = create_temporary(&temporary, access).and_then(|mut file| {
         fill(&mut file)?;
         if sync == Sync::Disk {
             file.sync_all()?;
@@ -241,6 +277,14 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
         })
         .open(path)
         .map_err(exists)
+}
+
+/// Creates a temporary file, locked as long as it is open: so another process sees that it is in use. Where the file
+/// system has no locks, none is removed.
+fn create_temporary(path: &Path, access: Access) -> Result<File> {
+    let file = create(path, access)?;
+    let _ = file.try_lock();
+    Ok(file)
 }
 
 pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {

@@ -185,12 +185,24 @@ fn read_file(file: File, most_bytes: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], and [`ErrorKind::InvalidData`] otherwise.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| {
+    text(read(path)?).map_err(|error| {
         Error::new(
             ErrorKind::InvalidData,
-            format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to()),
+            format!("not UTF-8 text (byte {})", error.valid_up_to()),
         )
     })
+}
+
+/// The text of a file of UTF-8, without the byte order mark with which some editors begin it.
+///
+/// # Errors
+/// Not UTF-8.
+pub fn text(bytes: Vec<u8>) -> std::result::Result<String, std::str::Utf8Error> {
+    let mut text = String::from_utf8(bytes).map_err(|error| error.utf8_error())?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 /// Why a path is not inside a folder.

@@ -79,7 +79,8 @@ impl CompletionLine {
                 Fields::read(&escaped).ok_or_else(|| refusal(escaped.as_bytes()))?
             }
         };
-        if fields.get("custom_id").is_some() {
+        // Tables of other programs may have a column of this name.
+        if fields.get("custom_id").is_some() && fields.get("completion").is_none() {
             return parse_batch_line(&fields);
         }
         let set = match fields.get("set") {

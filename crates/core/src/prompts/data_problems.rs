@@ -12,7 +12,7 @@ use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, shown_lines};
-use crate::score::{FailureClass, Score, Scorer, Task, Tier, on_every_core};
+use crate::score::{FailureClass, ForcedField, Score, Scorer, Task, Tier, on_every_core};
 use crate::task::{PromptSet, TASK_FILE};
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -33,7 +33,7 @@ pub enum DataProblemKind {
     AcceptsWrong,
     /// Some rows may refuse a right answer.
     Undetermined,
-    /// A value that must be stated, and that some prompts do not.
+    /// A value that must be stated, and that some prompts do not; a label in two spellings.
     MadeUp,
     /// A system message asks for what the schema refuses.
     SystemMessage,
@@ -89,8 +89,8 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> V
         refused.extend(failed_demonstrations(task, scorer, rows));
         if rows.set == PromptSet::Train {
             refused.extend(easy_conversation(task, scorer, rows));
-            refused.extend(made_up_values(task, rows));
         }
+        refused.extend(made_up_values(task, rows));
     }
     unusable.append(&mut refused);
     unusable.extend(system_problem(task));
@@ -184,17 +184,20 @@ fn system_problem(task: &Task) -> Option<DataProblem> {
     })
 }
 
-/// Fields that may not be null, whose value some prompts do not state.
+/// Fields that may not be null, whose value some prompts do not state, and labels in two spellings.
 fn made_up_values(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
     let fields = rows.forced_fields(&rows.marks);
-    let some = fields.iter().filter(|field| field.is_unstated_in_some());
-    some.map(|field| DataProblem {
+    let unstated = |field: &ForcedField| field.is_unstated_in_some().then(|| field.sentence());
+    let sentences = fields
+        .iter()
+        .flat_map(|field| [unstated(field), field.spelling_problem()]);
+    let problem = |sentence: String| DataProblem {
         kind: DataProblemKind::MadeUp,
-        message: format!("{}: {}", label(task, rows.set), field.sentence()),
+        message: format!("{}: {sentence}", label(task, rows.set)),
         set: rows.set,
         refused_share: 0.0,
-    })
-    .collect()
+    };
+    sentences.flatten().map(problem).collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.

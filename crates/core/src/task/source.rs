@@ -169,9 +169,9 @@ impl Home {
 
     pub(crate) fn read_text(&self, file: &str) -> Read<String> {
         let bytes = self.read(file, MAX_TEXT_BYTES)?.into_owned();
-        String::from_utf8(bytes).map_err(|error| TaskError::Encoding {
+        files::text(bytes).map_err(|error| TaskError::Encoding {
             label: self.label(file),
-            offset: error.utf8_error().valid_up_to(),
+            offset: error.valid_up_to(),
         })
     }
 

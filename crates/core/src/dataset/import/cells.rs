@@ -79,6 +79,11 @@ pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
     path.iter().try_fold(schema, step).unwrap_or(&ANY)
 }
 
+/// Whether a schema names null among its types.
+pub(in crate::dataset) fn allows_null(schema: &Value) -> bool {
+    types_of(schema, schema, 0).contains("null")
+}
+
 /// Types allowed by a schema; empty: any. With several types text becomes a string only if nothing
 /// else fits; with `string` alone, `007` is kept.
 fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'a str> {

@@ -43,16 +43,16 @@ pub(super) fn turn(value: &Value) -> Option<Message> {
         role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => role,
         _ => return None,
     };
-    let mut other: Map<String, Value> = ["tool_calls", "tool_call_id", "name"]
-        .into_iter()
-        .filter_map(|key| {
-            Some((
-                key.to_owned(),
-                value.get(key).filter(|value| !value.is_null())?.clone(),
-            ))
-        })
+    // Chat templates read further fields, such as the reasoning of an earlier turn.
+    let is_other = |(key, value): &(&String, &Value)| {
+        !["role", "from", "content", "value"].contains(&key.as_str()) && !value.is_null()
+    };
+    let other = value.as_object()?.iter().filter(is_other);
+    let mut other: Map<String, Value> = other
+        .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let mut content = text(["content", "value"])
+        .or_else(|| joined_parts(value.get("content")?))
         .or_else(|| other.contains_key("tool_calls").then(String::new))?;
     if is_sharegpt {
         let calls = match (from.as_str(), role) {
@@ -74,6 +74,27 @@ pub(super) fn turn(value: &Value) -> Option<Message> {
         other,
         ..Message::new(role.to_owned(), content)
     })
+}
+
+/// The text of a content in parts, `[{"type": "text", "text": ..}]`; `None` with other parts, such as pictures.
+fn joined_parts(content: &Value) -> Option<String> {
+    let text = |part: &Value| Some(part.get("text")?.as_str()?.to_owned());
+    content.as_array()?.iter().map(text).collect()
+}
+
+/// Whether a value is a list of turns, at least one.
+pub(super) fn is_conversation(value: &Value) -> bool {
+    let turns = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    !turns.is_empty() && turns.iter().all(|value| turn(value).is_some())
+}
+
+/// A conversation that a table stores as JSON text.
+pub(super) fn stored_as_text(text: &str) -> Option<Value> {
+    let text = text.trim();
+    let value = text
+        .starts_with('[')
+        .then(|| serde_json::from_str(text).ok())??;
+    is_conversation(&value).then_some(value)
 }
 
 fn tagged<'t>(text: &'t str, [open, close]: [&str; 2]) -> Vec<&'t str> {

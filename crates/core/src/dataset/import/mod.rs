@@ -1,6 +1,7 @@
 //! Imports prompt rows from CSV, JSON, JSONL and Parquet through a mapping of columns.
 
 pub(super) mod cells;
+mod arrow_schema;
 mod conversation;
 mod mapping;
 mod parquet;
@@ -14,7 +15,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use mapping::{LAST_TURN, MappingText};
-pub use parquet::parquet_lines;
+pub use parquet::{LeftOut, parquet_lines};
 pub use records::{Format, Record, column_samples, columns, read_records, records};
 
 use crate::dataset::error::DatasetError;
@@ -27,6 +28,8 @@ pub struct ImportedRows {
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
     pub problems: Vec<(usize, String)>,
+    /// What was left out of the rows, or may mean something else.
+    pub notes: Vec<String>,
 }
 
 /// Reads the first `most` records as rows, guessing missing parts of the mapping. `schema`: of
@@ -43,7 +46,23 @@ pub fn import(
     let label = path.display().to_string();
     // Two passes, since the records of a large file could exceed memory.
     let is_typed = Format::from_path(path) != Some(Format::Csv);
-    let survey = Survey::from_records(records::records(path, most)?, schema.is_some(), is_typed)?;
+    let left_out = LeftOut::default();
+    let named = text.parts().map(|(_, named)| named.to_owned());
+    let is_named = |column: &str| named.iter().any(|part| part.contains(column));
+    let is_split = !is_named("prompt") && !is_named("completion");
+    let is_padded = Format::from_path(path) == Some(Format::Parquet);
+    let whole = |mut record: Record| {
+        if is_split {
+            join_completion(&mut record);
+        }
+        if is_padded {
+            record.fields.values_mut().for_each(remove_padding);
+        }
+        record
+    };
+    let read = records::records_without(path, most, &left_out)?;
+    let read = read.map(|record| record.map(whole));
+    let survey = Survey::from_records(read, schema.is_some(), is_typed)?;
     let stem = path.file_stem().map_or_else(
         || "row".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
@@ -59,8 +78,9 @@ pub fn import(
         ..ImportedRows::default()
     };
     let mut lines: HashMap<String, usize> = HashMap::new();
+    let mut padded = 0;
     for (index, record) in records::records(path, most)?.enumerate() {
-        let record = record?;
+        let record = whole(record?);
         let place = if survey.shares_lines {
             index + 1
         } else {
@@ -86,7 +106,10 @@ pub fn import(
             }
         });
         match row {
-            Ok(row) => imported.rows.push(row),
+            Ok(row) => {
+                padded += usize::from(is_padded && row.get("expected").is_some_and(has_null));
+                imported.rows.push(row);
+            }
             Err(problem) if survey.shares_lines => {
                 let problem = format!("record {place}: {problem}");
                 imported.problems.push((record.line, problem));
@@ -94,7 +117,72 @@ pub fn import(
             Err(problem) => imported.problems.push((record.line, problem)),
         }
     }
+    if padded > 0 {
+        imported.notes.push(format!(
+            "expected: {} with null members, which may be padding: Parquet gives all rows the same members; where null means that a member is not there, import JSONL",
+            crate::format::counted(padded, "row")
+        ));
+    }
+    let left_out = left_out.borrow();
+    if !left_out.is_empty() {
+        let names: Vec<&str> = left_out.iter().map(String::as_str).collect();
+        imported.notes.push(format!(
+            "left out, binary: {}",
+            crate::format::listed(&names, 12)
+        ));
+    }
     Ok(imported)
+}
+
+/// TRL's prompt and completion in turns become one conversation.
+fn join_completion(record: &mut Record) {
+    let is_turns = |name: &str| {
+        let value = record.fields.get(name);
+        value.is_some_and(conversation::is_conversation)
+    };
+    if !is_turns("prompt") || !is_turns("completion") {
+        return;
+    }
+    let completion = record.fields.shift_remove("completion");
+    let prompt = record
+        .fields
+        .get_mut("prompt")
+        .and_then(Value::as_array_mut);
+    if let (Some(prompt), Some(Value::Array(completion))) = (prompt, completion) {
+        prompt.extend(completion);
+    }
+}
+
+/// Removes null members from the turns of a conversation and from tools: Arrow gives all of them the members of each.
+fn remove_padding(value: &mut Value) {
+    let is_tools = |value: &Value| {
+        let tools = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        !tools.is_empty() && tools.iter().all(|tool| tool.get("function").is_some())
+    };
+    if conversation::is_conversation(value) || is_tools(value) {
+        remove_nulls(value);
+    }
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members
+            .values()
+            .any(|member| member.is_null() || has_null(member)),
+        Value::Array(items) => items.iter().any(has_null),
+        _ => false,
+    }
 }
 
 pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {

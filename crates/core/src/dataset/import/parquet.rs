@@ -1,6 +1,9 @@
 //! Reads Parquet (TRL completions, Hugging Face datasets), each row as a JSON line.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime, Time};
@@ -13,8 +16,9 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::arrow_schema::duration_columns;
 use crate::dataset::row::NumberedLine;
 use crate::exact_json;
 use crate::format::{grouped, shortened};
@@ -26,13 +30,19 @@ const MAX_ROW_VALUES: i64 = 1 << 24;
 const MAX_TIMES: usize = 1_000_000;
 const NANOSECONDS_IN_DAY: i128 = 86_400_000_000_000;
 
+/// Binary members that the rows lack, such as `picture.bytes`.
+pub type LeftOut = Rc<RefCell<BTreeSet<String>>>;
+
 /// Yields rows numbered from 1; an error is the last item. Lists and structs become lists and
-/// objects, binary columns text, times ISO 8601 text with the zone if known, non-finite numbers
+/// objects, binary columns text if they are UTF-8 (else they are left out), durations ISO 8601 text, times ISO 8601 text with the zone if known, non-finite numbers
 /// null; decimals are exact.
 ///
 /// # Errors
 /// Not a Parquet file, or a row that may be too large for memory.
-pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, String> {
+pub fn parquet_lines(
+    file: File,
+    left_out: LeftOut,
+) -> Result<impl Iterator<Item = NumberedLine>, String> {
     let reader = guarded(|| SerializedFileReader::new(file))?;
     let schema = reader
         .metadata()
@@ -41,14 +51,27 @@ pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, S
         .root_schema_ptr();
     check_row_values(&reader)?;
     let times = guarded(|| int96_columns(&reader))?;
+    let metadata = reader.metadata().file_metadata().key_value_metadata();
+    let arrow = metadata
+        .into_iter()
+        .flatten()
+        .find(|pair| pair.key == "ARROW:schema");
+    let durations = arrow
+        .and_then(|pair| duration_columns(pair.value.as_deref()?))
+        .unwrap_or_default();
     let mut rows = Some(RowIter::from_file_into(Box::new(reader)));
     Ok((1..).map_while(move |number| {
         let row = guarded(|| rows.as_mut().and_then(Iterator::next).transpose()).transpose()?;
         let line = row.and_then(|row| {
-            let mut row = object(&row, schema.get_fields())?;
+            let mut row = object(&row, schema.get_fields(), &left_out, "")?;
             for (name, column) in &times {
                 if let Some(Some(time)) = column.get(number - 1) {
                     row[name] = instant(*time, false)?;
+                }
+            }
+            for (name, nanoseconds) in &durations {
+                if let Some(count) = row.get(name).and_then(Value::as_i64) {
+                    row[name] = duration(count, *nanoseconds)?;
                 }
             }
             Ok(exact_json::write(&row).into())
@@ -149,20 +172,32 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     ))
 }
 
-fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
-    let value = |(index, (name, field)): (usize, (&String, &Field))| {
-        let value = value(field, kinds.get(index).map(Arc::as_ref));
-        Ok((
-            name.clone(),
-            value.map_err(|problem| format!("column `{}`: {problem}", shortened(name, 60)))?,
-        ))
-    };
-    row.get_column_iter()
-        .enumerate()
-        .map(value)
-        .collect::<Result<_, String>>()
-        .map(Value::Object)
+/// `path`: of the object, with a dot at its end.
+fn object(row: &Row, kinds: &[Arc<Type>], left_out: &LeftOut, path: &str) -> Result<Value, String> {
+    let mut members = Map::new();
+    for (index, (name, field)) in row.get_column_iter().enumerate() {
+        let kind = kinds.get(index).map(Arc::as_ref);
+        let found = match field {
+            Field::Group(row) => {
+                let path = format!("{path}{name}.");
+                object(row, kind.map_or(&[], fields), left_out, &path)
+            }
+            field => value(field, kind),
+        };
+        match found {
+            Ok(value) => _ = members.insert(name.clone(), value),
+            Err(problem) if problem == BINARY => {
+                left_out.borrow_mut().insert(format!("{path}{name}"));
+            }
+            Err(problem) => {
+                return Err(format!("column `{}`: {problem}", shortened(name, 60)));
+            }
+        }
+    }
+    Ok(Value::Object(members))
 }
+
+const BINARY: &str = "binary, and not UTF-8 text; write it as text";
 
 fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
     Ok(match field {
@@ -171,6 +206,9 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::Byte(value) => json!(value),
         Field::Short(value) => json!(value),
         Field::Int(value) => json!(value),
+        Field::Long(value) if kind.is_some_and(is_time_in_nanoseconds) => {
+            time_of_day(SignedDuration::from_nanos(*value))?
+        }
         Field::Long(value) => match kind.and_then(nanoseconds) {
             Some(is_utc) => instant(i128::from(*value), is_utc)?,
             None => json!(value),
@@ -184,22 +222,18 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::Double(value) => json!(value),
         Field::Decimal(number) => exact_json::number(&decimal(number.data(), number.scale())?),
         Field::Str(text) => json!(text),
-        Field::Bytes(bytes) => {
-            let text = std::str::from_utf8(bytes.data());
-            json!(text.map_err(
-                |_| "binary, and not UTF-8 text; write the file without this column, or as text"
-            )?)
-        }
+        Field::Bytes(bytes) if kind.is_some_and(is_uuid) => json!(uuid(bytes.data())),
+        Field::Bytes(bytes) => json!(std::str::from_utf8(bytes.data()).map_err(|_| BINARY)?),
         Field::Date(days) => date(*days)?,
-        Field::TimeMillis(time) => time_of_day(i64::from(*time) * 1000)?,
-        Field::TimeMicros(time) => time_of_day(*time)?,
+        Field::TimeMillis(time) => time_of_day(SignedDuration::from_millis(i64::from(*time)))?,
+        Field::TimeMicros(time) => time_of_day(SignedDuration::from_micros(*time))?,
         Field::TimestampMillis(time) => {
             instant(i128::from(*time) * 1_000_000, kind.is_some_and(is_utc))?
         }
         Field::TimestampMicros(time) => {
             instant(i128::from(*time) * 1000, kind.is_some_and(is_utc))?
         }
-        Field::Group(row) => object(row, kind.map_or(&[], fields))?,
+        Field::Group(row) => object(row, kind.map_or(&[], fields), &LeftOut::default(), "")?,
         Field::ListInternal(list) => {
             let kind = kind.and_then(item_type);
             list.elements()
@@ -340,8 +374,37 @@ fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
     Ok(String::from_utf8(digits).unwrap_or_default())
 }
 
-fn time_of_day(microseconds: i64) -> Result<Value, String> {
-    let time = Time::midnight().checked_add(SignedDuration::from_micros(microseconds));
+fn is_time_in_nanoseconds(kind: &Type) -> bool {
+    let logical = kind.get_basic_info().logical_type_ref();
+    matches!(logical, Some(LogicalType::Time(time)) if time.unit == TimeUnit::NANOS)
+}
+
+fn is_uuid(kind: &Type) -> bool {
+    let logical = kind.get_basic_info().logical_type_ref();
+    matches!(logical, Some(LogicalType::Uuid))
+}
+
+/// 16 bytes as 8-4-4-4-12 digits.
+fn uuid(bytes: &[u8]) -> String {
+    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    for dash in [20, 16, 12, 8] {
+        if dash < text.len() {
+            text.insert(dash, '-');
+        }
+    }
+    text
+}
+
+/// So many units of so many nanoseconds, as `PT1M30S`.
+fn duration(count: i64, nanoseconds: i64) -> Result<Value, String> {
+    let total = i128::from(count) * i128::from(nanoseconds);
+    let seconds = i64::try_from(total.div_euclid(1_000_000_000)).map_err(|_| NO_TIME)?;
+    let rest = i32::try_from(total.rem_euclid(1_000_000_000)).map_err(|_| NO_TIME)?;
+    Ok(json!(SignedDuration::new(seconds, rest).to_string()))
+}
+
+fn time_of_day(since_midnight: SignedDuration) -> Result<Value, String> {
+    let time = Time::midnight().checked_add(since_midnight);
     Ok(json!(time.map_err(|_| NO_TIME)?.to_string()))
 }
 

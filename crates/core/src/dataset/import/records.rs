@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::parquet::parquet_lines;
+use super::conversation::stored_as_text;
+use super::parquet::{LeftOut, parquet_lines};
 use crate::dataset::error::DatasetError;
 use crate::dataset::messages::json_fault;
 use crate::dataset::row::read_lines;
@@ -81,8 +82,17 @@ pub fn records(
     path: &Path,
     most: usize,
 ) -> Result<impl Iterator<Item = Result<Record, DatasetError>>, DatasetError> {
+    records_without(path, most, &LeftOut::default())
+}
+
+/// As [`records`]; `left_out` gets the binary columns that they lack.
+pub(super) fn records_without(
+    path: &Path,
+    most: usize,
+    left_out: &LeftOut,
+) -> Result<impl Iterator<Item = Result<Record, DatasetError>> + use<>, DatasetError> {
     let label = path.display().to_string();
-    let mut records = all_records(path, &label)?.take(most).peekable();
+    let mut records = all_records(path, &label, left_out)?.take(most).peekable();
     if records.peek().is_none() {
         return Err(DatasetError::Import {
             label,
@@ -91,11 +101,16 @@ pub fn records(
     }
     let (mut count, mut bytes) = (0, 0);
     Ok(records.map(move |record| {
-        let record = record.map_err(|(line, problem)| DatasetError::Line {
+        let mut record = record.map_err(|(line, problem)| DatasetError::Line {
             label: label.clone(),
             line,
             problem,
         })?;
+        for value in record.fields.values_mut() {
+            if let Some(turns) = value.as_str().and_then(stored_as_text) {
+                *value = turns;
+            }
+        }
         count += 1;
         bytes += record
             .fields
@@ -138,7 +153,7 @@ fn size_of_value(value: &Value) -> usize {
     }
 }
 
-fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
+fn all_records(path: &Path, label: &str, left_out: &LeftOut) -> Result<Records, DatasetError> {
     let format = Format::from_path(path).ok_or_else(|| DatasetError::Import {
         label: label.to_owned(),
         problem: if path.is_dir() {
@@ -163,12 +178,13 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
         Format::Jsonl => json_lines(read_lines(std::io::BufReader::new(
             files::open(path).map_err(fail)?,
         ))),
-        Format::Parquet => json_lines(parquet_lines(files::open(path).map_err(fail)?).map_err(
-            |problem| DatasetError::Import {
+        Format::Parquet => {
+            let lines = parquet_lines(files::open(path).map_err(fail)?, left_out.clone());
+            json_lines(lines.map_err(|problem| DatasetError::Import {
                 label: label.to_owned(),
                 problem,
-            },
-        )?),
+            })?)
+        }
     })
 }
 

@@ -102,20 +102,15 @@ impl Grounded {
         summed(completion, values, &findings, &search.prompt)
     }
 
-    /// The values that the prompt does not state once. Classified and excepted ones are not among
-    /// them.
-    pub(super) fn unstated<'v>(
-        &self,
-        values: &'v [StatedValue],
-        row: &PromptRow,
-    ) -> Vec<&'v StatedValue> {
+    /// Of each value whether the prompt states it; `None` of classified and excepted ones.
+    pub(super) fn statements(&self, values: &[StatedValue], row: &PromptRow) -> Vec<Option<bool>> {
         let findings = self.findings(values, row, &mut Search::new(row));
-        let is_unstated = |finding: &Finding| matches!(finding, Finding::NotStated(NOT_IN_PROMPT));
-        let found = values.iter().zip(&findings);
-        found
-            .filter(|(_, finding)| is_unstated(finding))
-            .map(|(value, _)| value)
-            .collect()
+        let is_stated = |finding: &Finding| match finding {
+            Finding::NotCounted => None,
+            Finding::NotStated(why) => Some(*why != NOT_IN_PROMPT),
+            Finding::Stated(_) => Some(true),
+        };
+        findings.iter().map(is_stated).collect()
     }
 
     fn findings(

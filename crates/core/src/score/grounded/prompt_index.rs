@@ -29,7 +29,12 @@ pub(super) struct PromptIndex<'r> {
     numbers: Vec<(usize, WrittenNumber)>,
     by_number: HashMap<String, Vec<usize>>,
     dates: Vec<(usize, WrittenDate)>,
+    /// By the code that they state, in lower case.
+    currency_signs: HashMap<&'static str, Vec<Place>>,
 }
+
+/// Signs that state a currency, and its code of ISO 4217.
+const CURRENCY_SIGNS: [(&str, &str); 4] = [("€", "eur"), ("$", "usd"), ("£", "gbp"), ("¥", "jpy")];
 
 impl<'r> PromptIndex<'r> {
     pub(super) fn new(row: &'r PromptRow) -> Self {
@@ -49,6 +54,19 @@ impl<'r> PromptIndex<'r> {
                     .or_default()
                     .push(found.words.len());
                 found.words.push((Place { message, span }, word));
+            }
+            for (sign, code) in CURRENCY_SIGNS {
+                for (start, _) in text
+                    .match_indices(sign)
+                    .filter(|(start, _)| is_plain_sign(&text[..*start]))
+                {
+                    let span = start..start + sign.len();
+                    found
+                        .currency_signs
+                        .entry(code)
+                        .or_default()
+                        .push(Place { message, span });
+                }
             }
             for number in numbers(text) {
                 for reading in &number.readings {
@@ -71,7 +89,9 @@ impl<'r> PromptIndex<'r> {
     pub(super) fn places_of_text(&self, text: &str) -> Vec<Place> {
         let sought: Vec<String> = words(text).map(|(_, word)| word).collect();
         let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else {
-            return Vec::new();
+            let code = sought.first().filter(|_| sought.len() == 1);
+            let signs = code.and_then(|code| self.currency_signs.get(code.as_str()));
+            return signs.cloned().unwrap_or_default();
         };
         let place = |start: &usize| {
             let found = self.words.get(*start..start + sought.len())?;
@@ -167,6 +187,12 @@ fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
     taken
         .iter()
         .any(|place| place.message == message && overlap(&place.span, span))
+}
+
+/// Whether a sign after this text states its own currency: `A$` and `HK$` state others, `US$` does not.
+fn is_plain_sign(before: &str) -> bool {
+    let letters = before.rsplit(|letter: char| !letter.is_alphabetic()).next();
+    letters.is_none_or(|letters| letters.is_empty() || letters == "US")
 }
 
 /// Lower-case words with their places.

@@ -131,7 +131,7 @@ pub fn to_allow_null(findings: &[Finding]) -> Vec<String> {
     let forced = findings
         .iter()
         .filter_map(|finding| finding.forced.as_ref());
-    let all: Vec<&ForcedField> = forced.collect();
+    let all: Vec<&ForcedField> = forced.filter(|field| !field.is_class()).collect();
     let is_any = all.iter().any(|field| field.is_unstated_in_some());
     all.into_iter()
         .filter(|field| !is_any || field.is_unstated_in_some())
@@ -225,17 +225,21 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
     page
 }
 
-/// Which fields an answer fills whether or not its prompt states them.
+/// Which fields an answer fills whether or not its prompt states them. A class is only named.
 fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
-    let forced: Vec<&ForcedField> = findings
+    let all = findings
         .iter()
-        .filter_map(|finding| finding.forced.as_ref())
+        .filter_map(|finding| finding.forced.as_ref());
+    let (classes, forced): (Vec<&ForcedField>, Vec<_>) = all.partition(|field| field.is_class());
+    let mut blocks: Vec<Block> = classes
+        .iter()
+        .map(|field| Block::detail(field.sentence()))
         .collect();
     let (Some(first), Some(worst)) = (
         forced.first(),
         forced.iter().max_by(|a, b| a.gain().total_cmp(&b.gain())),
     ) else {
-        return Vec::new();
+        return blocks;
     };
     let names: Vec<&str> = forced.iter().map(|field| field.path.as_str()).collect();
     let may_not = match forced.len() {
@@ -250,7 +254,7 @@ fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
         worst.path,
         worst.reward_of_null,
     );
-    let mut blocks = vec![Block::Finding(Level::Request, pays)];
+    blocks.push(Block::Finding(Level::Request, pays));
     let named = |name: &str| findings.iter().find(|finding| finding.name == name);
     if let (Some(null), Some(empty)) = (named("every value null"), named("empty strings and zeros"))
         && (null.tier, empty.tier) == (Tier::Invalid, Tier::Valid)
@@ -275,7 +279,7 @@ fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
                 Block::Finding(level, field.sentence())
             }),
     );
-    if forced.iter().all(|field| field.unstated == 0) {
+    if classes.is_empty() && forced.iter().all(|field| field.stated == field.rows) {
         blocks.push(Block::detail(format!(
             "every expected value is stated by its prompt ({} tried)",
             counted(first.rows, "row")

@@ -23,8 +23,8 @@ pub(crate) const MAX_FORCED_ROWS: usize = 500;
 const MAX_FIELDS: usize = 200;
 /// Values of other rows tried as a made-up one.
 const MAX_TRIED: usize = 20;
-/// Share of rows from which on a field is taken for computed or classified.
-const COMPUTED: f64 = 0.5;
+/// Share of rows whose prompts state a field's value below which it is computed or classified.
+const MOSTLY_STATED: f64 = 0.5;
 
 /// A field whose schema allows neither null nor its absence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,11 +33,18 @@ pub struct ForcedField {
     pub path: String,
     /// Rows that expect a value.
     pub rows: usize,
-    /// Those whose prompt does not state it.
+    /// Those whose prompt states it literally.
+    pub stated: usize,
+    /// Those whose prompt does not, classified values not counted.
     pub unstated: usize,
     /// The first lines of these.
     #[serde(skip)]
     lines: Vec<usize>,
+    /// Texts of a class that differ in case alone, and their lines.
+    #[serde(skip)]
+    spellings: Option<[(String, usize); 2]>,
+    #[serde(skip)]
+    texts: HashMap<String, (String, usize)>,
     /// The expected value of the first of these, as JSON.
     pub example: Option<String>,
     /// A right answer with another row's value here.
@@ -47,10 +54,35 @@ pub struct ForcedField {
 }
 
 impl ForcedField {
-    /// Whether prompts usually state the value, but not all of them do. A value that few prompts
-    /// state is computed or classified.
+    /// Whether few prompts state the value literally: it is classified or computed, and nothing of it is made up.
+    pub fn is_class(&self) -> bool {
+        (self.stated as f64) < MOSTLY_STATED * self.rows as f64
+    }
+
+    /// Whether prompts usually state the value, but not all of them do.
     pub fn is_unstated_in_some(&self) -> bool {
-        self.unstated > 0 && (self.unstated as f64) < COMPUTED * self.rows as f64
+        self.unstated > 0 && !self.is_class()
+    }
+
+    /// Texts of a class that differ in case alone: one label with two spellings.
+    pub fn spelling_problem(&self) -> Option<String> {
+        let [(one, line), (other, later)] = self.spellings.as_ref().filter(|_| self.is_class())?;
+        Some(format!(
+            "{}: `{}` (line {line}) and `{}` (line {later}) differ in case alone: one label with two spellings, of which an answer can match one; write one",
+            self.path,
+            shortened(one, 40),
+            shortened(other, 40)
+        ))
+    }
+
+    fn add_spelling(&mut self, text: &str, line: usize) {
+        let first = self
+            .texts
+            .entry(text.to_lowercase())
+            .or_insert_with(|| (text.to_owned(), line));
+        if self.spellings.is_none() && first.0 != text {
+            self.spellings = Some([first.clone(), (text.to_owned(), line)]);
+        }
     }
 
     pub(super) fn gain(&self) -> f64 {
@@ -58,15 +90,19 @@ impl ForcedField {
     }
 
     pub fn sentence(&self) -> String {
-        let advice = match self.is_unstated_in_some() {
-            true => "allow null there, and let `expected` of these rows be null",
-            false => "if it is computed or classified, list it in `[score.grounded] except`",
-        };
-        let Some(example) = &self.example else {
-            return format!("{}: every prompt states the expected value", self.path);
+        let Some(example) = self.example.as_ref().filter(|_| !self.is_class()) else {
+            let kind = if self.is_class() {
+                "classified or computed: "
+            } else {
+                ""
+            };
+            return format!(
+                "{}: {kind}{} of {} prompts state the expected value literally",
+                self.path, self.stated, self.rows
+            );
         };
         format!(
-            "{}: {} of {} prompts do not state the expected value, {} (`{example}`): {advice}",
+            "{}: {} of {} prompts do not state the expected value, {} (`{example}`): allow null there, and let `expected` of these rows be null",
             self.path,
             self.unstated,
             self.rows,
@@ -112,14 +148,18 @@ pub fn forced_fields<'r>(
     let mut known: HashMap<Vec<String>, Option<usize>> = HashMap::new();
     for (row, target) in &answered {
         let values = values_of(target);
-        let unstated = grounded.unstated(&values, row);
+        let statements = grounded.statements(&values, row);
         let mut counted: Vec<usize> = Vec::new();
         // How sure an answer is stands in no prompt.
-        let counts = |value: &&StatedValue| {
+        let counts = |value: &StatedValue| {
             let is_stated = |name: &String| task.score.leaves.stated.contains(name);
             value.leaf != Leaf::Nothing && !value.path.first().is_some_and(is_stated)
         };
-        for value in values.iter().filter(counts) {
+        for (value, statement) in values
+            .iter()
+            .zip(statements)
+            .filter(|(value, _)| counts(value))
+        {
             if !known.contains_key(&value.path) {
                 let probe = Probe {
                     scorer,
@@ -141,10 +181,15 @@ pub fn forced_fields<'r>(
                 continue;
             };
             let field = &mut fields[place];
-            field.rows += usize::from(!counted.contains(&place));
-            counted.push(place);
-            let is_unstated = unstated.iter().any(|other| other.pointer == value.pointer);
-            if is_unstated && field.lines.last() != Some(&row.line) {
+            if !counted.contains(&place) {
+                field.rows += 1;
+                field.stated += usize::from(statement == Some(true));
+                counted.push(place);
+            }
+            if let Leaf::Text(text) = &value.leaf {
+                field.add_spelling(text, row.line);
+            }
+            if statement == Some(false) && field.lines.last() != Some(&row.line) {
                 field.unstated += 1;
                 field.lines.push(row.line);
                 if field.example.is_none() {
@@ -229,8 +274,11 @@ impl Probe<'_> {
         Some(ForcedField {
             path: value.path.join("."),
             rows: 0,
+            stated: 0,
             unstated: 0,
             lines: Vec::new(),
+            spellings: None,
+            texts: HashMap::new(),
             example: None,
             made_up: shortened(&text, 60),
             reward_of_made_up: reward,

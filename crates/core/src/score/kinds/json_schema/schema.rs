@@ -83,8 +83,8 @@ impl Schema {
         let mut faults = HashMap::new();
         for (address, file) in &files.references {
             let label = task.label(file);
-            let bytes = task.read(file)?;
-            let text = std::str::from_utf8(&bytes).unwrap_or_default();
+            let text = crate::files::text(task.read(file)?.into_owned()).unwrap_or_default();
+            let text = text.as_str();
             let unreadable = |error: serde_json::Error| ScoreError::Reference {
                 label: label.clone(),
                 message: error.to_string(),
