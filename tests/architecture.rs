@@ -94,7 +94,7 @@ const ENGINE: [&str; 12] = [
 ];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 17] = [
+const READERS: [&str; 16] = [
     "hub",
     "task",
     "text",

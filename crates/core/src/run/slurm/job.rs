@@ -333,6 +333,7 @@ mod tests {
             cause: Some("its own words".into()),
             holder: None,
             eval: None,
+            pause_requested: false,
             updated_ms,
         })
     }

@@ -201,8 +201,11 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                     mapping,
                     rows,
                     problems,
+                    notes,
                 }) => {
                     lines.extend(problem_lines(&problems));
+                    let notes = notes.iter().map(|note| (Role::Warning, format!("note: {note}")));
+                    lines.extend(notes);
                     let none = rows
                         .is_empty()
                         .then(|| "no records match the mapping".to_owned());
