@@ -52,10 +52,7 @@ fn each_fault_of_a_call_has_its_name_and_place() {
             "<think>Hm.</think><tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":\"</think>\"}}</tool_call>",
             "valid",
         ),
-        (
-            "clock()",
-            "unparsable [syntax]; 1:1 a call in Python's syntax, a format that this task does not read; a call is {\"name\": …, \"arguments\": {…}}",
-        ),
+        ("clock()", "unparsable [prose]; 1:1 no call in the text"),
         // The tools do not take it.
         (
             r#"{"name":"wether","arguments":{}}"#,
@@ -121,8 +118,8 @@ fn each_fault_of_a_call_has_its_name_and_place() {
             "unparsable [think call]; 1:20 the call is inside the think block, where none is read",
         ),
         (
-            r#"{"name":"clock"}"#,
-            "unparsable [missing key]; 1:1 a call without `arguments`; a call is {\"name\": …, \"arguments\": {…}}",
+            r#"{"name":"weather"}"#,
+            "unparsable [missing key]; 1:9 a call without `arguments`; a call is {\"name\": …, \"arguments\": {…}}",
         ),
     ] {
         assert_eq!(

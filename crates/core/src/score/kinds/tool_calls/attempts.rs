@@ -68,9 +68,6 @@ fn is_called(before: &str, after: &str) -> bool {
         let is_value = outer.ends_with([':', '=']) && !rest.contains("\"description\"");
         return is_value || outer.ends_with(['{', ',']) && begins_with(rest, ":", "{");
     }
-    let is_tag = before.ends_with('<') && after.starts_with(['>', '/', ' '])
-        || before.ends_with('=') && after.starts_with('>')
-        || line.ends_with('>') && after.trim_start().starts_with(['<', '{']);
     let is_label = line
         .to_lowercase()
         .trim_end_matches(['*', ' '])
@@ -82,6 +79,9 @@ fn is_called(before: &str, after: &str) -> bool {
         };
     let number = after.strip_prefix(':').unwrap_or(after);
     let given = number.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let is_tag = before.ends_with('<') && after.starts_with(['>', '/', ' '])
+        || before.ends_with('=') && after.starts_with('>')
+        || line.ends_with('>') && given.trim_start().starts_with(['<', '{']);
     let has_object = begins_with(given, "{", "\"") || begins_with(given, "{", "}");
     let is_python = after.starts_with('(') && ends_line(after) && {
         let is_bare = line.is_empty() || line.ends_with(['=', '[', '(', '>', ':', ',']);
