@@ -60,7 +60,7 @@ impl Sum {
 }
 
 pub fn digest_file(path: &Path) -> std::io::Result<String> {
-    let (mut file, mut digest) = (super::open(path)?, Digest::default());
+    let (mut file, mut digest) = (super::open_hidden(path)?, Digest::default());
     let mut buffer = vec![0u8; CHUNK_BYTES];
     loop {
         match file.read(&mut buffer)? {
