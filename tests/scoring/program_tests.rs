@@ -441,8 +441,6 @@ fn hidden_cases_are_not_shown() {
     }
 }
 
-const DOUBLES: &str = r#"{"cases": [{"stdin": "21\n", "stdout": "42\n"}]}"#;
-
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn wrong_rows_and_keys_are_named() {

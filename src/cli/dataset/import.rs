@@ -88,11 +88,7 @@ pub(in crate::cli) fn print_problems(
 }
 
 /// As [`print_problems`], by place.
-fn print_places(
-    file: &Path,
-    problems: &[(String, String)],
-    skip: bool,
-) -> Result<(), Failure> {
+fn print_places(file: &Path, problems: &[(String, String)], skip: bool) -> Result<(), Failure> {
     for (place, problem) in problems.iter().take(MAX_LISTED) {
         eprintln!("{} {place}: {}", file.display(), visible(problem));
     }

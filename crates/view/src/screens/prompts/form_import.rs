@@ -204,7 +204,9 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                     notes,
                 }) => {
                     lines.extend(problem_lines(&problems));
-                    let notes = notes.iter().map(|note| (Role::Warning, format!("note: {note}")));
+                    let notes = notes
+                        .iter()
+                        .map(|note| (Role::Warning, format!("note: {note}")));
                     lines.extend(notes);
                     let none = rows
                         .is_empty()
