@@ -77,15 +77,24 @@ pub fn points_interval(difference: f64, [low, high]: [f64; 2]) -> [String; 2] {
     ]
 }
 
-/// `0.0300`, or `1.6e-61`.
+/// `0.0300`, or `1.6e-61`; of one that is too small for a number `< 1e-300`.
 pub fn p_value(p: f64) -> String {
-    if p < 1e-4 {
+    if p < 1e-300 {
+        "< 1e-300".to_owned()
+    } else if p < 1e-4 {
         format!("{p:.1e}")
     } else if p > 0.99995 {
         "1".to_owned()
     } else {
         format!("{p:.4}")
     }
+}
+
+/// `p = 0.0300`, or `p < 1e-300`.
+pub fn p_equals(p: f64) -> String {
+    let value = p_value(p);
+    let sign = if value.starts_with('<') { "" } else { "= " };
+    format!("p {sign}{value}")
 }
 
 /// Decimal units, as disks and accelerators are sold: `16.4 GB`.

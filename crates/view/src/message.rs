@@ -78,7 +78,7 @@ pub enum Command {
         path: PathBuf,
         line: usize,
     },
-    /// Hand the terminal to a program, with its arguments, until it has ended and a key was pressed.
+    /// Hand the terminal to a program, with its arguments, until it has ended and enter was pressed.
     Foreground(Vec<String>),
     Redraw,
 }

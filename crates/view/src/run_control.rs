@@ -49,6 +49,15 @@ pub struct Target {
     /// Its display name; may be empty.
     pub name: String,
     pub status: Status,
+    /// Whether it is to pause and is not paused yet.
+    pub pauses_later: bool,
+}
+
+impl Target {
+    /// Whether the key that pauses resumes, or takes the pause back.
+    fn resumes(&self) -> bool {
+        self.status == Status::Paused || self.pauses_later
+    }
 }
 
 const fn action<T: Controls>(
@@ -66,23 +75,17 @@ pub const fn pause<T: Controls>() -> Action<T> {
         "Toggle pause",
         &["p"],
         |screen: &mut T, shared| {
-            let is_paused = screen
-                .target(shared)
-                .is_ok_and(|run| run.status == Status::Paused);
-            ask_worker(
-                screen,
-                shared,
-                if is_paused { Verb::Resume } else { Verb::Pause },
-            )
+            let resumes = screen.target(shared).is_ok_and(|run| run.resumes());
+            let verb = if resumes { Verb::Resume } else { Verb::Pause };
+            ask_worker(screen, shared, verb)
         },
     )
     .hint("pause")
     .also(&["pause", "hold"])
-    .hinting(|screen, shared| {
-        screen
-            .target(shared)
-            .is_ok_and(|run| run.status == Status::Paused)
-            .then_some("resume")
+    .hinting(|screen, shared| match screen.target(shared) {
+        Ok(run) if run.pauses_later => Some("cancel pause"),
+        Ok(run) if run.resumes() => Some("resume"),
+        _ => None,
     })
     .unless(|screen, shared| no_worker(screen, shared, &Verb::Pause))
 }
@@ -212,6 +215,7 @@ fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<
         id,
         name,
         status,
+        ..
     }) = screen.target(shared)
     else {
         return Vec::new();

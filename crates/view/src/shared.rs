@@ -27,7 +27,7 @@ use crate::advantage::Advantage;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::prompts::CompletionLine;
 use crate::report::{Listing, RunRow};
-use crate::run::{RunDirectory, task_folder};
+use crate::run::{DeviceChoice, RunDirectory, task_folder};
 use crate::score::{Scorer, Task};
 use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of, split_set_prompt};
 
@@ -124,8 +124,7 @@ pub struct NewRun {
     pub base_model: String,
     /// How rewards become advantages; `None` until the form is first resolved.
     pub advantage: Option<Advantage>,
-    /// Command-line arguments that select the device.
-    pub device: Vec<String>,
+    pub device: DeviceChoice,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -198,13 +197,13 @@ impl Shared {
         }
     }
 
-    /// Whether an editor wraps long lines.
     /// What `--runs` names for a new run.
     pub fn new_runs(&self) -> String {
         let folder = self.options.run_folders.for_new_runs();
         folder.display().to_string()
     }
 
+    /// Whether an editor wraps long lines.
     pub fn wraps(&self, editor: &Editor) -> bool {
         if editor.is_json() {
             self.soft_wrap.json

@@ -255,7 +255,7 @@ impl Call {
             read_lines(errors, sender, OutputLine::Progress);
         }
         let mut stderr = Vec::new();
-        let timed_out = loop {
+        let is_cancelled = loop {
             if cancel.is_cancelled() {
                 break true;
             }
@@ -272,7 +272,7 @@ impl Call {
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
-        if timed_out {
+        if is_cancelled {
             // Fails harmlessly if it has already exited.
             let _ = group(&child).map(|group| kill_process_group(group, Signal::KILL));
         }
@@ -283,7 +283,7 @@ impl Call {
         let status = child
             .wait()
             .map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok((!timed_out).then_some(Exit {
+        Ok((!is_cancelled).then_some(Exit {
             success: status.success(),
             stderr,
         }))

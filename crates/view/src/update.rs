@@ -1,4 +1,5 @@
-//! Applies a message to the model and returns commands. Touches no file, clock or terminal.
+//! Applies a message to the model and returns commands. Slow work is a command; small local files, such as `run.toml`
+//! when a run is opened, are read at once.
 
 use crossterm::event::{
     KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
@@ -15,6 +16,7 @@ use super::recent_actions;
 use super::screens::Screen;
 use super::shared::{self, Shared, WorkGeneration};
 use super::task_watch;
+use super::widgets::list_cursor::Motion;
 
 pub fn start(model: &mut Model) -> Vec<Command> {
     for note in std::mem::take(&mut model.shared.options.notes) {
@@ -218,7 +220,8 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let is_text =
         matches!(chord.code, KeyCode::Char(_) | KeyCode::Home | KeyCode::End) && !modified;
     let is_page = matches!(model.shared.popup, Some(Popup::Help(_) | Popup::Page(_)));
-    let motion = model.motion_of(chord).filter(|_| is_page || !is_text);
+    let motion = model.motion_of(chord).or_else(|| arrow_of(chord));
+    let motion = motion.filter(|_| is_page || !is_text);
     // The popup is taken out while it handles the key, and put back unless it is done.
     let Some(mut popup) = model.shared.popup.take() else {
         return Vec::new();
@@ -241,6 +244,20 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             commands
         }
     }
+}
+
+/// What a key of movement does in a popup whatever the keymap.
+fn arrow_of(chord: Chord) -> Option<Motion> {
+    let motion = match chord.code {
+        KeyCode::Down => Motion::Down,
+        KeyCode::Up => Motion::Up,
+        KeyCode::PageDown => Motion::PageDown,
+        KeyCode::PageUp => Motion::PageUp,
+        KeyCode::Home => Motion::First,
+        KeyCode::End => Motion::Last,
+        _ => return None,
+    };
+    chord.modifiers.is_empty().then_some(motion)
 }
 
 /// Handles the mouse while a popup is in front: the wheel scrolls, a click chooses a row of a list, an answer, or a hint.
@@ -272,7 +289,9 @@ const DOUBLE_CLICK_MS: u64 = 400;
 fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
-        let run = model.shared.current.as_ref().map(|_| Screen::Live);
+        let is_of_run = model.screen().shown_instead().is_none();
+        let run = model.shared.current.as_ref().filter(|_| is_of_run);
+        let run = run.map(|_| Screen::Live);
         return tab_at(model, event.column)
             .or(run)
             .map(Command::GoTo)

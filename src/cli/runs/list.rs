@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::ask_about;
 use super::{Failure, Outcome, print, print_json_lines};
+use crate::format::counted;
 use crate::report::{
     MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs,
     mistyped_value, number_text, order, text_table, unknown_field, wrong_grouping,
 };
-use crate::run::{Field, Query, RunFolders, Status};
+use crate::run::{Field, Query, RunFolders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,6 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     for (path, run) in run_folders.list() {
         match run.and_then(Report::read) {
             Ok(run) => {
-                super::warn(&run);
                 seen.push(RunRow::from_report(&run));
             }
             Err(error) => unreadable.push((path, error.to_string())),
@@ -157,9 +157,18 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     for (path, message) in &unreadable {
         let _ = writeln!(
             text,
-            "{:<40} unreadable: {}",
+            "{} is unreadable: {}",
             visible(&id(path)),
             visible(message)
+        );
+    }
+    let damaged = rows.iter().filter(|run| !run.warnings.is_empty());
+    for run in damaged {
+        let (id, count) = (visible(run.directory.id()), run.warnings.len());
+        let _ = writeln!(
+            text,
+            "{id} is damaged: {}; `grpo-tui runs check {id}` lists what is lost",
+            counted(count, "problem")
         );
     }
     if rows.len() < all {
@@ -260,25 +269,34 @@ impl Table<'_> {
             return field.map_or_else(String::new, |field| field.to_string());
         }
         match (name, field) {
-            ("status", _) if run.status == Status::Waiting && run.slurm_reason().is_some() => {
-                format!(
-                    "{} ({})",
-                    run.status.name(),
-                    run.slurm_reason().unwrap_or_default()
-                )
-            }
-            ("status", _) if run.status == Status::Waiting => {
-                let holder = run.holder(self.all.iter());
-                let holder = holder.map_or_else(String::new, |run| {
-                    format!(" for {}", crate::format::short_id(run.directory.id()))
-                });
-                format!("{}{holder}", run.status.name())
-            }
+            ("status", _) => self.status(run),
             (_, Some(field)) => field_text(name, &field),
             // There are none.
             ("tags" | "alerts", None) => "-".to_owned(),
             (_, None) => "n/a".to_owned(),
         }
+    }
+
+    /// The status, what a waiting run waits for, and whether files are damaged.
+    fn status(&self, run: &RunRow) -> String {
+        let waits = match (run.slurm_reason(), run.holder(self.all.iter())) {
+            (Some(reason), _) => format!(" ({reason})"),
+            (None, Some(holder)) => {
+                format!(" for {}", crate::format::short_id(holder.directory.id()))
+            }
+            (None, None) => String::new(),
+        };
+        let pause = if run.pauses_later {
+            ", pause requested"
+        } else {
+            ""
+        };
+        let damage = if run.warnings.is_empty() {
+            ""
+        } else {
+            ", damaged"
+        };
+        format!("{}{waits}{pause}{damage}", run.status.name())
     }
 
     fn group_columns(&self) -> Vec<String> {

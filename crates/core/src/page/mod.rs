@@ -7,6 +7,8 @@ pub mod text;
 
 use std::borrow::Cow;
 
+use unicode_width::UnicodeWidthStr;
+
 use crate::facts::{AlertLevel, Tier};
 use crate::format::{amount, bytes, duration, percent, percent_interval, shortened_start};
 
@@ -248,7 +250,7 @@ impl Cell {
             _ => None,
         };
         let mut forms = std::iter::once(self.to_string()).chain(noted);
-        let fits = |form: &String| form.chars().count() <= columns;
+        let fits = |form: &String| form.width() <= columns;
         forms.find(fits).unwrap_or_else(|| self.short())
     }
 }
@@ -310,6 +312,8 @@ mod tests {
             (20, "59.4% of 40"),
         ];
         check(&noted, &forms);
+        let wide = Cell::Noted(Box::new(Cell::Count(3)), "請求書".to_owned());
+        check(&wide, &[(10, "3 (請求書)"), (9, "3")]);
         let unknown = Cell::known(None, "no price");
         check(&unknown, &[(14, "n/a (no price)"), (13, "n/a")]);
     }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use unicode_width::UnicodeWidthStr;
+
 use super::{Block, Level, Table, letters};
 use crate::format::shortened_start;
 use crate::secrets::{redact, visible};
 
-/// To which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a wide
-/// table, and no width is beyond what `format!` takes (65,535).
+/// Columns to which cells are padded. A longer one moves what follows it in its row: a hostile name is one long row, not a
+/// wide table.
 const MAX_PADDED: usize = 120;
 
 /// Between columns.
@@ -106,7 +108,7 @@ fn cells(rows: &[Vec<String>], align: &str, gap: &str) -> Vec<Vec<String>> {
         shown
             .iter()
             .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
+            .map(|cell| cell.width())
             .max()
             .unwrap_or(0)
             .min(MAX_PADDED)
@@ -114,9 +116,12 @@ fn cells(rows: &[Vec<String>], align: &str, gap: &str) -> Vec<Vec<String>> {
     let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0))
         .map(width)
         .collect();
-    let aligned = |((cell, width), letter): ((&Cow<'_, str>, &usize), char)| match letter {
-        'r' => format!("{cell:>width$}{gap}"),
-        _ => format!("{cell:<width$}{gap}"),
+    let aligned = |((cell, width), letter): ((&Cow<'_, str>, &usize), char)| {
+        let blanks = " ".repeat(width.saturating_sub(cell.width()));
+        match letter {
+            'r' => format!("{blanks}{cell}{gap}"),
+            _ => format!("{cell}{blanks}{gap}"),
+        }
     };
     let row = |row: &Vec<Cow<'_, str>>| {
         row.iter()
@@ -147,6 +152,16 @@ mod tests {
         assert_eq!(
             table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"),
             "a\nb  c\n"
+        );
+        assert_eq!(
+            table(
+                &[
+                    vec!["請求".into(), "1".into()],
+                    vec!["a".into(), "2".into()]
+                ],
+                "l"
+            ),
+            "請求  1\na     2\n"
         );
         assert_eq!(table(&[], "l"), "");
     }

@@ -9,7 +9,7 @@ use super::error::ReportError;
 use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
 use super::failure_groups::FailureGroups;
-use super::measure::Measure;
+use super::measure::{Measure, Metric};
 use super::significance::{MetricComparison, MetricVerdict, Verdict};
 use crate::config::choices;
 use crate::dataset::PromptRow;
@@ -95,15 +95,17 @@ impl Outcome {
 
     /// `None` where one has no score or no answer.
     fn between(before: &EvalRecord, after: &EvalRecord) -> Option<Self> {
-        if before.is_error() || after.is_error() {
-            return None;
-        }
-        Some(match (before.is_valid(), after.is_valid()) {
+        let is_error = before.is_error() || after.is_error();
+        (!is_error).then(|| Self::of_change(before.is_valid(), after.is_valid()))
+    }
+
+    fn of_change(before: bool, after: bool) -> Self {
+        match (before, after) {
             (false, true) => Self::Fixed,
             (true, false) => Self::Broken,
             (true, true) => Self::Both,
             (false, false) => Self::Neither,
-        })
+        }
     }
 }
 
@@ -306,6 +308,23 @@ impl Versus {
             self.record(prompt, pair.first)?,
             self.record(prompt, pair.second)?,
         )
+    }
+
+    /// As [`Self::outcome`], or whether the answers match exactly; `None` without an expected answer.
+    pub fn outcome_on(
+        &self,
+        metric: Metric,
+        prompt: &ComparedPrompt,
+        pair: &PairedComparison,
+    ) -> Option<Outcome> {
+        if metric == Metric::Valid {
+            return self.outcome(prompt, pair);
+        }
+        let is_exact = |eval| self.record(prompt, eval).and_then(|record| record.exact);
+        Some(Outcome::of_change(
+            is_exact(pair.first)?,
+            is_exact(pair.second)?,
+        ))
     }
 
     /// The outcome of a single eval: [`Outcome::Both`] for a valid answer, else [`Outcome::Neither`].

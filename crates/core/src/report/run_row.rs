@@ -82,6 +82,8 @@ pub struct RunRow {
     pub directory: RunDirectory,
     pub status: Status,
     pub cause: Option<Cause>,
+    /// Whether it is to pause and is not paused yet.
+    pub pauses_later: bool,
     /// The process that has the device for which the run waits.
     holder: Option<u32>,
     pub eval: Option<EvalProgress>,
@@ -173,6 +175,7 @@ impl RunRow {
                 .and_then(State::eval_under_way)
                 .cloned(),
             worker: report.state.as_ref().map(|state| state.pid),
+            pauses_later: report.state.as_ref().is_some_and(State::pauses_later),
             holder: report.state.as_ref().and_then(|state| state.holder),
             slurm: report.slurm.clone(),
             last_step: history.last_step,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::measure::{Measure, Metric};
-use crate::format::{p_value, points_interval};
+use crate::format::{p_equals, points_interval};
 use crate::run::{EvalRecord, counts_by_prompt};
 use crate::statistics::{Interval, PairedTest, SIGNIFICANT, paired_counts, paired_means, pass_at};
 
@@ -82,9 +82,9 @@ impl SampleDifference {
         } = self.difference;
         let [estimate, interval] = points_interval(estimate, [low, high]);
         format!(
-            "{}: {estimate} points {interval}, p = {}",
+            "{}: {estimate} points {interval}, {}",
             self.rate,
-            p_value(self.p)
+            p_equals(self.p)
         )
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::measure::Metric;
 use super::sample_differences::SampleDifference;
-use crate::format::{counted, p_value, points_interval};
+use crate::format::{counted, p_equals, p_value, points_interval};
 use crate::page::{Block, Level};
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
@@ -84,7 +84,7 @@ impl MetricVerdict {
             Verdict::Better | Verdict::Worse => format!("{estimate} points ("),
         };
         format!(
-            "{}: {effect}{} CI {interval}, p = {})",
+            "{}: {effect}{} CI {interval}, {})",
             self.metric,
             confidence(self.look),
             self.p_value()
@@ -98,17 +98,17 @@ impl MetricVerdict {
             Verdict::Worse => "worse",
             Verdict::NoDifference => "no difference",
         };
-        format!("{words} (p = {})", self.p_value())
+        format!("{words} ({})", self.p_value())
     }
 
-    /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`; at a look `0.0300, adjusted 0.0600`.
+    /// `p = 0.0300`, or `p = 0.0300, Holm-adjusted 0.0900`; at a look `p = 0.0300, adjusted 0.0600`.
     fn p_value(self) -> String {
         let is_for_look = self.look.is_some_and(|look| look > 1);
         let how = if is_for_look { "" } else { "Holm-" };
         let adjusted = self.adjusted_p.map_or_else(String::new, |adjusted| {
             format!(", {how}adjusted {}", p_value(adjusted))
         });
-        p_value(self.p) + &adjusted
+        p_equals(self.p) + &adjusted
     }
 }
 

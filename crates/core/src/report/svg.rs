@@ -6,6 +6,8 @@ pub(super) mod stacked;
 
 use std::fmt::Write;
 
+use unicode_width::UnicodeWidthStr;
+
 use crate::format::percent_short;
 
 #[derive(Debug, Default)]
@@ -335,7 +337,7 @@ fn legend(text: &mut String, chart: &Chart<'_>) {
 }
 
 fn entry_width(label: &str) -> f64 {
-    30.0 + 5.8 * label.chars().count() as f64
+    30.0 + 5.8 * label.width() as f64
 }
 
 #[cfg(test)]

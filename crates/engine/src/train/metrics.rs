@@ -266,13 +266,19 @@ fn rewards(groups: &[GroupTurn<'_>], metrics: &mut MetricMap) {
         ("groups/frac_mixed", &[Mixed][..]),
         ("groups/frac_all_best", &[AllMax]),
         ("groups/frac_all_worst", &[AllMin, AllEqual]),
-        ("frac_reward_zero_std", &[AllMax, AllMin, AllEqual]),
     ] {
         metrics.add(
             name,
             share(signals.iter().map(|signal| counted.contains(signal))),
         );
     }
+    // The guided answer of a group gives it a gradient.
+    let is_zero =
+        |(group, signal): (&GroupTurn<'_>, &GroupSignal)| !group.is_guided() && *signal != Mixed;
+    metrics.add(
+        "frac_reward_zero_std",
+        share(groups.iter().zip(&signals).map(is_zero)),
+    );
     let scores: Vec<&Score> = sampled(groups).map(|answer| &answer.score).collect();
     let known: Vec<&Score> = scores
         .iter()

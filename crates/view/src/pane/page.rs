@@ -37,7 +37,11 @@ impl PageLines<'_> {
                 items.iter().map(item).collect()
             }
             Block::Facts(facts) => {
-                let width = facts.iter().map(|fact| fact.name.len()).max().unwrap_or(0);
+                let width = facts
+                    .iter()
+                    .map(|fact| fact.name.width())
+                    .max()
+                    .unwrap_or(0);
                 let fact = |fact| self.fact(fact, width + 1);
                 facts.iter().flat_map(fact).collect()
             }

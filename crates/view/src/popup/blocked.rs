@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::window::{PopupOutcome, place};
+use super::window::{PopupOutcome, place, text_rows};
 use crate::pane::content::{Content, Place};
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -32,8 +32,7 @@ impl Refusal {
 
     pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
         let columns = 64.min(area.width);
-        let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
-        let place = place(area, columns, rows + 5);
+        let place = place(area, columns, text_rows(self.why.lines(), columns) + 4);
         let lines = vec![
             theme.line(self.why.clone(), Role::Bad),
             Line::default(),

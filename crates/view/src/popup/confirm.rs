@@ -5,7 +5,7 @@ use ratatui::layout::{Position, Rect, Size};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::window::{PopupOutcome, body, place};
+use super::window::{PopupOutcome, body, place, text_rows};
 use crate::message::{Command, Part, Update};
 use crate::pane::content::{Content, Place};
 use crate::style_role::Role;
@@ -13,6 +13,8 @@ use crate::theme::Theme;
 use crate::widgets::list_cursor::Cursor;
 
 const COLUMNS: u16 = 64;
+/// A text of more rows than this makes the box wider.
+const MAX_NARROW_ROWS: u16 = 4;
 /// The answers: `y delete   n cancel`.
 const YES: &str = "y";
 const NO: &str = "n";
@@ -29,6 +31,8 @@ pub struct Confirm {
 }
 
 impl Confirm {
+    pub const MAX_COLUMNS: u16 = 100;
+
     /// A question; `yes` is the verb of the yes, such as `stop the run`.
     pub fn new<X: Part>(
         title: impl Into<String>,
@@ -81,7 +85,8 @@ impl Confirm {
 
     /// The key that a click stands for: that of the answer under it.
     pub(super) fn click(&self, size: Size, at: Position) -> Option<KeyEvent> {
-        let inside = place(body(size), COLUMNS, self.rows(size.width)).inside();
+        let (columns, rows) = self.size(size.width);
+        let inside = place(body(size), columns, rows).inside();
         let column =
             at.x.checked_sub(inside.x)
                 .filter(|_| at.y + 1 == inside.bottom())? as usize;
@@ -100,14 +105,19 @@ impl Confirm {
             .map(|key| KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE))
     }
 
-    /// Rows of the box: the text, a gap, the answers, the frame, and one for what breaks at words.
-    fn rows(&self, width: u16) -> u16 {
-        let columns = COLUMNS.min(width).saturating_sub(6).max(1) as usize;
-        (self.text.chars().count() / columns + self.text.lines().count()) as u16 + 5
+    /// Columns of the box, and its rows: the text, a gap, the answers, the frame.
+    fn size(&self, width: u16) -> (u16, u16) {
+        let rows = |columns: u16| text_rows(self.text.lines(), columns.min(width));
+        let columns = match rows(COLUMNS) {
+            ..=MAX_NARROW_ROWS => COLUMNS,
+            _ => Self::MAX_COLUMNS,
+        };
+        (columns, rows(columns) + 4)
     }
 
     pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
-        let place = place(area, COLUMNS, self.rows(area.width));
+        let (columns, rows) = self.size(area.width);
+        let place = place(area, columns, rows);
         let key = theme.style(Role::Key);
         let answers = Line::from(vec![
             Span::styled(YES, key),
@@ -141,8 +151,8 @@ mod tests {
         let confirm = Confirm::new("Delete", "x".repeat(70), "delete it", |_: &mut (), _| {
             Vec::new()
         });
-        // 64 columns in the middle of 120; one line of text, and a word longer than it.
-        let (left, answers) = ((120 - 62) / 2, 1 + (34 - 7) / 3 + 5);
+        // 64 columns in the middle of 120; a word longer than a line.
+        let (left, answers) = ((120 - 62) / 2, 1 + (34 - 6) / 3 + 4);
         let check = |column: u16, row: u16, expected: Option<char>| {
             let found = confirm
                 .click((120, 36).into(), (column, row).into())

@@ -1,8 +1,9 @@
 //! A list to choose from, with fuzzy search.
 
-use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use memchr::memmem::Finder;
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
@@ -38,6 +39,62 @@ pub struct PickEntry {
     pub depth: usize,
 }
 
+/// More entries are searched by the words of the text alone, since a fuzzy search would slow typing.
+const MAX_FUZZY: usize = 5_000;
+/// Of so many entries the longest details are looked up.
+const MAX_MEASURED: usize = 1_000;
+
+/// Entries by index, made when they are shown.
+struct Entries {
+    count: usize,
+    entry: Box<dyn Fn(usize) -> PickEntry + Send>,
+    /// What is searched, lower-case: label and `beside`.
+    texts: OnceCell<Vec<String>>,
+}
+
+impl Entries {
+    fn get(&self, index: usize) -> Option<PickEntry> {
+        (index < self.count).then(|| (self.entry)(index))
+    }
+
+    fn texts(&self) -> &[String] {
+        let text = |index| {
+            let PickEntry { label, beside, .. } = (self.entry)(index);
+            format!("{label} {beside}").to_lowercase()
+        };
+        self.texts
+            .get_or_init(|| (0..self.count).map(text).collect())
+    }
+
+    /// Those that match, best first.
+    fn search(&self, query: &str) -> Vec<usize> {
+        let all: Vec<usize> = (0..self.count).collect();
+        if query.is_empty() {
+            return all;
+        }
+        let texts = self.texts();
+        if self.count <= MAX_FUZZY {
+            return fuzzy::rank(query, &all, |index| texts[*index].clone());
+        }
+        let lower = query.to_lowercase();
+        let words: Vec<Finder> = lower.split_whitespace().map(Finder::new).collect();
+        let has = |index: &usize| {
+            let text = texts[*index].as_bytes();
+            words.iter().all(|word| word.find(text).is_some())
+        };
+        all.into_iter().filter(has).collect()
+    }
+
+    /// The entry with this label.
+    fn labelled(&self, label: &str) -> Option<usize> {
+        let lower = format!("{} ", label.to_lowercase());
+        let mut texts = self.texts().iter().enumerate();
+        let is_it = |index| (self.entry)(index).label == label;
+        let found = texts.find(|(index, text)| text.starts_with(&lower) && is_it(*index));
+        found.map(|(index, _)| index)
+    }
+}
+
 /// Returns the indices of the entries that match a text, best first.
 type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
 type OnTyped = Box<dyn FnOnce(String) -> Update + Send>;
@@ -46,7 +103,7 @@ type OnChosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
 pub struct Pick {
     title: String,
     field: Field,
-    entries: Vec<PickEntry>,
+    entries: Entries,
     /// Columns of the longest details.
     longest_detail: usize,
     /// `None`: fuzzy match of the label and `beside`.
@@ -67,10 +124,33 @@ impl Pick {
         selected: usize,
         then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
     ) -> Self {
+        let count = entries.len();
+        Self::of_many(
+            title,
+            count,
+            move |index| entries[index].clone(),
+            selected,
+            then,
+        )
+    }
+
+    /// As [`Self::new`], of `count` entries that are made when they are shown.
+    pub fn of_many<X: Part>(
+        title: impl Into<String>,
+        count: usize,
+        entry: impl Fn(usize) -> PickEntry + Send + 'static,
+        selected: usize,
+        then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
+    ) -> Self {
         let then = |index| {
             PopupOutcome::Update(Update::new(
                 move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index),
             ))
+        };
+        let entries = Entries {
+            count,
+            entry: Box::new(entry),
+            texts: OnceCell::new(),
         };
         let mut pick = Self::with_entries(title.into(), entries, None, Box::new(then));
         pick.cursor.index = selected;
@@ -100,6 +180,11 @@ impl Pick {
         ranking: impl Fn(&str) -> Vec<usize> + Send + 'static,
         then: impl FnOnce(usize) -> PopupOutcome + Send + 'static,
     ) -> Self {
+        let entries = Entries {
+            count: entries.len(),
+            entry: Box::new(move |index| entries[index].clone()),
+            texts: OnceCell::new(),
+        };
         Self::with_entries(
             title.to_owned(),
             entries,
@@ -110,16 +195,14 @@ impl Pick {
 
     fn with_entries(
         title: String,
-        entries: Vec<PickEntry>,
+        entries: Entries,
         ranking: Option<Ranking>,
         then: OnChosen,
     ) -> Self {
         let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
-        let longest_detail = entries
-            .iter()
-            .map(|entry| entry.detail.width())
-            .max()
-            .unwrap_or(0);
+        let measured = (0..entries.count.min(MAX_MEASURED)).filter_map(|index| entries.get(index));
+        let longest_detail = measured.map(|entry| entry.detail.width()).max();
+        let longest_detail = longest_detail.unwrap_or(0);
         let then = Some(then);
         let mut pick = Self {
             title,
@@ -137,30 +220,20 @@ impl Pick {
     }
 
     fn search(&mut self) {
-        let all: Vec<usize> = (0..self.entries.len()).collect();
-        let text = |index: &usize| {
-            let entry = self.entries.get(*index);
-            entry.map_or_else(String::new, |entry| {
-                format!("{} {}", entry.label, entry.beside)
-            })
-        };
+        let typed = self.field.text().trim();
         self.found = match &self.ranking {
             Some(ranking) => ranking(self.field.text()),
-            None => fuzzy::rank(self.field.text().trim(), &all, text),
+            None => self.entries.search(typed),
         };
-        let typed = self.field.text().trim();
-        // An exact match precedes longer names.
-        if let Some(at) = self.found.iter().position(|index| {
-            let entry = self.entries.get(*index);
-            entry.is_some_and(|entry| entry.label == typed)
-        }) {
-            self.found[..=at].rotate_right(1);
-        }
-        if self.typed.is_some()
-            && !typed.is_empty()
-            && self.entries.iter().all(|entry| entry.label != typed)
-        {
-            self.found.push(self.entries.len());
+        if !typed.is_empty() {
+            let exact = self.entries.labelled(typed);
+            // An exact match precedes longer names.
+            if let Some(at) = self.found.iter().position(|index| Some(*index) == exact) {
+                self.found[..=at].rotate_right(1);
+            }
+            if self.typed.is_some() && exact.is_none() {
+                self.found.push(self.entries.count);
+            }
         }
         self.cursor = Cursor::default();
     }
@@ -199,7 +272,7 @@ impl Pick {
                 let Some(chosen) = chosen else {
                     return PopupOutcome::Refused(self.nothing());
                 };
-                if chosen == self.entries.len() {
+                if chosen == self.entries.count {
                     let text = self.field.text().trim().to_owned();
                     return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| {
                         PopupOutcome::Update(then(text))
@@ -221,24 +294,24 @@ impl Pick {
     }
 
     /// The entry in a row of the list; typed text, if accepted, follows the matches.
-    fn entry(&self, row: usize) -> Option<Cow<'_, PickEntry>> {
+    fn entry(&self, row: usize) -> Option<PickEntry> {
         let index = *self.found.get(row)?;
         let typed = || {
             let (label, beside) = (
                 self.field.text().trim().to_owned(),
                 self.typed.as_ref()?.0.to_owned(),
             );
-            Some(Cow::Owned(PickEntry {
+            Some(PickEntry {
                 label,
                 beside,
                 ..PickEntry::default()
-            }))
+            })
         };
-        self.entries.get(index).map(Cow::Borrowed).or_else(typed)
+        self.entries.get(index).or_else(typed)
     }
 
     fn nothing(&self) -> &'static str {
-        if self.entries.is_empty() {
+        if self.entries.count == 0 {
             "nothing yet"
         } else {
             "no matches"
@@ -246,7 +319,7 @@ impl Pick {
     }
 
     fn rows(&self, columns: u16) -> u16 {
-        let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        let entries = u16::try_from(self.entries.count).unwrap_or(u16::MAX);
         entries
             .saturating_add(4 + self.longest_detail_rows(columns.min(COLUMNS).saturating_sub(2)))
             .clamp(10, 30)
@@ -366,7 +439,7 @@ impl std::fmt::Debug for Pick {
         formatter
             .debug_struct("Pick")
             .field("title", &self.title)
-            .field("entries", &self.entries)
+            .field("entries", &self.entries.count)
             .finish_non_exhaustive()
     }
 }

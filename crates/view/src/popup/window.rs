@@ -1,10 +1,12 @@
 //! The box of a popup, and the result of a key in it.
 
 use ratatui::layout::{Rect, Size};
+use ratatui::text::Line;
 
 use crate::action::ActionInfo;
 use crate::message::Update;
 use crate::pane::content::Place;
+use crate::widgets::text_width::wrapped_rows;
 
 #[derive(Debug)]
 pub enum PopupOutcome {
@@ -28,6 +30,13 @@ pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
         is_over: true,
         ..Place::new("popup", area)
     }
+}
+
+/// Rows of some lines, wrapped in a box of so many columns.
+pub(super) fn text_rows<'a>(lines: impl Iterator<Item = &'a str>, columns: u16) -> u16 {
+    let columns = usize::from(columns.saturating_sub(2));
+    let rows = lines.map(|line| wrapped_rows(&Line::from(line.to_owned()), columns));
+    u16::try_from(rows.sum::<usize>()).unwrap_or(u16::MAX / 2)
 }
 
 pub(super) fn body(size: Size) -> Rect {

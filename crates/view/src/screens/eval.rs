@@ -14,17 +14,17 @@ mod failures;
 mod layout;
 mod prompts;
 mod prove;
+mod rows;
 mod summary;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::format::unknown_last;
 use crate::message::{Command, Work};
 use crate::report::{
-    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
-    Versus, base_and_trained, base_and_trained_on,
+    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Metric, Outcome, PairedComparison,
+    ReportError, Versus, base_and_trained, base_and_trained_on,
 };
 use crate::run::{EvalRecord, ProveRecord};
 use crate::screens::Screen;
@@ -51,6 +51,8 @@ pub struct Eval {
     /// The comparison, or why there is none; `None` before the first read.
     loaded: Option<Result<Arc<Versus>, String>>,
     failures: Vec<FailureGroups>,
+    /// By eval, the indices of prompts that it fails, the lowest rewards first.
+    failing: Vec<Vec<usize>>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
     /// For a run of several tasks, the one whose evals are read if none are chosen; `None`: the
@@ -64,7 +66,8 @@ pub struct Eval {
     evals_seen: usize,
     /// Index of the pair of evals compared by the difference, the matrix and the answers.
     pair: usize,
-    only: Option<Outcome>,
+    /// The outcome that filters the prompts, and on which metric.
+    only: Option<(Metric, Outcome)>,
     /// The failure group that filters the prompts, and the index of its eval.
     group: Option<(usize, FailureGroup)>,
     filter: Filter,
@@ -176,6 +179,7 @@ impl Default for Eval {
             chosen: Vec::new(),
             loaded: None,
             failures: Vec::new(),
+            failing: Vec::new(),
             is_of_other_schemas: false,
             task: None,
             rescored: None,
@@ -248,98 +252,12 @@ impl Eval {
             .get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
-    /// Filters and sorts again; the cursor stays on its prompt.
-    fn arrange(&mut self) {
-        let Some(versus) = self.versus().cloned() else {
-            self.shown.clear();
-            return;
-        };
-        let under = self
-            .prompt(&versus)
-            .map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
-        let words: Vec<String> = self
-            .filter
-            .text()
-            .split_whitespace()
-            .map(str::to_lowercase)
-            .collect();
-        let is_in_group = |prompt: &ComparedPrompt| {
-            let group = self.group.as_ref();
-            group.is_none_or(|(eval, group)| {
-                prompt
-                    .records
-                    .get(*eval)
-                    .is_some_and(|at| group.records.contains(at))
-            })
-        };
-        let fits = |prompt: &ComparedPrompt| {
-            self.only
-                .is_none_or(|only| self.outcome(&versus, prompt) == Some(only))
-                && is_in_group(prompt)
-                && words
-                    .iter()
-                    .all(|word| self.has_word(&versus, prompt, word))
-        };
-        let mut shown: Vec<usize> = (0..versus.prompts.len())
-            .filter(|index| fits(&versus.prompts[*index]))
-            .collect();
-        let pair = self.pair(&versus);
-        // Exactness breaks ties of reward.
-        let worth = |index: usize, eval: usize| {
-            versus
-                .record(&versus.prompts[index], eval)
-                .map_or(0.0, |record| {
-                    record.reward + 0.01 * f64::from(u8::from(record.exact == Some(true)))
-                })
-        };
-        let change = |index: usize| match pair {
-            Some(pair) => worth(index, pair.second) - worth(index, pair.first),
-            None => worth(index, 0),
-        };
-        match self.sort {
-            Sort::Worst => shown.sort_by(|a, b| unknown_last(change(*a), change(*b), false)),
-            Sort::Best => shown.sort_by(|a, b| unknown_last(change(*a), change(*b), true)),
-            Sort::File => {}
-        }
-        let place = under.and_then(|under| {
-            shown.iter().position(|index| {
-                (
-                    versus.prompts[*index].prompt_id.as_str(),
-                    versus.prompts[*index].sample,
-                ) == (under.0.as_str(), under.1)
-            })
-        });
-        self.shown = shown;
-        self.cursor.index = place.unwrap_or(0);
-        if place.is_none() {
-            self.top = Cursor::default();
-        }
-    }
-
-    /// Whether a word occurs in the prompt's id, tags, outcome, comment, answers, names of called
-    /// functions, or the reason a conversation ended; `commented` matches every prompt with a
-    /// comment.
-    fn has_word(&self, versus: &Versus, prompt: &ComparedPrompt, word: &str) -> bool {
-        let outcome = self.outcome(versus, prompt).map_or("", Outcome::name);
-        let comment = versus.comment(&prompt.prompt_id).to_lowercase();
-        let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
-        let is_in_record = |record: &EvalRecord| {
-            record.tags.iter().any(|tag| tag.to_lowercase() == word)
-                || record.completion.to_lowercase().contains(word)
-                || conversations::has_word(record, word)
-        };
-        prompt.prompt_id.to_lowercase().contains(word)
-            || outcome == word
-            || (!comment.is_empty() && (word == "commented" || comment.contains(word)))
-            || records().any(is_in_record)
-    }
-
     /// Stores the result; keeps filters and cursor as far as they still apply.
-    fn set_versus(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
+    fn set_versus(&mut self, read: Result<ReadEvals, ReportError>) -> Vec<Command> {
         self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
-        let (loaded, failures) = match read {
-            Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
-            Err(error) => (Err(error.to_string()), Vec::new()),
+        let (loaded, failures, failing) = match read {
+            Ok(read) => (Ok(Arc::new(read.versus)), read.failures, read.failing),
+            Err(error) => (Err(error.to_string()), Vec::new(), Vec::new()),
         };
         let evals = |versus: &Arc<Versus>| {
             versus
@@ -354,7 +272,7 @@ impl Eval {
         // A single eval has neither improvements nor regressions.
         self.only = self
             .only
-            .filter(|only| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
+            .filter(|(_, only)| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
         self.group = self.group.take().and_then(|(eval, group)| {
             let mut groups = failures.get(eval)?.groups.iter();
             Some((
@@ -362,14 +280,31 @@ impl Eval {
                 groups.find(|other| other.label() == group.label())?.clone(),
             ))
         });
-        (self.loaded, self.failures) = (Some(loaded), failures);
+        let under = self
+            .versus()
+            .and_then(|versus| self.prompt(versus))
+            .cloned();
+        (self.loaded, self.failures, self.failing) = (Some(loaded), failures, failing);
         // An unmoved cursor stays at the top when other evals are listed.
         let is_unmoved = self.cursor.index == 0 && self.versus().map(evals) != before;
-        self.arrange();
-        if is_unmoved {
-            (self.cursor, self.top) = Default::default();
-        }
+        let prompts = self.versus().map_or(&[][..], |versus| &versus.prompts);
+        let is_under = |prompt: &ComparedPrompt| {
+            let key = |prompt: &ComparedPrompt| (prompt.prompt_id.clone(), prompt.sample);
+            under
+                .as_ref()
+                .is_some_and(|under| key(under) == key(prompt))
+        };
+        let place = prompts.iter().position(is_under);
+        (self.shown, self.cursor.index) = ((0..prompts.len()).collect(), place.unwrap_or(0));
+        rows::arrange(self, !is_unmoved && place.is_some())
     }
+}
+
+/// Evals with what failures have in common, computed once.
+struct ReadEvals {
+    versus: Versus,
+    failures: Vec<FailureGroups>,
+    failing: Vec<Vec<usize>>,
 }
 
 /// Whether the schema in the editor has changed since the evals were re-scored.
@@ -439,7 +374,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     eval.rescored = eval.rescored.map(|_| draft.version);
     vec![Work::once(
         "eval",
-        move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
+        move || -> Result<ReadEvals, ReportError> {
             let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => match &task {
                     Some(task) => base_and_trained_on(&run, &SetName::held_out(&[task]))?,
@@ -451,15 +386,19 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 Some((task, scorer)) => Versus::rescored(&evals, &task, &scorer),
                 None => Versus::read(&evals),
             }?;
-            let failures = versus.evals.iter().map(FailureGroups::for_eval).collect();
-            Ok((versus, failures))
+            let evals = 0..versus.evals.len();
+            Ok(ReadEvals {
+                failures: versus.evals.iter().map(FailureGroups::for_eval).collect(),
+                failing: evals.map(|eval| failures::failing(&versus, eval)).collect(),
+                versus,
+            })
         },
         |eval: &mut Eval, shared, read| {
-            eval.set_versus(read);
+            let commands = eval.set_versus(read);
             if std::mem::take(&mut eval.exports_next) && shared.screen == Screen::Eval {
                 export_loaded(eval, shared);
             }
-            Vec::new()
+            commands
         },
     )]
 }

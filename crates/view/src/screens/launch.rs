@@ -182,7 +182,7 @@ fn publish(launch: &Launch, shared: &mut Shared) {
             .resolved
             .as_ref()
             .map(|resolved| resolved.config.advantage),
-        device: launch.form.device_arguments(),
+        device: launch.form.compute.clone(),
     };
 }
 

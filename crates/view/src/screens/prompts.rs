@@ -70,7 +70,10 @@ pub struct Prompts {
     pub tokens: Vec<u32>,
     /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
-    pub marked: BTreeSet<u32>,
+    /// By set and id, since numbers change with the files.
+    pub marked: BTreeSet<(PromptSet, String)>,
+    /// The task whose rows are marked, as an argument.
+    marked_task: String,
     pub form: Option<Form>,
     hand: Option<ByHand>,
     pub template: Option<TemplatePreview>,

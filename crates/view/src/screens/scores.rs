@@ -8,6 +8,7 @@ mod interaction;
 pub mod items;
 mod label_queue;
 mod labelling;
+mod prompt_choice;
 mod sampling;
 mod save;
 mod score_details;

@@ -11,19 +11,27 @@ pub fn fitted(text: &str, width: usize) -> String {
     if clean.width() <= width {
         return clean;
     }
-    let mut cut = String::new();
-    let mut used = 0;
-    for letter in clean.chars() {
-        used += letter.width().unwrap_or(0);
-        if used + 1 > width {
-            break;
-        }
-        cut.push(letter);
+    match width.checked_sub(1) {
+        Some(width) => format!("{}…", start(&clean, width)),
+        None => String::new(),
     }
-    if width > 0 {
-        cut.push('…');
+}
+
+/// As [`fitted`], without the beginning, since names differ at their ends.
+pub fn fitted_end(text: &str, width: usize) -> String {
+    let clean: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    let ends = clean.char_indices().map(|(at, _)| &clean[at..]);
+    let end = |width: usize| ends.clone().find(|end| end.width() <= width);
+    match width.checked_sub(1) {
+        _ if clean.width() <= width => clean,
+        Some(width) => format!("…{}", end(width).unwrap_or_default()),
+        None => String::new(),
     }
-    cut
+}
+
+/// The longest beginning of at most that many columns.
+pub fn start(text: &str, width: usize) -> &str {
+    &text[..fitting(text, width)]
 }
 
 pub fn padded(text: &str, width: usize, right: bool) -> String {
@@ -206,6 +214,9 @@ mod tests {
         check("a\u{1b}b", 2, "ab");
         check("日本語", 5, "日本…");
         check("abc", 0, "");
+        assert_eq!(fitted_end("日本語", 5), "…本語");
+        assert_eq!(fitted_end("日本語", 4), "…語");
+        assert_eq!(fitted_end("ab\u{1b}c", 3), "abc");
         assert_eq!(
             (padded("ab", 4, true), padded("ab", 4, false)),
             ("  ab".to_owned(), "ab  ".to_owned())

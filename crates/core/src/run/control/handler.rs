@@ -10,7 +10,7 @@ use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
 use crate::facts::Status;
 use crate::format::counted;
-use crate::run::process::worker_state::StateWriter;
+use crate::run::process::worker_state::{State, StateWriter};
 use crate::run::storage::folder::user_name;
 
 #[derive(Clone, Debug)]
@@ -49,7 +49,11 @@ impl RequestHandler {
         ) {
             Err(error) => reply(&Answer::refused(error)),
             Ok(computes_until) => {
-                let promise = promise(&verb, state.status, computes_until);
+                let promise = promise(&verb, &state, computes_until);
+                if matches!(verb, Verb::Pause | Verb::Resume) {
+                    // The request is queued whether or not the disk can take the state.
+                    let _ = self.state.request_pause(verb == Verb::Pause);
+                }
                 if matches!(verb, Verb::Stop { .. }) {
                     // If the disk cannot take the state, the run stops all the same.
                     let _ = self.state.turn(
@@ -98,7 +102,8 @@ fn possible(verb: &Verb, step: u64) -> Result<(), String> {
 }
 
 /// Returns the text of `accepted`. `computes_until`: the step after which the loop looks at requests.
-fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
+fn promise(verb: &Verb, state: &State, computes_until: Option<u64>) -> String {
+    let status = state.status;
     let after = match (status, computes_until) {
         (Status::Running | Status::Stopping, Some(step)) => format!("after step {step}"),
         (Status::Running | Status::Stopping, None) => "next".to_owned(),
@@ -110,6 +115,7 @@ fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
         Verb::Pause if status == Status::Paused => "already paused".to_owned(),
         Verb::Pause => format!("pauses {after}"),
         Verb::Resume if status == Status::Paused => "resumes".to_owned(),
+        Verb::Resume if state.pauses_later() => "pause cancelled".to_owned(),
         Verb::Resume => "not paused".to_owned(),
         Verb::Checkpoint => format!("saves a checkpoint {after}"),
         Verb::Eval => format!("runs an eval {after}"),

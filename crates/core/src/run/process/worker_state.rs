@@ -33,6 +33,9 @@ pub struct State {
     /// The process that uses the device for which the run waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<u32>,
+    /// Whether the run pauses at its next step, or when it starts; remains while it is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause_requested: bool,
     /// The running eval. Boxed, since states are moved as messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<Box<EvalProgress>>,
@@ -52,9 +55,15 @@ impl State {
             step,
             cause: None,
             holder: None,
+            pause_requested: false,
             eval: None,
             updated_ms: 0,
         }
+    }
+
+    /// Whether the run is to pause and is not paused yet.
+    pub fn pauses_later(&self) -> bool {
+        self.pause_requested && !self.status.is_ended() && self.status != Status::Paused
     }
 
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
@@ -135,6 +144,15 @@ impl StateWriter {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
         self.shared()
             .turn(Status::Waiting, Some(waiting.described().into()), holder)
+    }
+
+    pub(in crate::run) fn request_pause(&self, is_requested: bool) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        let was = std::mem::replace(&mut shared.state.pause_requested, is_requested);
+        if was == is_requested || shared.state.status.is_ended() {
+            return Ok(());
+        }
+        shared.write()
     }
 
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
@@ -223,7 +241,7 @@ impl StateFile {
     fn write(&mut self) -> Result<(), RunError> {
         self.identity.check()?;
         if self.state.status.is_ended() {
-            self.state.eval = None;
+            (self.state.eval, self.state.pause_requested) = (None, false);
         }
         self.state.updated_ms = crate::run::clock::now_ms();
         replace_sealed_json(&self.path, &self.state)?;

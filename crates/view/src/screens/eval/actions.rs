@@ -5,12 +5,12 @@ use ratatui::layout::Rect;
 
 use super::{
     ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, answers, ask_export, chat, chooser,
-    comment, draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore,
+    comment, draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore, rows,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
-use crate::report::{EvalId, Outcome, chain_text};
+use crate::report::{EvalId, Metric, Outcome, chain_text};
 use crate::run::is_recording;
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
@@ -112,8 +112,7 @@ impl screen::Screen for Eval {
     }
 
     fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
-        self.arrange();
-        Vec::new()
+        rows::arrange(self, true)
     }
 
     fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
@@ -254,7 +253,7 @@ const ACTIONS: &[Action] = &[
         "improvements",
         &["f"],
         HERE,
-        |eval, _| only(eval, Some(Outcome::Fixed)),
+        |eval, _| only(eval, Outcome::Fixed),
     )
     .unless(no_pair),
     Action::new(
@@ -263,7 +262,7 @@ const ACTIONS: &[Action] = &[
         "regressions",
         &["b"],
         HERE,
-        |eval, _| only(eval, Some(Outcome::Broken)),
+        |eval, _| only(eval, Outcome::Broken),
     )
     .unless(no_pair),
     Action::new(
@@ -272,7 +271,7 @@ const ACTIONS: &[Action] = &[
         "",
         &["n"],
         HERE,
-        |eval, _| only(eval, Some(Outcome::Neither)),
+        |eval, _| only(eval, Outcome::Neither),
     )
     .unless(nothing),
     Action::new(
@@ -281,7 +280,7 @@ const ACTIONS: &[Action] = &[
         "",
         &["v"],
         HERE,
-        |eval, _| only(eval, Some(Outcome::Both)),
+        |eval, _| only(eval, Outcome::Both),
     )
     .unless(nothing),
     Action::new(
@@ -291,8 +290,8 @@ const ACTIONS: &[Action] = &[
         &["a"],
         HERE,
         |eval, _| {
-            (eval.filter, eval.group) = Default::default();
-            only(eval, None)
+            (eval.filter, eval.group, eval.only) = Default::default();
+            rows::arrange(eval, true)
         },
     )
     .unless(nothing),
@@ -338,11 +337,11 @@ const ACTIONS: &[Action] = &[
         HERE,
         |eval, shared| {
             eval.sort = eval.sort.next();
-            eval.arrange();
             let name = eval
                 .sort
                 .name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
-            shared.say(format!("prompts: {name}"))
+            shared.say(format!("prompts: {name}"));
+            rows::arrange(eval, true)
         },
     )
     .unless(nothing),
@@ -357,8 +356,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |eval, _| {
         let pairs = eval.versus().map_or(1, |versus| versus.pairs.len());
         eval.pair = (eval.pair + 1) % pairs.max(1);
-        eval.arrange();
-        Vec::new()
+        rows::arrange(eval, true)
     })
     .unless(|eval, shared| {
         let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
@@ -568,10 +566,18 @@ fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     nothing(eval, shared).or_else(|| alone.then(text))
 }
 
-fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
-    eval.only = if eval.only == outcome { None } else { outcome };
-    eval.arrange();
-    Vec::new()
+/// Filters by an outcome; again, by that on exact matches if both have an answer of a pair; again, no longer.
+fn only(eval: &mut Eval, outcome: Outcome) -> Vec<Command> {
+    let pair = eval.versus().and_then(|versus| eval.pair(versus));
+    let has_exact = pair.is_some_and(|pair| pair.exact.is_some());
+    eval.only = match eval.only {
+        Some((Metric::Valid, only)) if only == outcome && has_exact => {
+            Some((Metric::Exact, outcome))
+        }
+        Some((_, only)) if only == outcome => None,
+        _ => Some((Metric::Valid, outcome)),
+    };
+    rows::arrange(eval, true)
 }
 
 /// Leaves the innermost of: the filter's text, zoom, the pane, filters, the chosen evals.
@@ -584,7 +590,7 @@ fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         eval.pane = PROMPTS;
     } else if !eval.filter.text().is_empty() || eval.only.is_some() || eval.group.is_some() {
         (eval.filter, eval.group, eval.only) = Default::default();
-        eval.arrange();
+        return rows::arrange(eval, true);
     } else if !eval.chosen.is_empty() {
         eval.chosen.clear();
         return read(eval, shared);

@@ -1,6 +1,7 @@
 //! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
@@ -11,7 +12,7 @@ use crate::environment::ToolChain;
 use crate::facts::{StopReason, Tier};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
-use crate::message::{Command, Work};
+use crate::message::{Command, Sender, Work};
 use crate::pane::content::{Content, Place};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
@@ -85,12 +86,19 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 /// The prompt's row, in the data folder: it is in no command line, and there in the next session.
 const FILE: &str = "own-prompt.jsonl";
 
-/// Writes the prompt as a row of prompts that `sample` reads.
-fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
-    let file = folder.join(FILE);
+/// The file that `sample` reads for one question, since another window may ask another one at the same time.
+fn question_file(folder: &Path) -> PathBuf {
+    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!("own-prompt.{}.{number}.jsonl", std::process::id()))
+}
+
+/// Writes the prompt as a row of prompts.
+fn keep(file: &Path, prompt: &str) -> Result<(), String> {
+    let folder = file.parent().unwrap_or(Path::new("."));
     let row = json!({"id": "own", "messages": [{"role": "user", "content": prompt}]});
     ensure_folder(folder, Access::Private)
-        .and_then(|()| replace_file(&file, row.to_string().as_bytes(), Access::Private))
+        .and_then(|()| replace_file(file, row.to_string().as_bytes(), Access::Private))
         .map_err(|error| format!("{}: {error}", file.display()))
 }
 
@@ -114,12 +122,12 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         (Vec::new(), None, Cursor::default(), false);
     chat.job = Some((cancel.clone(), "starting".to_owned()));
     let folder = shared.options.data.clone();
-    let file = folder.join(FILE).display().to_string();
+    let file = question_file(&folder);
     let mut calls = Vec::new();
     for (name, model) in sides {
         let mut arguments: Vec<String> = ["sample", &task].map(str::to_owned).into();
         arguments.extend(model);
-        arguments.extend(["--on".to_owned(), file.clone()]);
+        arguments.extend(["--on".to_owned(), file.display().to_string()]);
         arguments.extend(
             [
                 "--n",
@@ -133,32 +141,38 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             .map(str::to_owned),
         );
         arguments.push(shared.new_runs());
-        arguments.extend(shared.new_run.device.clone());
+        arguments.extend(shared.new_run.device.arguments());
         let call = Call::with_arguments(&shared.options, arguments);
         shared.log_command(&call.command_line());
         calls.push((name, call));
     }
     vec![Work::stream("eval.chat", move |sender| {
-        let failed = |why: String| {
-            sender.send(move |eval: &mut Eval, shared| ended(eval, shared, Some(why)));
-        };
-        if let Err(why) = keep(&folder, &prompt) {
-            return failed(why);
+        let asked = keep(&folder.join(FILE), &prompt)
+            .and_then(|()| keep(&file, &prompt))
+            .and_then(|()| ask(calls, &cancel, sender));
+        // It is gone already if the folder is.
+        let _ = std::fs::remove_file(&file);
+        if asked != Ok(false) {
+            sender.send(move |eval: &mut Eval, shared| ended(eval, shared, asked.err()));
         }
-        for (name, call) in calls {
-            let outcome = call.run(&cancel, &mut |line| {
-                let name = name.clone();
-                sender.send(move |eval: &mut Eval, _| on_output(eval, line, &name));
-            });
-            match outcome {
-                Ok(Some(exit)) if exit.success => {}
-                Ok(Some(exit)) => return failed(format!("{name}: {}", exit.reason())),
-                Ok(None) => return,
-                Err(error) => return failed(format!("{name}: {error}")),
-            }
-        }
-        sender.send(move |eval: &mut Eval, shared| ended(eval, shared, None));
     })]
+}
+
+/// Returns whether all have answered: false if they were cancelled.
+fn ask(calls: Vec<(String, Call)>, cancel: &CancelToken, sender: &Sender) -> Result<bool, String> {
+    for (name, call) in calls {
+        let outcome = call.run(cancel, &mut |line| {
+            let name = name.clone();
+            sender.send(move |eval: &mut Eval, _| on_output(eval, line, &name));
+        });
+        match outcome {
+            Ok(Some(exit)) if exit.success => {}
+            Ok(Some(exit)) => return Err(format!("{name}: {}", exit.reason())),
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(format!("{name}: {error}")),
+        }
+    }
+    Ok(true)
 }
 
 fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
@@ -241,7 +255,7 @@ pub(super) fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     }
     vec![Work::once(
         "eval.chat.keep",
-        move || keep(&folder, &prompt),
+        move || keep(&folder.join(FILE), &prompt),
         |_: &mut Eval, shared, kept| {
             if let Err(why) = kept {
                 shared.complain(why);

@@ -153,7 +153,7 @@ fn confirm_baseline(shared: &mut Shared, on: SetName) {
             arguments.extend(
                 ["--model", &model, "--on", &on.to_string(), "--runs", &runs].map(str::to_owned),
             );
-            arguments.extend(shared.new_run.device.clone());
+            arguments.extend(shared.new_run.device.arguments());
             let mut commands = begin(shared, &name, move || Ok(arguments));
             commands.push(Command::GoTo(Screen::Eval));
             commands

@@ -4,7 +4,7 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Eval, PROMPTS};
+use super::{Eval, PROMPTS, rows};
 use crate::format::{percent, unknown_last};
 use crate::message::Command;
 use crate::popup::{Pick, PickEntry, Popup};
@@ -60,8 +60,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
         move |eval: &mut Eval, _, chosen| {
             eval.group = groups.into_iter().nth(chosen).map(|group| (side, group));
             (eval.only, eval.pane) = (None, PROMPTS);
-            eval.arrange();
-            Vec::new()
+            rows::arrange(eval, true)
         },
     )))
 }
@@ -143,33 +142,45 @@ fn wrong_fields(record: &EvalRecord) -> String {
     names.join(", ")
 }
 
+/// The indices of the prompts that an eval fails, the lowest rewards first.
+pub(super) fn failing(versus: &Versus, eval: usize) -> Vec<usize> {
+    let reward = |index: &usize| {
+        let record = versus.record(&versus.prompts[*index], eval)?;
+        record.fails().then_some((record.reward, *index))
+    };
+    let mut failing: Vec<_> = (0..versus.prompts.len())
+        .filter_map(|index| reward(&index))
+        .collect();
+    failing.sort_by(|a, b| unknown_last(a.0, b.0, false));
+    failing.into_iter().map(|(_, index)| index).collect()
+}
+
 /// The prompts that the last eval fails, with class and reason, in as many rows as are free: the lowest rewards first.
 pub(super) fn list(
     eval: &Eval,
     theme: &Theme,
     versus: &Versus,
-    rows: usize,
+    height: usize,
     width: usize,
 ) -> Vec<Line<'static>> {
     let sides = eval.sides(versus);
-    let Some(side) = sides.last().copied().filter(|_| rows >= MIN_ROWS) else {
+    let Some(side) = sides.last().copied().filter(|_| height >= MIN_ROWS) else {
         return Vec::new();
     };
-    let records = versus.prompts.iter().filter_map(|prompt| {
-        let record = versus.record(prompt, side)?;
-        record.fails().then_some((prompt, record))
-    });
-    let mut failing: Vec<_> = records.collect();
-    if failing.is_empty() {
+    let failing = eval.failing.get(side).filter(|failing| !failing.is_empty());
+    let Some(failing) = failing else {
         return Vec::new();
-    }
-    failing.sort_by(|a, b| unknown_last(a.1.reward, b.1.reward, false));
-    let (count, room) = (failing.len(), rows - 2);
+    };
+    let (count, room) = (failing.len(), height - 2);
     let shown = if count > room { room - 1 } else { count };
     let name = &versus.evals[side].name;
     let head = format!("failures of {name}: {count}");
     let mut lines = vec![Line::default(), theme.line(head, Role::Faint)];
-    for (prompt, record) in failing.iter().take(shown) {
+    let prompts = failing
+        .iter()
+        .filter_map(|index| versus.prompts.get(*index));
+    let records = prompts.filter_map(|prompt| Some((prompt, versus.record(prompt, side)?)));
+    for (prompt, record) in records.take(shown) {
         let class = record.failure().map_or("wrong value", FailureClass::name);
         let head = format!(
             "{} {} ",

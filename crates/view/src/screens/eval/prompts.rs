@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::Eval;
 use crate::facts::TierOutcome;
 use crate::pane::content::{Content, List};
-use crate::report::{ComparedPrompt, Outcome, Versus};
+use crate::report::{ComparedPrompt, Metric, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -26,16 +26,16 @@ pub(super) fn content<'a>(
         Outcome::name
     };
     let count = format!("{} of {}", eval.shown.len(), versus.prompts.len());
-    let only = eval.only.map(name);
+    let only = eval.only.map(|(metric, only)| match metric {
+        Metric::Valid => name(only).to_owned(),
+        Metric::Exact => format!("{}, exact match:", name(only)),
+    });
     let title = match &eval.group {
         Some((side, group)) => {
-            let what = only.map_or_else(
-                || format!("failures of {}", versus.evals[*side].name),
-                str::to_owned,
-            );
+            let what = only.unwrap_or_else(|| format!("failures of {}", versus.evals[*side].name));
             format!("{count}: {}, {what}", group.label())
         }
-        None => format!("{} {count}", only.unwrap_or("prompts")),
+        None => format!("{} {count}", only.as_deref().unwrap_or("prompts")),
     };
     let line = move |place: usize| {
         versus

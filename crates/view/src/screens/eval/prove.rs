@@ -200,7 +200,7 @@ fn begin(eval: &mut Eval, shared: &mut Shared, server: Server, most: Option<f64>
         arguments.extend(["--max-cost".to_owned(), most.to_string()]);
     }
     arguments.extend(["--json".to_owned(), "--runs".to_owned(), shared.new_runs()]);
-    arguments.extend(shared.new_run.device.clone());
+    arguments.extend(shared.new_run.device.arguments());
     let call = Call::with_arguments(&shared.options, arguments);
     shared.log_command(&call.command_line());
     let cancel = CancelToken::default();

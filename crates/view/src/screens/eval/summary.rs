@@ -406,6 +406,23 @@ impl SummaryText<'_> {
             row("valid before", [Outcome::Both, Outcome::Broken]),
             row("not before", [Outcome::Fixed, Outcome::Neither]),
         ]
+        .into_iter()
+        .chain(self.exact_changes(label))
+        .collect()
+    }
+
+    /// How many prompts changed on exact matches, with the keys that list them.
+    fn exact_changes(&self, label: usize) -> Option<Linked> {
+        let exact = &self.pair?.exact.as_ref()?.comparison;
+        let text = |outcome: Outcome, count: usize| {
+            let key = self.key(outcome);
+            format!("{} {count}{key}{}", outcome.name(), key.trim())
+        };
+        let fixed = text(Outcome::Fixed, exact.fixed);
+        let broken = text(Outcome::Broken, exact.broken);
+        let title = padded("exact match", label, false);
+        let text = format!("{title}{fixed}  {broken}");
+        Some((self.shared.theme.line(text, Role::Faint), Vec::new()))
     }
 
     /// Cells after a leading span, each with its count.
@@ -427,7 +444,7 @@ impl SummaryText<'_> {
     }
 
     fn cell_text(&self, outcome: Outcome) -> String {
-        let mark = if self.eval.only == Some(outcome) {
+        let mark = if self.eval.only == Some((Metric::Valid, outcome)) {
             "▸"
         } else {
             " "
@@ -443,7 +460,7 @@ impl SummaryText<'_> {
             Outcome::Broken => Role::Bad,
             Outcome::Both | Outcome::Neither => Role::Text,
         };
-        let chosen = self.eval.only == Some(outcome);
+        let chosen = self.eval.only == Some((Metric::Valid, outcome));
         let style = if chosen {
             theme.style(role).patch(theme.style(Role::Selected))
         } else {
@@ -576,7 +593,7 @@ impl SummaryText<'_> {
         let mut lines = vec![title.to_owned()];
         for text in texts {
             let Some(line) = lines.last_mut() else { break };
-            if line.chars().count() + text.chars().count() + 2 > self.width && !line.is_empty() {
+            if line.width() + text.width() + 2 > self.width && !line.is_empty() {
                 lines.push(text);
             } else {
                 line.push_str("  ");

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::action::Scope;
 use crate::config::{Kind, Preset};
+use crate::format::counted;
 use crate::message::{Change, Command, Work};
 use crate::pane::content::{Content, Hit, Place, Spot};
 use crate::run::{DeviceChoice, RunError, partitions};
@@ -190,7 +191,12 @@ const ACTIONS: &[Action] = &[
         &["U"],
         HERE,
         |launch, shared| {
+            let changed = launch.form.assignments().len();
             launch.form = form::Form::default();
+            shared.say(format!(
+                "form reset: {} and preset, name, device and other tasks at their defaults",
+                counted(changed, "changed key")
+            ));
             let commands = refresh(launch, shared);
             commands
                 .into_iter()

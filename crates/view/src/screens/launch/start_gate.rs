@@ -10,10 +10,12 @@ use crate::popup::{Confirm, Popup};
 use crate::score::Task;
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::widgets::text_width::fitted;
 
-/// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
-const MAX_FINDINGS: usize = 4;
-const MAX_FINDING_CHARS: usize = 150;
+/// Rows of the question before a start besides the findings: tabs, hints, frame, answers, what was not checked.
+const OTHER_ROWS: u16 = 9;
+/// Of 24 rows; a question with more rows lists more findings.
+const MIN_FINDINGS: usize = 4;
 
 /// Marks what was read as old after a change of the task or a file, and restarts a read in progress.
 pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
@@ -123,25 +125,26 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     if found.findings.is_empty() || launch.accepted == found.findings {
         return start_run::start_now(launch, shared);
     }
+    let (columns, rows) = shared.size;
+    let columns = usize::from(columns.min(Confirm::MAX_COLUMNS).saturating_sub(2));
+    let rows = usize::from(rows.saturating_sub(OTHER_ROWS));
+    let most = found.findings.len().min(MIN_FINDINGS.max(rows / 3));
+    // Lines break at words, so that some of their columns stay empty.
+    let columns = columns * (rows / most.max(1)).max(1) * 4 / 5;
     let mut lines: Vec<String> = found
         .findings
         .iter()
-        .take(MAX_FINDINGS)
+        .take(most)
         .map(|finding| {
             let mark = mark(finding.severity.into());
-            let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
-            let more = if text.len() < finding.message.len() {
-                "…"
-            } else {
-                ""
-            };
-            format!("{mark}{}: {text}{more}", finding.check.title())
+            let text = format!("{mark}{}: {}", finding.check.title(), finding.message);
+            fitted(&text, columns)
         })
         .collect();
     if let Some(more) = found
         .findings
         .len()
-        .checked_sub(MAX_FINDINGS)
+        .checked_sub(most)
         .filter(|more| *more > 0)
     {
         lines.push(format!("and {more} more, listed under preflight"));

@@ -2,6 +2,7 @@
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use super::frame::{framed, legend};
 use super::groups::{short_name, tier_entries};
@@ -15,7 +16,6 @@ use crate::score::Score;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
-use crate::widgets::text_width::one_line;
 
 /// The answers in place of the groups; `None` after step 0, and before the first answer.
 pub(super) fn content<'a>(
@@ -34,9 +34,7 @@ pub(super) fn content<'a>(
         None => format!("base answers: {}", answers.len()),
     };
     let columns = usize::from(inside.width);
-    let ids = answers
-        .iter()
-        .map(|answer| answer.prompt_id.chars().count());
+    let ids = answers.iter().map(|answer| answer.prompt_id.width());
     let width = ids.max().unwrap_or(0).clamp(6, (columns / 2).max(6));
     let line = move |index: usize| row(theme, &answers[index], width);
     let content = Content {
@@ -63,13 +61,13 @@ fn row(theme: &Theme, answer: &SampledGroup, width: usize) -> Line<'static> {
         Some(true) => "  exact",
         _ => "",
     };
-    let name = short_name(&one_line(&answer.prompt_id), width);
+    let name = short_name(&answer.prompt_id, width);
     Line::from(vec![
         Span::styled(
             format!("{} ", theme.tier_glyph(tier)),
             theme.style(Theme::tier_role(tier)),
         ),
-        Span::raw(format!("{name:<width$}{reward}")),
+        Span::raw(format!("{name}{reward}")),
         Span::styled(exact, theme.style(Role::Good)),
     ])
 }

@@ -115,13 +115,22 @@ fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
         format!(", open {}", short_id(holder.directory.id()))
     });
     let key = |id| shared.key_of(id);
+    let (pause, pauses) = if state.pauses_later() {
+        (
+            "take the pause back",
+            "\n\nIt pauses before its first step.",
+        )
+    } else {
+        ("pause before the first step", "")
+    };
     Some(format!(
-        "{} is {}\n\n{waits}{cause}\n\nMeanwhile:\n{}  list runs{open}\n{}  read prompts\n{}  score completions\n{}  stop it",
+        "{} is {}\n\n{waits}{cause}{pauses}\n\nMeanwhile:\n{}  list runs{open}\n{}  read prompts\n{}  score completions\n{}  {pause}\n{}  stop it",
         run.id(),
         state.status.name(),
         key("screen.runs"),
         key("screen.prompts"),
         key("screen.scores"),
+        key("live.pause"),
         key("live.stop")
     ))
 }

@@ -18,7 +18,7 @@ use crate::report::eval_count;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
-use crate::widgets::text_width::{one_line, wrapped};
+use crate::widgets::text_width::{one_line, padded, start, wrapped};
 
 pub(super) fn content<'a>(
     live: &'a Live,
@@ -209,8 +209,8 @@ impl Plan {
     }
 
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
-        let prompt = short_name(&one_line(&row.prompt_id), self.prompt);
-        let mut spans = vec![Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
+        let prompt = short_name(&row.prompt_id, self.prompt);
+        let mut spans = vec![Span::raw(format!("{prompt} "))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
         spans.extend(tiers(
             theme,
@@ -253,7 +253,7 @@ impl Plan {
     }
 }
 
-/// Completions as tier marks; the selected one is reversed.
+/// Completions as tier marks; the selected one is bold and underlined.
 pub(super) fn tiers(
     theme: &Theme,
     tiers: &[TierOutcome],
@@ -289,22 +289,16 @@ pub(super) fn tier_entries(theme: &Theme) -> impl Iterator<Item = LegendEntry> +
     Tier::ALL.map(tier).into_iter().rev()
 }
 
-/// A prompt's name in so many columns; of one of several tasks the id stays whole, as far as it fits.
+/// A prompt's name, padded to so many columns; of one of several tasks the id stays whole, as far as it fits.
 pub(super) fn short_name(name: &str, columns: usize) -> String {
-    let fits = |id: &str| id.chars().count() + 2 <= columns;
-    match name
-        .split_once(':')
-        .filter(|(_, id)| name.chars().count() > columns && fits(id))
-    {
-        Some((task, id)) => {
-            let task: String = task
-                .chars()
-                .take(columns - 1 - id.chars().count())
-                .collect();
-            format!("{task}:{id}")
+    let name = one_line(name);
+    let short = match name.split_once(':') {
+        Some((task, id)) if name.width() > columns && id.width() + 2 <= columns => {
+            format!("{}:{id}", start(task, columns - 1 - id.width()))
         }
-        None => name.chars().take(columns).collect(),
-    }
+        _ => start(&name, columns).to_owned(),
+    };
+    padded(&short, columns, false)
 }
 
 #[cfg(test)]

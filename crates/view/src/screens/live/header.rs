@@ -73,6 +73,15 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
             theme.style(Role::Faint),
         ));
     }
+    if run.state.as_ref().is_some_and(State::pauses_later) {
+        spans.push(Span::styled(
+            format!(
+                "  pause requested, {} takes it back",
+                shared.key_of("live.pause")
+            ),
+            theme.style(Role::Warning),
+        ));
+    }
     if is_recording(run.path()) {
         spans.push(Span::styled("  recording", theme.style(Role::Marked)));
     }
@@ -226,7 +235,7 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     }
     for (name, word) in [
         ("tokens_per_second/rollout", "tok/s sampled"),
-        ("tokens_per_second/train", "trained"),
+        ("tokens_per_second/train", "tok/s trained"),
     ] {
         if let Some(value) = run.history.metric_at(name, done) {
             spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));

@@ -12,6 +12,7 @@ use super::{
 use crate::followed_run::latest_events;
 use crate::message::{Change, Command, Work};
 use crate::pane::content::{Content, Hit, Place};
+use crate::run::State;
 use crate::run_control::{ActionIds, Controls, Target};
 use crate::screen::{self, Described};
 use crate::screens::Screen;
@@ -131,6 +132,7 @@ impl Controls for Live {
                 id,
                 name,
                 status,
+                pauses_later: run.state.as_ref().is_some_and(State::pauses_later),
             })
         }
     }

@@ -489,14 +489,12 @@ fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let length = prompts.shown.len();
-    if let Some(index) = prompts
-        .cursor
-        .at(length)
-        .and_then(|place| prompts.shown.get(place))
-        .copied()
-        && !prompts.marked.remove(&index)
-    {
-        prompts.marked.insert(index);
+    let selected = prompts.selected().zip(prompts.selected_row(shared));
+    if let Some((entry, row)) = selected {
+        let key = (entry.set, row.id.clone());
+        if !prompts.marked.remove(&key) {
+            prompts.marked.insert(key);
+        }
     }
     prompts.cursor.go(1, length);
     preview::show(prompts, shared)

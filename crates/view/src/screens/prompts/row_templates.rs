@@ -11,12 +11,16 @@ use crate::popup::{Confirm, Popup};
 use crate::shared::{OpenTask, Shared};
 use crate::widgets::diff::{Row, difference};
 
-pub(super) fn targets(prompts: &Prompts) -> Vec<Entry> {
-    let entry = |index: &u32| prompts.entries.get(*index as usize).copied();
-    match prompts.marked.is_empty() {
-        true => prompts.shown.iter().filter_map(entry).collect(),
-        false => prompts.marked.iter().filter_map(entry).collect(),
+pub(super) fn targets(prompts: &Prompts, shared: &Shared) -> Vec<Entry> {
+    if prompts.marked.is_empty() {
+        let entry = |index: &u32| prompts.entries.get(*index as usize).copied();
+        return prompts.shown.iter().filter_map(entry).collect();
     }
+    let is_marked = |entry: &Entry| {
+        let found = shared.task.as_ref().and_then(|open| row(open, *entry));
+        found.is_some_and(|row| prompts.marked.contains(&(entry.set, row.id.clone())))
+    };
+    prompts.entries.iter().copied().filter(is_marked).collect()
 }
 
 /// `marked` or `filtered`, or `all`.
@@ -43,7 +47,7 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
     ) else {
         return Vec::new();
     };
-    let (entries, here) = (targets(prompts), prompts.selected());
+    let (entries, here) = (targets(prompts, shared), prompts.selected());
     vec![Work::latest(
         "prompts.template",
         move |sender| {
@@ -135,7 +139,7 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         preview.rows,
         shared.key_of("prompts.undo_rows")
     );
-    let entries = targets(prompts);
+    let entries = targets(prompts, shared);
     let ask = Confirm::new(
         "Change rows?",
         sentence,

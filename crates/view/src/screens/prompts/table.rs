@@ -157,7 +157,7 @@ pub(super) fn cells(
         Expected::Invalid(_) => ("✗", Role::Bad),
         _ => ("·", Role::Faint),
     };
-    let mark = if prompts.marked.contains(&(index as u32)) {
+    let mark = if prompts.marked.contains(&(entry.set, row.id.clone())) {
         "●"
     } else {
         " "

@@ -17,7 +17,8 @@ type Action = screen::Action<Runs>;
 impl Described for Runs {
     const ABOUT: &'static About = &About {
         title: "Runs",
-        help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
+        help: "All runs, newest first: state, rates where they were measured, and the verdict against the base. A filter is words or conditions, such as valid>0.9 and model:tiny. \
+               enter opens a run on Live; marked runs are compared or overlaid. ! marks a damaged run: its details say what is damaged.",
         panes: &[PIPELINE, LIST, DETAIL],
     };
     const TABLE: &'static [Action] = ACTIONS;
@@ -448,6 +449,7 @@ impl Controls for Runs {
             id,
             name,
             status: run.status,
+            pauses_later: run.pauses_later,
         })
     }
 }

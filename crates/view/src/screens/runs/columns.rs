@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use unicode_width::UnicodeWidthStr;
+
 use crate::format::{age, percent, short_id};
 use crate::report::{FIELDS, Metric, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
 use crate::run::Field;
@@ -197,7 +199,7 @@ fn column(field: &str) -> Column {
                 .rsplit(['/', '.'])
                 .next()
                 .unwrap_or(field);
-            (title, title.chars().count().clamp(9, 14), true)
+            (title, title.width().clamp(9, 14), true)
         }
     };
     Column {
@@ -220,7 +222,13 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
             let (glyph, role) =
                 look.theme
                     .status_mark(row.status, row.cause.as_ref(), &row.outcome);
-            (format!("{glyph} {}", row.status.name()), role)
+            let status = row.status.name();
+            match (row.warnings.is_empty(), row.pauses_later) {
+                // The details say what is damaged.
+                (false, _) => (format!("! {status}"), Role::Bad),
+                (true, true) => (format!("{glyph} {status} ‖"), role),
+                (true, false) => (format!("{glyph} {status}"), role),
+            }
         }
         "run" => (short_id(row.directory.id()).to_owned(), Role::Accent),
         "model" | "base_model" => text(model_name(&row.directory.file().config.base_model)),

@@ -161,8 +161,16 @@ impl<'a> Facts<'a> {
             Status::Created => format!("; no worker yet, start with {key}"),
             _ => String::new(),
         };
+        let pause = if row.pauses_later {
+            format!(
+                "; pause requested, {} takes it back",
+                self.shared.key_of("runs.pause")
+            )
+        } else {
+            String::new()
+        };
         let status = row.status.name();
-        let state = Fact::new("state", format!("{glyph} {status}{cause}{next}"));
+        let state = Fact::new("state", format!("{glyph} {status}{cause}{next}{pause}"));
         let mut lines = self.page.fact(&state, NAME);
         let spans = lines
             .iter_mut()
@@ -295,11 +303,11 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
 
 fn end_of_path(path: &Path, width: usize) -> String {
     let whole = path.display().to_string();
-    if whole.chars().count() <= width {
+    if whole.width() <= width {
         return whole;
     }
     let parts: Vec<&str> = whole.split('/').collect();
-    let fits = |first: &usize| parts[*first..].join("/").chars().count() + 2 <= width;
+    let fits = |first: &usize| parts[*first..].join("/").width() + 2 <= width;
     let first = (1..parts.len())
         .find(fits)
         .unwrap_or(parts.len().saturating_sub(1));

@@ -1,25 +1,19 @@
 //! Actions of the scores screen.
 
-use std::collections::HashSet;
-
 use super::items::Written;
 use super::{
     COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, labelling, next_class,
-    sampling, save, selected, source,
+    prompt_choice, sampling, save, selected, source,
 };
 use crate::action::Scope;
-use crate::dataset::PromptRow;
 use crate::message::Command;
-use crate::popup::{Pick, PickEntry, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
-use crate::task::PromptSet;
 use crate::tool_results::whole_action;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
-use crate::widgets::text_width::one_line;
 
 type Action = screen::Action<Scores>;
 
@@ -277,7 +271,7 @@ const ACTIONS: &[Action] = &[
         "prompt",
         &["p"],
         HERE,
-        choose_prompt,
+        prompt_choice::open,
     )
     .also(&["prompt_id", "expected answer"])
     .unless(no_choice),
@@ -523,65 +517,6 @@ fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
         || "only a completion that was written or pasted here can be given a prompt".to_owned();
     shared.no_task().or_else(|| (!is_written).then(why))
 }
-
-/// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen
-/// one.
-fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else {
-        return Vec::new();
-    };
-    let sets = open.rows.iter();
-    let rows: Vec<_> = sets
-        .flat_map(|(set, rows)| rows.iter().flatten().map(move |row| (*set, row)))
-        .collect();
-    if rows.is_empty() {
-        return shared.complain(format!(
-            "the task has no prompts: see Prompts ({})",
-            shared.key_of("screen.prompts")
-        ));
-    }
-    let entry = |(row, id): (&(PromptSet, &PromptRow), &String)| {
-        let last = row
-            .1
-            .messages
-            .last()
-            .map_or("", |message| message.content.as_str());
-        let prompt = one_line(&last[..last.floor_char_boundary(PROMPT_BYTES)]);
-        PickEntry {
-            label: id.clone(),
-            beside: prompt.clone(),
-            detail: prompt,
-            ..PickEntry::default()
-        }
-    };
-    // An id in several sets denotes the first; the others are listed as `set:id`.
-    let mut known = HashSet::new();
-    let name = |(set, row): &(PromptSet, &PromptRow)| match known.insert(row.id.clone()) {
-        true => row.id.clone(),
-        false => format!("{}:{}", set.name(), row.id),
-    };
-    let ids: Vec<String> = rows.iter().map(name).collect();
-    let now = scores
-        .written
-        .get(place)
-        .and_then(|written| written.prompt_id.as_ref());
-    let at = ids.iter().position(|id| Some(id) == now).unwrap_or(0);
-    let pick = Pick::new(
-        "Prompt that it answers",
-        rows.iter().zip(&ids).map(entry).collect(),
-        at,
-        move |scores: &mut Scores, shared, index| {
-            if let (Some(written), Some(id)) = (scores.written.get_mut(place), ids.get(index)) {
-                written.prompt_id = Some(id.clone());
-            }
-            source::load(scores, shared)
-        },
-    );
-    shared.open_popup(Popup::Pick(pick))
-}
-
-/// Bytes of a prompt shown in the list.
-const PROMPT_BYTES: usize = 200;
 
 /// Opens the editor for a completion: a new one, or a copy of the one under the cursor.
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {

@@ -21,7 +21,7 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::editor::Editor;
-use crate::widgets::text_width::{padded, wrapped, wrapped_line};
+use crate::widgets::text_width::{fitted_end, padded, wrapped, wrapped_line};
 
 const SIDE_BY_SIDE: u16 = 72;
 
@@ -196,17 +196,19 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
     );
     if let Some(job) = &scores.sampling {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
+        // What it waits for comes first.
         let progress = if job.progress.is_empty() {
             String::new()
         } else {
-            format!("; {}", job.progress)
+            format!("{}; ", job.progress)
         };
         let cancel = shared.key_of("scores.cancel");
         let text = format!(
-            "sampling {}, {seconds} s; {cancel} cancels{progress}",
+            "{progress}sampling {}, {seconds} s; {cancel} cancels",
             job.what
         );
-        lines.push(theme.line(text, Role::Accent));
+        let text = wrapped(&text, columns).into_iter();
+        lines.extend(text.map(|line| theme.line(line, Role::Accent)));
     }
     lines
 }
@@ -367,7 +369,7 @@ fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) ->
     let prompt = item.row.as_ref().map(|row| row.id.as_str()).or(group);
     let name = prompt.filter(|name| scores.is_flat && !name.is_empty());
     let name = name.map_or_else(String::new, |name| {
-        format!("{} ", end_of(name, columns / 2))
+        format!("{} ", fitted_end(name, columns / 2))
     });
     let members = scored
         .groups
@@ -392,16 +394,6 @@ fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) ->
         None => end_in_one_line(part.start > 0, &item.text[part.start..], room),
     };
     format!("{number}{name}{calls}{text}")
-}
-
-/// The end of a name, since names differ at their ends.
-fn end_of(name: &str, columns: usize) -> String {
-    let letters = name.chars().count();
-    if letters <= columns {
-        return name.to_owned();
-    }
-    let end: String = name.chars().skip(letters + 1 - columns.max(1)).collect();
-    format!("…{end}")
 }
 
 /// A text on one line, after an ellipsis if its beginning is elided.

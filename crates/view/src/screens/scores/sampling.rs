@@ -1,5 +1,7 @@
 //! Sampling completions of a prompt from the base or the trained model, by a `sample` subprocess.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -12,7 +14,9 @@ use crate::environment::ToolChain;
 use crate::followed_run::FollowedRun;
 use crate::format::short_id;
 use crate::message::{Command, Work};
-use crate::run::RunDirectory;
+use crate::popup::{Confirm, Popup};
+use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, Status, holder, slots_folder};
+use crate::screens::Screen;
 use crate::shared::{OpenTask, Shared};
 use crate::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trained_argument};
 use crate::task::PromptSet;
@@ -20,7 +24,7 @@ use crate::widgets::list_cursor::Cursor;
 
 const COMPLETIONS: usize = 8;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// The task: as an argument, and its name.
     task: (String, String),
@@ -28,6 +32,10 @@ pub(super) struct Plan {
     pub(super) model: String,
     /// `base` or `trained`, and of what.
     pub(super) name: String,
+    /// Whether the base of the model is meant.
+    is_base: bool,
+    /// Whether the worker of the open run answers, between its steps.
+    is_live: bool,
     pub(super) prompt_id: String,
     /// Why its values can have no confidence.
     pub(super) no_confidence: Option<String>,
@@ -58,29 +66,37 @@ pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
         }
     };
     let row = row(scores, open).ok_or_else(no_prompts)?;
-    let (name, of) = target(scores, shared, directory)?;
     Ok(Plan {
         task,
-        model: of,
-        name,
         prompt_id: row.id.clone(),
         no_confidence: why_without(&open.task, "the task", [row]),
+        ..target(scores, shared, directory)?
     })
 }
 
-/// `directory`: the run whose base is meant; none means that of a new run.
+/// The model of a plan. `directory`: the run whose base is meant; none means that of a new run.
 fn target(
     scores: &Scores,
     shared: &Shared,
     directory: Option<&RunDirectory>,
-) -> Result<(String, String), String> {
+) -> Result<Plan, String> {
     let run = shared.current_run();
+    let live = run.filter(|run| {
+        ![Status::Created, Status::Waiting].contains(&run.status()) && !run.status().is_ended()
+    });
     if scores.from_base || run.is_none() {
+        let live = live.filter(|_| directory.is_some());
         let base = directory.map_or_else(
             || shared.new_run.base_model.clone(),
             |run| run.file().config.base_model.clone(),
         );
-        return Ok(("base".to_owned(), base));
+        return Ok(Plan {
+            name: "base".to_owned(),
+            is_base: live.is_some(),
+            is_live: live.is_some(),
+            model: live.map_or(base, |run| run.path().display().to_string()),
+            ..Plan::default()
+        });
     }
     let base = |why| {
         format!(
@@ -93,10 +109,12 @@ fn target(
         "" => short_id(&run.id()).to_owned(),
         name => name.to_owned(),
     };
-    Ok((
-        format!("trained {} ({what})", run.map_or_else(String::new, named)),
+    Ok(Plan {
+        name: format!("trained {} ({what})", run.map_or_else(String::new, named)),
         model,
-    ))
+        is_live: live.is_some(),
+        ..Plan::default()
+    })
 }
 
 /// The prompt of the completion under the cursor, if it is in this task; else the first of the sets not trained on.
@@ -134,6 +152,78 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         Ok(plan) => plan,
         Err(why) => return shared.complain(why),
     };
+    if plan.is_live {
+        return start(scores, shared, plan);
+    }
+    let (slots, device) = (shared.options.slots.clone(), shared.new_run.device.clone());
+    let rows = shared.runs.listing.entries().iter();
+    let rows = rows.filter_map(|entry| entry.row.as_ref().ok());
+    let runs = rows.filter(|row| row.is_active() && row.status != Status::Waiting);
+    let runs = runs.filter_map(|row| Some((row.worker?, short_id(row.directory.id()).to_owned())));
+    let (runs, keys) = (runs.collect(), shared.keys);
+    vec![Work::once(
+        "scores.devices",
+        move || runs_in_the_way(slots, &device, &runs),
+        move |scores: &mut Scores, shared: &mut Shared, found: Vec<String>| {
+            if found.is_empty() {
+                return start(scores, shared, plan);
+            }
+            let what = found.join(", ");
+            // A user who has turned to something else is not interrupted.
+            if keys != shared.keys || shared.screen != Screen::Scores {
+                return shared.complain(format!("not sampled: {what}"));
+            }
+            let text = format!(
+                "{what}. The completions would wait until it ends.\nThe worker of a run samples from its own models between steps: open the run for that."
+            );
+            let start = move |scores: &mut Scores, shared: &mut Shared| start(scores, shared, plan);
+            shared.open_popup(Popup::Confirm(Confirm::new(
+                "No device is free",
+                text,
+                "wait for it",
+                start,
+            )))
+        },
+    )]
+}
+
+/// `GPU 0 is in use by run k7f3a2` for each device that may be used; empty if one of them is not in use by any of `runs`,
+/// which are process and short id.
+fn runs_in_the_way(
+    slots: Option<PathBuf>,
+    chosen: &DeviceChoice,
+    runs: &BTreeMap<u32, String>,
+) -> Vec<String> {
+    let Some(slots) = slots
+        .or_else(|| slots_folder().ok())
+        .filter(|_| !runs.is_empty())
+    else {
+        return Vec::new();
+    };
+    let gpu = |ordinal| {
+        Gpu::by_ordinal(ordinal).map(|gpu| Device::Gpu {
+            ordinal,
+            uuid: gpu.uuid,
+        })
+    };
+    let mut devices: Vec<Device> = match chosen {
+        DeviceChoice::Any => (0..).map_while(gpu).collect(),
+        DeviceChoice::Cpu => Vec::new(),
+        DeviceChoice::Gpus(chosen) => chosen.iter().copied().filter_map(gpu).collect(),
+    };
+    if devices.is_empty() {
+        devices.push(Device::Cpu);
+    }
+    let in_use = |device: &Device| {
+        let run = runs.get(&holder(&slots, device)?.process?)?;
+        Some(format!("{} is in use by run {run}", device.described()))
+    };
+    let all: Option<Vec<String>> = devices.iter().map(in_use).collect();
+    all.unwrap_or_default()
+}
+
+fn start(scores: &mut Scores, shared: &mut Shared, plan: Plan) -> Vec<Command> {
+    cancel(scores);
     let (task, task_name) = plan.task;
     if scores.sampled_task != task_name {
         scores.sampled.clear();
@@ -157,9 +247,10 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     arguments.extend(["--runs".to_owned(), shared.new_runs(), "--json".to_owned()]);
     // A server keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
+    arguments.extend(plan.is_base.then(|| "--base".to_owned()));
     let has_confidence = scores.with_confidence && plan.no_confidence.is_none();
     arguments.extend(has_confidence.then(|| "--confidence".to_owned()));
-    arguments.extend(shared.new_run.device.clone());
+    arguments.extend(shared.new_run.device.arguments());
     let call = Call::with_arguments(&shared.options, arguments);
     let line = call.command_line();
     let cancel = CancelToken::default();

@@ -2,6 +2,7 @@
 //! with underlined violations.
 
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use super::scoring::ScoredItems;
 use super::{Scores, Source};
@@ -364,7 +365,7 @@ impl Text<'_> {
         );
         let width = left
             .iter()
-            .map(|(line, _)| line.chars().count())
+            .map(|(line, _)| line.width())
             .max()
             .unwrap_or(0)
             .clamp(12, 28);

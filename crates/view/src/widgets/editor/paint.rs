@@ -17,6 +17,7 @@ use crate::json_reader::{matching_bracket, tokens};
 use crate::secrets::visible_letter;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::text_width::fitted;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
@@ -193,13 +194,8 @@ fn text(
 /// The fault of the cursor's row, shown after the text if there is space for part of it.
 fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
     let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
-    let short: String = if fault.message.chars().count() > room {
-        fault.message.chars().take(room - 1).chain(['…']).collect()
-    } else {
-        fault.message.clone()
-    };
     Some(look.theme.span(
-        format!("  {short}"),
+        format!("  {}", fitted(&fault.message, room)),
         if fault.is_error {
             Role::Bad
         } else {
