@@ -60,15 +60,20 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
         let examples = task.pair.as_ref().map(changed_answers).unwrap_or_default();
         json!({"page": values(&run_page::failures(report, task)), "examples": examples})
     };
+    let mut results = run_page::results(report, &tasks);
+    // The summary has said it.
+    let verdict = report.outcome().sentence();
+    results.retain(|block| !matches!(block, Block::Text(_, text) if verdict.contains(text)));
     let all_keys = key_table(configuration(file).into_iter().map(|(_, row)| row));
     let end = [happenings(report), run_page::configuration(report)].concat();
     render(
         "run.html",
         context! {
-            title => format!("{} · {}", report.directory.id(), file.task),
-            name => Some(report.directory.name()).filter(|name| !name.is_empty()).unwrap_or(&file.id),
+            title => format!("{} · {}", file.task, report.directory.id()),
+            task => &file.task,
+            name => report.directory.name(),
             summary => Serde(values(&run_page::summary(report))),
-            results => Serde(values(&run_page::results(report, &tasks))),
+            results => Serde(values(&results)),
             charts => charts::charts(report),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
             sections => Serde(tasks.iter().map(section).collect::<Vec<_>>()),

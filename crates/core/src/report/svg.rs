@@ -2,6 +2,7 @@
 //! losing their spikes.
 
 pub(super) mod curves;
+pub(super) mod pairs;
 pub(super) mod stacked;
 
 use std::fmt::Write;

@@ -1,20 +1,28 @@
 //! The charts of a run's page: evals, metrics, failure classes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use minijinja::Value;
 
 use crate::report::failures::{Shares, by_stretch};
 use crate::report::run_report::{Report, SMOOTHING};
+use crate::report::svg::pairs::{Pair, Side, pairs};
 use crate::report::svg::stacked::{Bar, Stacked, stacked};
 use crate::report::svg::{Chart, Line, chart};
 use crate::run::EvalSummary;
+use crate::run::events::Eval;
 use crate::score::FailureClass;
 use crate::statistics::smooth;
 use crate::task::{PromptSet, SetName, task_metric};
 
 /// Bars of the failure classes; more steps are averaged.
 const MAX_BARS: usize = 60;
+/// Classes with a fill of their own, of the page's eleven; the last is grey.
+const MAX_CLASSES: usize = 10;
+/// Fewer points show no course.
+const MIN_POINTS: usize = 3;
+/// Values up to this are what rounding leaves of 0, such as an on-policy loss.
+const ROUNDING: f64 = 1e-6;
 
 /// A chart of metrics: title, whether they are shares, and each metric with its label.
 type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
@@ -91,6 +99,10 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         if evals.len() < 2 {
             continue;
         }
+        if let [before, after] = evals[..] {
+            drawn.push(Value::from_safe_string(pair(title, before, after)));
+            continue;
+        }
         let line = |color, label, value: &dyn Fn(&EvalSummary) -> f64| Line {
             label,
             color,
@@ -131,6 +143,7 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         let known: Vec<_> = metrics
             .iter()
             .filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label)))
+            .filter(|(series, _)| is_worth_a_chart(series.values()))
             .collect();
         if known.is_empty() {
             continue;
@@ -196,26 +209,58 @@ fn by_task(report: &Report, task: &str) -> Vec<Value> {
     drawn.collect()
 }
 
-/// An index into the page's eleven fills; the last is grey.
-fn color_of(class: FailureClass) -> usize {
-    match FailureClass::ALL.iter().position(|known| *known == class) {
-        _ if class == FailureClass::Other => 11,
-        place => place.unwrap_or_default() % 10 + 1,
-    }
+/// Whether there is a course to see: more than two values, not all of them 0 or rounding noise.
+fn is_worth_a_chart(values: &[f64]) -> bool {
+    values.len() >= MIN_POINTS && !values.iter().all(|value| value.abs() <= ROUNDING)
 }
 
-/// `None` if nothing failed or classes were not recorded.
+/// The rates of two evals as bars.
+fn pair(title: &str, before: &Eval, after: &Eval) -> String {
+    let names = [before, after].map(|eval| match eval.step {
+        0 => "base".to_owned(),
+        step => format!("step {step}"),
+    });
+    let side = |at: usize, metric: &str| {
+        let summary = &[before, after][at].summary;
+        Side {
+            name: &names[at],
+            rate: summary.metric(metric),
+            interval: summary.interval(metric),
+        }
+    };
+    let has_exact = before.summary.exact.is_some() && after.summary.exact.is_some();
+    let shown = if has_exact {
+        &["valid", "exact"][..]
+    } else {
+        &["valid"]
+    };
+    let rates = shown.iter().map(|label| Pair {
+        label,
+        sides: [side(0, label), side(1, label)],
+    });
+    pairs(title, &rates.collect::<Vec<_>>())
+}
+
+/// `None` if nothing failed or classes were not recorded. Each class has a fill of its own; the rarest beyond
+/// [`MAX_CLASSES`] are one grey part.
 fn failures(report: &Report) -> Option<Value> {
     let stretches = by_stretch(&report.history, MAX_BARS);
-    let classes: BTreeSet<FailureClass> = stretches
-        .iter()
-        .flat_map(|(_, shares)| shares.keys().copied())
-        .collect();
+    let mut sums: BTreeMap<FailureClass, f64> = BTreeMap::new();
+    for (class, share) in stretches.iter().flat_map(|(_, shares)| shares) {
+        *sums.entry(*class).or_default() += share;
+    }
+    let mut classes: Vec<FailureClass> = sums.keys().copied().collect();
+    classes.retain(|class| *class != FailureClass::Other);
+    classes.sort_by(|a, b| sums[b].total_cmp(&sums[a]));
+    classes.truncate(MAX_CLASSES);
+    classes.sort();
     let parts = |shares: &Shares| {
-        classes
+        let own = classes
             .iter()
-            .map(|class| shares.get(class).copied().unwrap_or(0.0))
-            .collect()
+            .map(|class| shares.get(class).copied().unwrap_or(0.0));
+        let own: Vec<f64> = own.collect();
+        let rest = shares.values().sum::<f64>() - own.iter().sum::<f64>();
+        own.into_iter().chain([rest.max(0.0)]).collect()
     };
     let bars = stretches
         .iter()
@@ -224,12 +269,12 @@ fn failures(report: &Report) -> Option<Value> {
             parts: parts(shares),
         })
         .collect();
-    let labels = classes
-        .iter()
-        .map(|class| (color_of(*class), class.name()))
-        .collect();
+    let has_rest = sums.len() > classes.len();
+    let rest = has_rest.then_some((MAX_CLASSES + 1, FailureClass::Other.name()));
+    let names = classes.iter().map(|class| class.name());
+    let labels = (1..).zip(names).chain(rest).collect();
     let title = "Failures of training completions by class";
-    (!classes.is_empty()).then(|| {
+    (stretches.len() >= MIN_POINTS && !sums.is_empty()).then(|| {
         Value::from_safe_string(stacked(&Stacked {
             title,
             labels,

@@ -566,10 +566,11 @@ fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     nothing(eval, shared).or_else(|| alone.then(text))
 }
 
-/// Filters by an outcome; again, by that on exact matches if both have an answer of a pair; again, no longer.
+/// Filters by an outcome; again, by that change of exact matches if there are expected answers; again, no longer.
 fn only(eval: &mut Eval, outcome: Outcome) -> Vec<Command> {
     let pair = eval.versus().and_then(|versus| eval.pair(versus));
-    let has_exact = pair.is_some_and(|pair| pair.exact.is_some());
+    let has_exact = pair.is_some_and(|pair| pair.exact.is_some())
+        && matches!(outcome, Outcome::Fixed | Outcome::Broken);
     eval.only = match eval.only {
         Some((Metric::Valid, only)) if only == outcome && has_exact => {
             Some((Metric::Exact, outcome))

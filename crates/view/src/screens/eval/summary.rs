@@ -407,21 +407,22 @@ impl SummaryText<'_> {
             row("not before", [Outcome::Fixed, Outcome::Neither]),
         ]
         .into_iter()
-        .chain(self.exact_changes(label))
+        .chain(self.exact_changes(label, wide))
         .collect()
     }
 
     /// How many prompts changed on exact matches, with the keys that list them.
-    fn exact_changes(&self, label: usize) -> Option<Linked> {
+    fn exact_changes(&self, label: usize, width: usize) -> Option<Linked> {
         let exact = &self.pair?.exact.as_ref()?.comparison;
         let text = |outcome: Outcome, count: usize| {
             let key = self.key(outcome);
-            format!("{} {count}{key}{}", outcome.name(), key.trim())
+            let text = format!("{} {count}{key}{}", outcome.name(), key.trim());
+            padded(&text, width, true)
         };
         let fixed = text(Outcome::Fixed, exact.fixed);
         let broken = text(Outcome::Broken, exact.broken);
         let title = padded("exact match", label, false);
-        let text = format!("{title}{fixed}  {broken}");
+        let text = format!("{title}{fixed}{broken}");
         Some((self.shared.theme.line(text, Role::Faint), Vec::new()))
     }
 

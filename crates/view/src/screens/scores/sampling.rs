@@ -160,7 +160,10 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let rows = rows.filter_map(|entry| entry.row.as_ref().ok());
     let runs = rows.filter(|row| row.is_active() && row.status != Status::Waiting);
     let runs = runs.filter_map(|row| Some((row.worker?, short_id(row.directory.id()).to_owned())));
-    let (runs, keys) = (runs.collect(), shared.keys);
+    let (runs, keys): (BTreeMap<u32, String>, u64) = (runs.collect(), shared.keys);
+    if runs.is_empty() {
+        return start(scores, shared, plan);
+    }
     vec![Work::once(
         "scores.devices",
         move || runs_in_the_way(slots, &device, &runs),
@@ -195,9 +198,7 @@ fn runs_in_the_way(
     runs: &BTreeMap<u32, String>,
 ) -> Vec<String> {
     let Some(slots) = slots
-        .or_else(|| slots_folder().ok())
-        .filter(|_| !runs.is_empty())
-    else {
+        .or_else(|| slots_folder().ok()) else {
         return Vec::new();
     };
     let gpu = |ordinal| {
