@@ -197,8 +197,7 @@ fn runs_in_the_way(
     chosen: &DeviceChoice,
     runs: &BTreeMap<u32, String>,
 ) -> Vec<String> {
-    let Some(slots) = slots
-        .or_else(|| slots_folder().ok()) else {
+    let Some(slots) = slots.or_else(|| slots_folder().ok()) else {
         return Vec::new();
     };
     let gpu = |ordinal| {
