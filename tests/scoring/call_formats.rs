@@ -399,7 +399,7 @@ fn where_no_call_is_expected_text_declines_in_every_format() {
     let score = scorer("hermes").score("Let me see.\nclock()", Some(&row));
     assert_eq!(
         shown(&score),
-        "unparsable [syntax]; 2:1 a call in Python's syntax, where no call is expected"
+        "unparsable [syntax]; 2:1 an attempted call, where no call is expected; calls are read in the format `hermes`"
     );
     let said = "<|channel|>analysis<|message|>No tool.<|end|><|start|>assistant<|channel|>final<|message|>No tool fits.<|return|>";
     assert_eq!(scorer("harmony").score(said, Some(&row)).exact, Some(true));

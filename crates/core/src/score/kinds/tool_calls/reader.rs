@@ -306,7 +306,7 @@ pub(super) fn parts_of(calls: &[Call<'_>], text: &str) -> Option<Vec<AnswerPart>
     for call in calls {
         let value = call.arguments.value();
         let arguments = call.arguments.text(text).get(value.start..value.end)?;
-        if call.extra_key.is_some() {
+        if call.extra_key.is_some() || call.has_none {
             return None;
         }
         parts.push(AnswerPart::Name(call.name.to_owned()));
