@@ -507,12 +507,15 @@ fn wrong_rows_and_keys_are_named() {
     for (keys, expected) in [
         (
             "language = \"node\"",
-            "`score.language` is gone: tests are for Python",
+            "`score.language` takes python, not \"node\"; score other programs by one of your own",
         ),
-        ("run = [\"ruby\", \"{file}\"]", "`score.run` is gone"),
+        (
+            "run = [\"ruby\", \"{file}\"]",
+            "`score.run` was removed: tests are for Python",
+        ),
         (
             "language = \"python\"\nfile = \"a.py\"",
-            "`score.file` is gone",
+            "unknown key `score.file`",
         ),
     ] {
         let toml = format!("name = \"t\"\n[score]\nkind = \"tests\"\n{keys}\n");

@@ -40,7 +40,7 @@ pub use scorer::batch::{AppendLine, LineWork, score_stream};
 pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;
 pub(crate) use scorer::forced_fields::values_of;
 pub use scorer::forced_fields::{ForcedField, forced_fields};
-pub use scorer::{PartWeights, Sampled, Scorer, ScorerErrors};
+pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::{AgentOptionError, command_words};
 pub use task::score_keys::{ScoreKey, score_keys};
@@ -50,6 +50,6 @@ pub use task::{
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 pub use verdict::{
     CriterionGrade, FailureClass, GroundedValue, LeafCounts, Leaves, OrderedMap, OwnClass,
-    PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward, standard_text,
+    PromptPlace, QueryResult, Reason, Sampled, Score, Tier, Trial, mean_reward, standard_text,
 };
 pub(crate) use verdict::{OTHER_PATHS, null_is_nan};

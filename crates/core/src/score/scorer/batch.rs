@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::dataset::{NumberedLine, PromptRow};
-use crate::score::scorer::{Sampled, Scorer};
+use crate::score::scorer::Scorer;
 use crate::score::threads::on_every_core;
-use crate::score::verdict::Score;
+use crate::score::verdict::{Sampled, Score};
 
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;

@@ -15,8 +15,8 @@ use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
-    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
-    Verdict, without_answer,
+    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Sampled, Score, Tier,
+    Trial, Verdict, without_answer,
 };
 use crate::task::TierValues;
 use brier::Brier;
@@ -33,9 +33,6 @@ pub struct ScorerErrors {
     /// Reason of the first failure.
     pub reason: String,
 }
-
-/// A completion, its row, and its sampled token ids, empty if unknown.
-pub type Sampled<'a> = (&'a str, Option<&'a PromptRow>, &'a [u32]);
 
 /// Scores completions of a task. Thread-safe; a score is a function of completion and row.
 #[derive(Debug)]

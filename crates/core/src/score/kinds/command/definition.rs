@@ -131,15 +131,13 @@ impl CommandRules {
 
     fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
-        let language = score.string("language")?;
-        let other = language.filter(|language| language != "python");
-        let gone = [("language", other.is_some()), ("run", true), ("file", true)]
-            .into_iter()
-            .filter(|(_, is_gone)| *is_gone)
-            .find_map(|(key, _)| Some((key, score.get(key)?.1)));
-        if let Some((key, offset)) = gone {
-            let message = "is gone: tests are for Python; other programs are run by a scoring program of your own: `kind = \"command\"`";
-            return Err(score.error(key, offset, message));
+        if let Some((language, (_, offset))) = score.string("language")?.zip(score.get("language"))
+            && language != "python"
+        {
+            let message = format!(
+                "takes python, not {language:?}; score other programs by one of your own, `kind = \"command\"`"
+            );
+            return Err(score.error("language", offset, message));
         }
         let tests = TestRules { takes_fence };
         let command = vec!["python3".to_owned()];

@@ -18,8 +18,7 @@ use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::needs::{CommandMode, CommandRules, trust};
-use crate::score::scorer::Sampled;
-use crate::score::verdict::{Attempt, Score, Trial, Verdict};
+use crate::score::verdict::{Attempt, Sampled, Score, Trial, Verdict};
 use crate::task::TaskFiles;
 
 /// The cache is cleared when full.

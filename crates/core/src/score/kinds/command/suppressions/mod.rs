@@ -48,7 +48,7 @@ const C: &str = r"(?x)
 const GAP: &str = r"(?:\s|/\*(?s:.*?)\*/|//[^\n]*\n)*";
 /// Of shells, after [`AS_READ`]: code in a text, which shellcheck does not read.
 const SHELL: &str = r#"(?mx)
-    (?:^|[;&|(]|\b(?:if|elif|while|until|then|do|else|command|builtin|exec)\b)[\ \t]*
+    (?:^|[;&|(]|(?:^|[\s;&|(])(?:if|elif|while|until|then|do|else|command|builtin|exec)\b)[\ \t]*
     (?: eval[\ \t]+(?:[^\n;&|"]*'|"[^"$`\n]*[\ \t])
       | (?:ba|da|z|k)?sh[\ \t]+-\w*c\b
       | (?:ba|da|z|k)?sh[\ \t]*<<

@@ -11,7 +11,7 @@ fn found(file: &str, program: &str, source: &str) -> Option<(usize, String)> {
 fn words_that_silence_are_found_where_they_are() {
     for (file, source, offset, words) in [
         ("a.py", "import os  # noqa: F401", 13, "noqa"),
-        ("a.py", "x = 1  # é # NoQA", 12, "NoQA"),
+        ("a.py", "x = 1  # é # NoQA", 14, "NoQA"),
         ("a.py", "#\u{c}noqa", 2, "noqa"),
         ("a.py", "#\u{3000}noqa", 4, "noqa"),
         ("a.py", "# \u{2028}noqa", 5, "noqa"),

@@ -213,8 +213,7 @@ fn what_goes_wrong_in_a_function_is_said_in_a_sentence() {
         "def f(completion): return {}",
         "f returned an empty dict: a number, or `score` or `tier` is needed",
     );
-    let keys =
-        "def f(completions, **kwargs): return [row['price'] for row in ({},) if completions]";
+    let keys = "def f(completions, **kwargs): return {}['price']";
     check(keys, "rewards.py line 1 in f: KeyError: 'price'");
     check(
         "def f(completions, **kwargs): return [c.strip() for c in completions]",
