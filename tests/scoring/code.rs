@@ -44,7 +44,7 @@ fn check(rules: &str, answers: &[(&str, &str)]) {
             text(&score["failure"]),
             place.unwrap_or_default()
         );
-        let is_as_expected = if expected.contains(' ') {
+        let is_as_expected = if expected.contains(':') {
             found == *expected
         } else {
             found.starts_with(expected)
@@ -72,7 +72,7 @@ fn python_is_compiled() {
 
 #[test]
 #[cfg_attr(not(has_gcc), ignore = "gcc is not in PATH")]
-fn gcc_warns_whatever_the_answer_says() {
+fn gcc_is_not_silenced() {
     check(
         "[\"gcc\", \"-Wall\", \"-Werror\", \"-fsyntax-only\", \"{file}\"]\nfile = \"answer.c\"\n",
         &[
@@ -98,41 +98,36 @@ fn gcc_warns_whatever_the_answer_says() {
         "_Pra\\\ngma(\"GCC diagnostic ignored \\\"-Wunused-variable\\\"\")",
         "_Pragma/**/(\"GCC diagnostic ignored \\\"-Wunused-variable\\\"\")",
         "#define P(x) _Pragma(x)\nP(\"GCC diagnostic ignored \\\"-Wunused-variable\\\"\")",
-        "#define J(a, b) a##b\nJ(_Pra, gma)(\"GCC diagnostic ignored \\\"-Wunused-variable\\\"\")",
         "# 1 \"/usr/include/x.h\" 3",
         "#/**/1 \"/usr/include/x.h\" 3",
         "#line 1 \"x.h\"",
         "#\u{c}pragma GCC system_header",
         "const char *s = \"/*\";\n#pragma GCC system_header",
     ];
-    let told: Vec<(String, String)> = directives
-        .iter()
-        .map(|directive| {
-            let line = directive.matches('\n').count() + 2;
-            (
-                format!("{directive}\n{code}"),
-                format!("invalid unused-variable {line}:22"),
-            )
-        })
-        .collect();
+    let told = directives.map(|directive| format!("{directive}\n{code}"));
     let mut told: Vec<(&str, &str)> = told
         .iter()
-        .map(|(answer, expected)| (answer.as_str(), expected.as_str()))
+        .map(|answer| (answer.as_str(), "invalid silences_checker"))
         .collect();
     told.extend([
         // The answer as a header of the system, of which gcc reports nothing.
         (
             "#ifndef A\n#define A\n#include <../../proc/self/cwd/answer.c>\n#else\nint main(void) { int x; return 0; }\n#endif\n",
-            "invalid other 3:10",
+            "invalid silences_checker 3:1",
         ),
         (
             "#define I <../../proc/self/cwd/answer.c>\n#ifndef A\n#define A\n#include I\n#else\nint main(void) { int x; return 0; }\n#endif\n",
-            "invalid other 4:2",
+            "invalid silences_checker 4:1",
         ),
-        // Text is not a directive.
+        // Joined from parts, of which the header knows.
+        (
+            "#define J(a, b) a##b\nJ(_Pra, gma)(\"GCC dia\" \"gnostic ignored \\\"-Wunused-variable\\\"\")\nint main(void) { int x; return 0; }\n",
+            "invalid unused-variable 3:22",
+        ),
+        // A text is refused, too.
         (
             "#include <stdio.h>\nint main(void) {\n  puts(\"#pragma GCC system_header _Pragma(\\\"x\\\") // NOLINT\");\n  return 0;\n}\n",
-            "valid -",
+            "invalid silences_checker 3:17",
         ),
     ]);
     check(
@@ -202,31 +197,46 @@ fn answers_in_python_are_graded_with_checkers() {
             ("print(1)\n", "valid -"),
             ("import os\n", "invalid F401 1:8"),
             ("```python\n\nimport os\n```", "invalid F401 3:8"),
-            ("import os  # noqa\n", "invalid F401 1:8"),
-            ("import os  # _Pragma() noqa\n", "invalid F401 1:8"),
-            ("import os  # @Suppress() noqa\n", "invalid F401 1:8"),
-            ("import os  #\u{c}noqa\n", "invalid F401 1:8"),
-            ("import os  #\u{b}noqa\n", "invalid F401 1:8"),
-            ("import os  #\u{a0}noqa\n", "invalid F401 1:8"),
-            ("import os  #\u{3000}noqa\n", "invalid F401 1:8"),
-            ("import os  # \u{2028}noqa\n", "invalid F401 1:8"),
-            ("import os  # foo#NoQA: F401\n", "invalid F401 1:8"),
-            ("# ruff: noqa\nimport os\n", "invalid F401 2:8"),
-            ("# ruff:\u{c}noqa\nimport os\n", "invalid F401 2:8"),
-            ("#\u{c}ruff: noqa\nimport os\n", "invalid F401 2:8"),
-            ("# _Pragma() ruff: noqa\nimport os\n", "invalid F401 2:8"),
-            ("# ruff: _Pragma() noqa\nimport os\n", "invalid F401 2:8"),
-            ("# flake8: noqa\nimport os\n", "invalid F401 2:8"),
+            ("import os  # noqa\n", "invalid silences_checker"),
+            ("import os  # _Pragma() noqa\n", "invalid silences_checker"),
+            (
+                "import os  # @Suppress() noqa\n",
+                "invalid silences_checker",
+            ),
+            ("import os  #\u{c}noqa\n", "invalid silences_checker"),
+            ("import os  #\u{b}noqa\n", "invalid silences_checker"),
+            ("import os  #\u{a0}noqa\n", "invalid silences_checker"),
+            ("import os  #\u{3000}noqa\n", "invalid silences_checker"),
+            ("import os  # \u{2028}noqa\n", "invalid silences_checker"),
+            ("import os  # foo#NoQA: F401\n", "invalid silences_checker"),
+            ("# ruff: noqa\nimport os\n", "invalid silences_checker"),
+            ("# ruff:\u{c}noqa\nimport os\n", "invalid silences_checker"),
+            ("#\u{c}ruff: noqa\nimport os\n", "invalid silences_checker"),
+            (
+                "# _Pragma() ruff: noqa\nimport os\n",
+                "invalid silences_checker",
+            ),
+            (
+                "# ruff: _Pragma() noqa\nimport os\n",
+                "invalid silences_checker",
+            ),
+            ("# flake8: noqa\nimport os\n", "invalid silences_checker"),
             (
                 "# ruff:\u{a0}disable[F401]\nimport os\n# ruff:\u{a0}enable[F401]\n",
-                "invalid F401 2:8",
+                "invalid silences_checker",
             ),
-            ("# ruff: file-ignore[F401]\nimport os\n", "invalid F401 2:8"),
+            (
+                "# ruff: file-ignore[F401]\nimport os\n",
+                "invalid silences_checker",
+            ),
             (
                 "import os  # _Pragma() ruff: ignore[F401]\n",
-                "invalid F401 1:8",
+                "invalid silences_checker",
             ),
-            ("print(\"# noqa\", '# ruff: noqa')\n", "valid -"),
+            (
+                "print(\"# noqa\", '# ruff: noqa')\n",
+                "invalid silences_checker",
+            ),
             ("import\n", "unparsable SyntaxError 1:1"),
         ],
     );
@@ -235,7 +245,7 @@ fn answers_in_python_are_graded_with_checkers() {
         &["skip_file", "off", "split"]
             .map(|word| format!("# isort:\u{3000}{word}\nimport sys\nimport os\n"))
             .each_ref()
-            .map(|answer| (answer.as_str(), "invalid I001 2:1")),
+            .map(|answer| (answer.as_str(), "invalid silences_checker")),
     );
 }
 
@@ -247,23 +257,26 @@ fn answers_in_shell_are_graded_with_checkers() {
         &[
             ("#!/bin/sh\necho \"$1\"\n", "valid -"),
             ("#!/bin/sh\necho $1\n", "invalid SC2086 2:6"),
-            ("#!/bin/sh\neval 'echo $1'\n", "invalid SC2086 2:12"),
-            ("#!/bin/sh\nsh <<'E'\necho $1\nE\n", "invalid SC2086 3:6"),
+            ("#!/bin/sh\neval 'echo $1'\n", "invalid silences_checker"),
+            (
+                "#!/bin/sh\nsh <<'E'\necho $1\nE\n",
+                "invalid silences_checker",
+            ),
             (
                 "#!/bin/sh\n# shellcheck disable=all\necho $1\n",
-                "invalid SC2086 3:6",
+                "invalid silences_checker",
             ),
             (
                 "#!/bin/sh\n# _Pragma() shellcheck disable=all\necho $1\n",
-                "invalid SC2086 3:6",
+                "invalid silences_checker",
             ),
             (
                 "#!/bin/sh\ncat <<'E' # '\n'\nE\n#\tshellcheck\tdisable=all\necho $1\n",
-                "invalid SC2086 6:6",
+                "invalid silences_checker",
             ),
             (
                 "#!/bin/sh\ncat <<'E'\necho $1 # shellcheck disable=all\nE\n",
-                "valid -",
+                "invalid silences_checker",
             ),
             (
                 "Sure:\n```sh\n#!/bin/sh\necho $1\n```\n",

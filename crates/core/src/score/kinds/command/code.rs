@@ -7,9 +7,10 @@ use regex::Regex;
 
 use super::answer::shorten;
 use super::question::Question;
-use super::suppressions::UnsuppressedSource;
-use super::suppressions::checker::{Checker, HEADER, HEADER_NAME, forbidden_lints, with_options};
-use super::suppressions::rust_source::may_make_attributes;
+use super::suppressions::checker::{
+    Checker, HEADER, HEADER_NAME, forbidden_lints, may_set_levels, with_options,
+};
+use super::suppressions::silencing;
 use super::whole_run::{Output, Run, last_line, line_reasons, run};
 use crate::sandbox::{Program, ProgramFiles};
 use crate::score::answer::json::{Place, Places};
@@ -18,6 +19,8 @@ use crate::score::verdict::{FailureClass, Reason, Tier, Verdict};
 
 /// Listed per answer.
 const MAX_FINDINGS: usize = 100;
+/// Failure class of an answer that silences its checker.
+const SILENCED: &str = "silences_checker";
 
 /// A checker's message at a place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +60,18 @@ pub(super) fn check(
         .commands()
         .filter_map(<[_]>::first)
         .map(String::as_str);
-    let unsuppressed = UnsuppressedSource::from_source(source, &code.file, programs);
-    let checked = checked(
-        rules,
-        code,
-        files,
-        (&unsuppressed.source, &question.row),
-        written,
-        keep_going,
-    )?;
+    let silenced = silencing(source, &code.file, programs);
+    let asked = (source, question.row.as_str(), silenced.is_some());
+    let mut checked = checked(rules, code, files, asked, written, keep_going)?;
+    if let Some((offset, words)) = silenced.filter(|_| checked.0 == Tier::Valid) {
+        let why = format!(
+            "it silences the checker: {:?} may not be in it, not even in a text",
+            shorten(words)
+        );
+        let place = Places::new(source).locate(offset);
+        let class = FailureClass::from_key(SILENCED);
+        checked = (Tier::Invalid, class, vec![Reason::at(why, place)]);
+    }
     if start > 0 && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict {
@@ -74,27 +80,23 @@ pub(super) fn check(
         });
     }
     let (tier, class, mut reasons) = checked;
-    let mut places = Places::new(answer);
-    let first = places.locate(start);
-    let warning = |(offset, text): &(usize, &str)| {
-        let Place { line, column } = places.locate(start + offset);
-        format!(
-            "line {line} column {column}: {:?} can suppress findings: the checker does not see it",
-            shorten(text)
-        )
-    };
-    let warnings = unsuppressed.found.iter().map(warning).collect();
+    let first = Places::new(answer).locate(start);
     reasons.iter_mut().for_each(|reason| reason.move_to(first));
     let exact = question
         .expected
         .map(|expected| tier == Tier::Valid && lines(source).eq(lines(expected)));
     let class = class.or((exact == Some(false)).then_some(FailureClass::WrongValue));
-    let credit = (tier == Tier::Invalid).then(|| 1.0 / (1 + reasons.len().max(1)) as f64);
+    // As little as for any number of findings.
+    let share = if silenced.is_some() {
+        0.0
+    } else {
+        1.0 / (1 + reasons.len().max(1)) as f64
+    };
+    let credit = (tier == Tier::Invalid).then_some(share);
     Ok(Verdict {
         exact,
         credit,
         errors: reasons,
-        warnings,
         ..Verdict::new(tier, class)
     })
 }
@@ -106,7 +108,7 @@ fn checked(
     rules: &CommandRules,
     code: &CodeRules,
     files: &ProgramFiles,
-    (source, row): (&str, &str),
+    (source, row, is_silenced): (&str, &str, bool),
     written: &mut Output,
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Checked, String> {
@@ -118,9 +120,11 @@ fn checked(
         (rules.command.as_slice(), Tier::Invalid),
     ];
     let variables = [("ROW", row)];
+    // What a silenced checker says is not asked.
+    let is_asked = |refused| !(is_silenced && refused == Tier::Invalid);
     for (command, refused) in commands
         .into_iter()
-        .filter(|(command, _)| !command.is_empty())
+        .filter(|(command, refused)| !command.is_empty() && is_asked(*refused))
     {
         let takes_file = command
             .iter()
@@ -142,7 +146,7 @@ fn checked(
             run(rules, files, &program, input, written, keep_going)
         };
         let mut command = with_options(command);
-        if checker == Checker::Rust && may_make_attributes(source) {
+        if checker == Checker::Rust && may_set_levels(source) {
             let asked = vec!["-W".to_owned(), "help".to_owned()];
             let help = run(asked, "", &mut Output::default())?;
             if help.exit_code != Some(0) {
@@ -164,6 +168,18 @@ fn checked(
             continue;
         }
         let found = findings(&output, if takes_file { &code.file } else { "-" });
+        if found.is_empty() && !output.trim().is_empty() && is_outside(&command[0]) {
+            // A version manager's proxy without a version, for example.
+            let asked = vec!["--version".to_owned()];
+            let probe = run(asked, "", &mut Output::default())?;
+            if probe.exit_code != Some(0) && probe.output == output {
+                return Err(format!(
+                    "`{} --version` fails in the sandbox like the check itself: {}; name the program that it starts by its path",
+                    command[0],
+                    last_line(&output).map_or_else(String::new, shorten)
+                ));
+            }
+        }
         if found.is_empty() && (exit_code != Some(1) || hidden_file.is_some()) {
             let why =
                 last_line(&output).map_or_else(String::new, |line| format!(": {}", shorten(line)));
@@ -186,6 +202,11 @@ fn checked(
         ));
     }
     Ok((Tier::Valid, None, Vec::new()))
+}
+
+/// Whether a program is none of the task's: a name, or an absolute path.
+fn is_outside(program: &str) -> bool {
+    !program.contains('/') || program.starts_with('/')
 }
 
 fn class_of(found: &[Finding], refused: Tier) -> FailureClass {

@@ -1,4 +1,4 @@
-//! Options and a header that make checkers ignore suppressions in an answer.
+//! Switches and a header by which checkers ignore suppressions in an answer.
 
 use std::path::Path;
 
@@ -60,6 +60,14 @@ impl Checker {
     }
 }
 
+/// Whether Rust code may set levels of lints, by an attribute or a macro that makes one.
+pub(crate) fn may_set_levels(source: &str) -> bool {
+    ["allow", "expect", "warn"]
+        .iter()
+        .any(|level| source.contains(level))
+}
+
+/// The command with its own switches against suppressions.
 pub(crate) fn with_options(command: &[String]) -> Vec<String> {
     let mut command = command.to_vec();
     if command
