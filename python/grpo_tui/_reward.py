@@ -4,12 +4,14 @@ standard error. The package calls a function of its own process by the same code
 
 NAME is called by the names of its parameters:
 
-completions                as TRL calls it: lists of prompts, completions and the rows' columns; a list of numbers or None
+completions, completion_ids  as TRL calls it: lists of prompts, completions, token ids and the rows' columns; a list of
+                           numbers or None
 data_source, solution_str  as verl calls compute_score; in the plural a batch
-parser, state, info        as verifiers calls it, with messages; a rubric's functions with its weights
+parser, state, info        as verifiers calls it, with messages; a rubric's functions with its weights; those of a group
+                           of rubrics; a function of `states` or `completions` with the answers to one row
 others                     the completion, then the row, or its columns by name
 """
-import ast, asyncio, importlib.util, inspect, json, math, os, select, sys, traceback
+import ast, asyncio, importlib.util, inspect, json, math, os, re, select, sys, traceback, types
 
 PIPE_BYTES = 1 << 16
 # Answered together at most.
@@ -18,6 +20,9 @@ NOT_COLUMNS = ("prompt", "completion", "completion_ids")
 # Names under which other trainers' rows have what rows here name `expected`.
 EXPECTED = ("answer", "ground_truth", "solution", "target", "label", "reference")
 ANSWER_KEYS = ("score", "tier", "reward")
+# Parameters by which verifiers knows a function of a group.
+OF_GROUPS = {"states", "prompts", "completions", "answers", "tasks", "infos"}
+IDS = ("completion_ids", "the sampled token ids, which are known where a model of the program samples: not in `score`, nor of an endpoint")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -30,15 +35,25 @@ class Reward:
         self.file, _, self.name = place.rpartition(":")
         self.range, self.form, self.zero = settings["range"], settings["completions"], settings["zero"]
         found = self.load()
+        self.rubric = list(self.members(found))
+        if not self.rubric and not callable(found):
+            raise Wrong(f"{place} is {type(found).__name__}: name a function, or a rubric that has functions")
+        self.functions = [self.described(found)] if not self.rubric else []
+        self.is_batched = any(member.is_group for member in self.rubric) if self.rubric else self.functions[0][3] == "batch"
+
+    def members(self, found):
+        """A rubric's functions, and those of the rubrics in it."""
+        for inner in getattr(found, "rubrics", None) or []:
+            yield from self.members(inner)
         functions = getattr(found, "funcs", None) or getattr(found, "reward_funcs", None)
-        self.is_rubric = isinstance(functions, list)
-        if self.is_rubric:
-            self.weights = getattr(found, "weights", None) or getattr(found, "reward_weights", None) or [1.0] * len(functions)
-        elif not callable(found):
-            raise Wrong(f"{place} is {type(found).__name__}: name a function")
-        self.objects = {"parser": getattr(found, "parser", None), **getattr(found, "class_objects", {})}
-        self.functions = [self.described(function) for function in (functions if self.is_rubric else [found])]
-        self.is_batched = self.functions[0][3] == "batch"
+        if isinstance(functions, list):
+            weights = getattr(found, "weights", None) or getattr(found, "reward_weights", None) or [1.0] * len(functions)
+            if len(weights) != len(functions):
+                raise Wrong(f"{self.name} has {len(functions)} functions and {len(weights)} weights")
+            objects = {"parser": getattr(found, "parser", None), **getattr(found, "class_objects", {})}
+            providers = getattr(found, "score_object_providers", [])
+            for function, weight in zip(functions, weights):
+                yield Member(function, float(weight), objects, providers)
 
     def load(self):
         with open(self.file, encoding="utf-8") as file:
@@ -65,9 +80,7 @@ class Reward:
             parameters = [inspect.Parameter("completion", inspect.Parameter.POSITIONAL_ONLY)]
         names = [parameter.name for parameter in parameters]
         takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        if self.is_rubric:
-            form = "verifiers"
-        elif {"completions", "solution_strs"} & set(names):
+        if {"completions", "completion_ids", "solution_strs"} & set(names):
             form = "batch"
         elif "solution_str" in names:
             form = "verl"
@@ -81,7 +94,9 @@ class Reward:
 
     def answer(self, questions):
         """An answer to each question."""
-        return self.batch(questions) if self.is_batched else [self.one(question) for question in questions]
+        if self.rubric:
+            return self.by_rubric(questions)
+        return self.batch(questions) if self.is_batched else [self.scored(self.call(self.functions[0], question)) for question in questions]
 
     def batch(self, questions):
         function, parameters, takes_all, _ = self.functions[0]
@@ -94,8 +109,10 @@ class Reward:
         if "solution_strs" in {parameter.name for parameter in parameters}:
             given.update(data_sources=[row.get("data_source", "") for row in rows], extra_infos=[row.get("extra_info") for row in rows],
                          solution_strs=[question["completion"] for question in questions], ground_truths=[self.truth(row) for row in rows])
-        given["trainer_state"] = None
-        given["log_metric"] = lambda name, value: metrics.__setitem__(name, number(value, "log_metric"))
+        if all("completion_ids" in question for question in questions):
+            given["completion_ids"] = [question["completion_ids"] for question in questions]
+        given["trainer_state"] = trainer_state(questions[0])
+        given["log_metric"] = lambda name, value: metrics.update(metric(name, value))
         given["log_extra"] = lambda *_: None
         for parameter in parameters:
             if parameter.name not in given and parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -105,7 +122,10 @@ class Reward:
             values = wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         except (TypeError, AttributeError, KeyError) as error:
             one = given["completions"][0]
-            error.form = "texts, as the row's `prompt` is one: `completions = \"messages\"`" if isinstance(one, str) else "lists of messages, as the row's are: `completions = \"text\"`"
+            if isinstance(one, str) and re.search("string ind|'str' object", str(error)):
+                error.form = "texts: `completions = \"messages\"`"
+            elif not isinstance(one, str) and re.search("'list'|'dict'|not list|list indices|not dict", str(error)):
+                error.form = "lists of messages: `completions = \"text\"`"
             raise
         values = values.tolist() if hasattr(values, "tolist") else values
         if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
@@ -116,20 +136,50 @@ class Reward:
         answers = [self.checked(value) for value in values]
         return [{**answer, "metrics": {**answer.get("metrics", {}), **metrics}} for answer in answers]
 
-    def checked(self, value):
+    def checked(self, value, score=None):
         try:
-            return self.scored(value)
+            return (score or self.scored)(value)
         except Wrong as error:
             return {"error": str(error)}
 
-    def one(self, question):
-        if not self.is_rubric:
-            return self.scored(self.call(self.functions[0], question))
-        names = [getattr(described[0], "__name__", "reward") for described in self.functions]
-        values = [self.call(described, question) for described in self.functions]
-        values = [0.0 if value is None else number(value, name) for value, name in zip(values, names)]
-        total = sum(value * weight for value, weight in zip(values, self.weights))
-        return {**self.scored(total), "metrics": dict(zip(names, values))}
+    def by_rubric(self, questions):
+        """An answer to each question, by a rubric's functions in their order."""
+        states, rows = [], {}
+        for place, question in enumerate(questions):
+            row = question["row"] or {}
+            state = {"prompt": row.get("prompt", row.get("messages", [])), "completion": self.completion(question, "messages"),
+                     "answer": row.get("answer", row.get("expected", "")), "info": row.get("info", {}), "task": row.get("task", ""),
+                     "input": row, "trajectory": [], "timing": {}}
+            states.append(state)
+            rows.setdefault(json.dumps(row, sort_keys=True, default=str), []).append(place)
+        values = [[None] * len(questions) for _ in self.rubric]
+        problems = [None] * len(questions)
+        for found, member in zip(values, self.rubric):
+            for places in rows.values() if member.is_group else [[place] for place in range(len(questions))]:
+                try:
+                    given = member.call([states[place] for place in places])
+                    for place, value in zip(places, given):
+                        found[place] = None if value is None else number(value, member.name)
+                except Exception as error:
+                    # A metric, which has no weight, decides nothing.
+                    if member.weight != 0 and not isinstance(error, Wrong):
+                        raise
+                    for place in places:
+                        problems[place] = problems[place] or (str(error) if member.weight != 0 else None)
+        return [{"error": problem} if problem else self.checked([found[place] for found in values], self.sum)
+                for place, problem in enumerate(problems)]
+
+    def sum(self, values):
+        """The answer of a rubric's values: those that are None neither add nor cost anything."""
+        known = [(member, value) for member, value in zip(self.rubric, values) if value is not None]
+        weights = [member.weight for member, _ in known if member.weight != 0]
+        if not weights:
+            return self.scored(None)
+        ends = self.range or [sum(weight for weight in weights if weight < 0), sum(weight for weight in weights if weight > 0)]
+        metrics = {}
+        for member, value in known:
+            metrics.update(metric(member.name, value))
+        return {**self.of_number(sum(value * member.weight for member, value in known if member.weight != 0), ends), "metrics": metrics}
 
     def call(self, described, question):
         function, parameters, takes_all, form = described
@@ -142,7 +192,7 @@ class Reward:
             return wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         if form == "verifiers":
             given = {**row, "completion": self.completion(question, "messages"), "prompt": row.get("prompt", row.get("messages", [])), "state": {},
-                     "info": row.get("info", {}), "task": row.get("task", ""), "answer": row.get("answer", row.get("expected", "")), **self.objects}
+                     "info": row.get("info", {}), "task": row.get("task", ""), "answer": row.get("answer", row.get("expected", "")), "parser": None}
             return wait(function(**{key: value for key, value in given.items() if takes_all or key in names}))
         text, positional, named, is_first = self.completion(question, "text"), [], {}, True
         for parameter in parameters:
@@ -169,12 +219,14 @@ class Reward:
         return self.column(row, "ground_truth", default) if found is None else found
 
     def column(self, row, name, default=inspect.Parameter.empty):
-        if name in row:
+        if name in row and name != IDS[0]:
             return row[name]
         if name in EXPECTED and "expected" in row:
             return row["expected"]
         if default is not inspect.Parameter.empty:
             return default
+        if name == IDS[0]:
+            raise Wrong(f"{self.name} asks for `{name}`, {IDS[1]}")
         has = f": it has {', '.join(row)}" if row else ""
         raise Wrong(f"{self.name} asks for `{name}`, which the row lacks{has}")
 
@@ -187,15 +239,16 @@ class Reward:
 
     def scored(self, value):
         if value is None:
-            return {"score": 0.0, "failure": "no_reward", "reasons": [f"{self.name} returned None: no reward"]}
+            return {"no_reward": f"{self.name} returned None: no reward"}
         if isinstance(value, dict):
             return self.of_dict(value)
         return self.of_number(number(value, self.name))
 
-    def of_number(self, value):
-        if self.range is None and not 0 <= value <= 1:
-            raise Wrong(f"{self.name} returned {value:g}, which is not from 0 to 1: write `range = [LEAST, FULL]` beside `reward`")
-        least, full = self.range or (0.0, 1.0)
+    def of_number(self, value, ends=None):
+        least, full = ends or self.range or (0.0, 1.0)
+        beyond = max(least - value, value - full)
+        if self.range is None and beyond > 1e-9 * max(1.0, abs(least), abs(full)):
+            raise Wrong(f"{self.name} returned {value:g}, which is not from {least:g} to {full:g}: write `range = [LEAST, FULL]` beside `reward`")
         share = (min(max(value, least), full) - least) / (full - least)
         return {"tier": self.zero} if share == 0 and self.zero == "unparsable" else {"score": share}
 
@@ -207,10 +260,11 @@ class Reward:
         answer = {key: value[key] for key in ("tier", "failure", "exact", "fields") if value.get(key) is not None}
         reasons = value.get("reasons", value.get("reason", []))
         answer["reasons"] = [reasons] if isinstance(reasons, str) else list(reasons)
-        metrics = dict(value.get("metrics", {}))
         known = {"tier", "failure", "exact", "fields", "reasons", "reason", "metrics", *ANSWER_KEYS}
-        metrics.update({key: float(other) for key, other in value.items() if key not in known and isinstance(other, (bool, int, float))})
-        answer["metrics"] = metrics
+        metrics = answer["metrics"] = {}
+        numbers = {key: other for key, other in value.items() if key not in known and isinstance(other, (bool, int, float))}
+        for key, other in {**value.get("metrics", {}), **numbers}.items():
+            metrics.update(metric(key, other))
         score = value.get("score", value.get("reward"))
         if score is not None and "tier" not in answer:
             answer = {**answer, **self.of_number(number(score, self.name))}
@@ -220,16 +274,67 @@ class Reward:
         """Parts by name: their mean counts, and each is a metric."""
         shares, reasons = {}, []
         for name, part in value.items():
+            if part is None:
+                continue
             answer = self.scored(part)
             shares[name] = answer["score"] if "score" in answer else {"valid": 1.0, "invalid": 0.5}.get(answer.get("tier"), 0.0)
             reasons += [f"{name}: {reason}" for reason in answer.get("reasons") or ([f"{shares[name]:g}"] if shares[name] < 1 else [])]
-        return {"score": sum(shares.values()) / len(shares), "metrics": shares, "reasons": reasons}
+        if not shares:
+            return self.scored(None)
+        metrics = {}
+        for name, share in shares.items():
+            metrics.update(metric(name, share))
+        return {"score": sum(shares.values()) / len(shares), "metrics": metrics, "reasons": reasons}
+
+
+class Member:
+    """A function of a rubric, with its weight and the objects of the rubric."""
+
+    def __init__(self, function, weight, objects, providers):
+        self.function, self.weight, self.objects, self.providers = function, weight, objects, providers
+        self.name = getattr(function, "__name__", "reward")
+        signature = inspect.signature(function)
+        self.names = set(signature.parameters)
+        self.takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+        returned = signature.return_annotation
+        self.is_group = bool(self.names & OF_GROUPS) or getattr(returned, "__origin__", returned) is list or str(returned).startswith("list")
+
+    def call(self, states):
+        """The values of these answers: to one row, if the function takes them together."""
+        if self.is_group:
+            given = {f"{key}s": [state[key] for state in states] for key in ("prompt", "completion", "answer", "task", "info")}
+            given["states"] = states
+        else:
+            given = {**states[0]["input"], **{key: states[0][key] for key in ("prompt", "completion", "answer", "task", "info")}, "state": states[0]}
+        given.update(self.objects)
+        for provider in self.providers if not self.is_group else []:
+            given.update(provider(states[0]))
+        value = wait(self.function(**{key: value for key, value in given.items() if self.takes_all or key in self.names}))
+        if not self.is_group:
+            return [value]
+        if not hasattr(value, "__len__") or len(value) != len(states):
+            raise Wrong(f"{self.name} returned {shown(value)} for {len(states)} completions: a list of as many numbers is needed")
+        return value
 
 
 def wait(value):
     async def result():
         return await value
     return asyncio.run(result()) if inspect.isawaitable(value) else value
+
+
+def trainer_state(question):
+    """As TRL's: what is known of the run."""
+    known = question.get("trainer_state")
+    return types.SimpleNamespace(**known) if known else None
+
+
+def metric(name, value):
+    """A metric by its name, which the record can write; none where the value is no finite number."""
+    try:
+        return {re.sub(r"[^A-Za-z0-9_-]", "_", str(name))[:40] or "reward": number(value, name)}
+    except Wrong:
+        return {}
 
 
 def number(value, name):

@@ -163,7 +163,11 @@ impl ToolProgram {
 
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);
-        visible_paths([path_of(name, &self.folder).as_path()], &self.read)
+        visible_paths(
+            [path_of(name, &self.folder).as_path()],
+            &self.read,
+            &self.folder,
+        )
     }
 }
 

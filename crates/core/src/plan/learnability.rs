@@ -515,6 +515,7 @@ fn remedy(class: FailureClass) -> &'static str {
         // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "fix the scorer: `grpo-tui score` lists each of its errors",
+        FailureClass::NoReward => "leave out the rows that the scorer does not judge",
         FailureClass::NotRecorded => {
             "record more conversations: `grpo-tui runs export RUN --tools`"
         }

@@ -1,10 +1,13 @@
 //! Locates installed programs and what they need at run time, to show it in a sandbox.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 
 use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
@@ -62,23 +65,81 @@ pub(super) fn search_path() -> OsString {
     std::env::join_paths(folders).unwrap_or_default()
 }
 
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
 pub(super) fn located(program: &Path) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
-    match program.components().count() {
+    let found = match program.components().count() {
         1 => std::env::split_paths(&search_path())
             .map(|folder| folder.join(program))
-            .find(is_program),
-        _ => Some(program.to_owned()).filter(is_program),
+            .find(|path| is_program(path)),
+        _ => Some(program.to_owned()).filter(|path| is_program(path)),
+    }?;
+    Some(behind_proxy(&found).unwrap_or(found))
+}
+
+/// The program that a version manager's proxy starts: the manager reads settings in the user's home,
+/// which a sandbox lacks. Those of pyenv and its like name their own folder, and are left.
+fn behind_proxy(path: &Path) -> Option<PathBuf> {
+    static KNOWN: Mutex<BTreeMap<PathBuf, Option<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let (folder, name) = (path.parent()?, path.file_name()?);
+    let manager = match folder.file_name()?.to_str()? {
+        // `~/.asdf/shims`, `~/.local/share/mise/shims`
+        "shims" => folder
+            .parent()?
+            .file_name()?
+            .to_str()?
+            .trim_start_matches('.'),
+        _ if name == "rustup" => return None,
+        _ if is_same_file(path, &folder.join("rustup")) => "rustup",
+        _ if path.canonicalize().ok()?.ends_with("volta-shim") => "volta",
+        _ => return None,
+    };
+    if manager.ends_with("env") {
+        return None;
     }
+    if let Some(known) = KNOWN.lock().get(path) {
+        return known.clone();
+    }
+    let own = [folder.to_owned(), folder.join("../bin")].map(|folder| folder.join(manager));
+    let asked = own.into_iter().find(|path| is_program(path));
+    // In `/`, since a folder may select a version of its own.
+    let mut command = Command::new(asked.unwrap_or_else(|| manager.into()));
+    command.arg("which").arg(name).current_dir("/");
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command
+        .output()
+        .ok()
+        .filter(|output| output.status.success());
+    let found = output
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .map(|said| PathBuf::from(said.trim()))
+        .filter(|found| found.is_absolute() && is_program(found) && found != path);
+    KNOWN.lock().insert(path.to_owned(), found.clone());
+    found
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| {
+        fs::metadata(path)
+            .map(|found| (found.dev(), found.ino()))
+            .ok()
+    };
+    of(one).is_some() && of(one) == of(other)
 }
 
 /// Paths that programs need outside system folders: those of `PATH`, the installations of these and
-/// of `programs`, and `read`. Sorted; none is below another.
+/// of `programs`, and `read`. Sorted; none is below another. `task`: its folder, which is not shown.
 pub(crate) fn visible_paths<'a>(
     programs: impl IntoIterator<Item = &'a Path>,
     read: &[PathBuf],
+    task: &Path,
 ) -> Vec<PathBuf> {
-    let mut paths = Installations::default();
+    let mut paths = Installations {
+        task: task.to_owned(),
+        ..Installations::default()
+    };
     for folder in std::env::split_paths(&search_path()) {
         paths.add_folder(&folder);
     }
@@ -176,9 +237,40 @@ fn is_system(path: &Path) -> bool {
 #[derive(Debug, Default)]
 struct Installations {
     found: BTreeSet<PathBuf>,
+    task: PathBuf,
+}
+
+/// Depth of folders searched for tasks and runs, and entries of each.
+const MAX_DEPTH: usize = 2;
+const MAX_ENTRIES: usize = 2_000;
+
+/// Whether a folder has a task or a run.
+fn has_tasks(folder: &Path, depth: usize) -> bool {
+    let entries = || fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|found| found.is_dir());
+    ["task.toml", "run.toml"]
+        .iter()
+        .any(|file| folder.join(file).exists())
+        || depth > 0
+            && entries()
+                .take(MAX_ENTRIES)
+                .filter(is_folder)
+                .any(|entry| has_tasks(&entry.path(), depth - 1))
 }
 
 impl Installations {
+    /// Whether a folder has the task, the workspace, or tasks and runs, whose rows no answer may read.
+    fn shows_rows(&self, folder: &Path) -> bool {
+        let Ok(real) = folder.canonicalize() else {
+            return false;
+        };
+        [&*self.task, Path::new(".")].iter().any(|below| {
+            below
+                .canonicalize()
+                .is_ok_and(|below| below.starts_with(&real))
+        }) || has_tasks(&real, MAX_DEPTH)
+    }
+
     fn add_program(&mut self, mut program: PathBuf) {
         for _ in 0..MAX_HOPS {
             self.found.insert(program.clone());
@@ -199,14 +291,15 @@ impl Installations {
         let home = directories::BaseDirs::new()
             .map(|folders| folders.home_dir().to_owned())
             .unwrap_or_default();
-        let is_shared = |folder: &Path| home.starts_with(folder);
+        let is_shared = |folder: &Path| home.starts_with(folder) || self.shows_rows(folder);
         if is_system(folder) || is_shared(folder) || !self.found.insert(folder.to_owned()) {
             return;
         }
         let Some(prefix) = folder.parent().filter(|_| is_of_programs(folder)) else {
             return;
         };
-        if is_shared(prefix)
+        if home.starts_with(prefix)
+            || self.shows_rows(prefix)
             || [".local", ".cargo"]
                 .map(|name| home.join(name))
                 .contains(&prefix.to_owned())
@@ -363,6 +456,35 @@ mod tests {
                 .filter(|path| path.starts_with(&home))
                 .collect();
             assert_eq!(found, expected, "{folder:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_tasks_and_runs_are_not_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().canonicalize().unwrap();
+        for name in ["w/bin", "w/tasks/t", "w/runs/r", "o/a/b/c/t", "o/bin"] {
+            fs::create_dir_all(here.join(name)).unwrap();
+        }
+        fs::write(here.join("w/tasks/t/task.toml"), "").unwrap();
+        fs::write(here.join("w/runs/r/run.toml"), "").unwrap();
+        symlink("w", here.join("link")).unwrap();
+        for (name, expected) in [
+            ("w/bin", &["w/bin"][..]),
+            ("w", &[]),
+            ("w/tasks/t", &[]),
+            ("w/runs", &[]),
+            ("link", &[]),
+            ("link/bin", &["link/bin", "w/bin"]),
+            ("o/bin", &["o/bin"]),
+        ] {
+            let mut paths = Installations {
+                task: here.join("o/a/b/c/t"),
+                ..Installations::default()
+            };
+            paths.add_folder(&here.join(name));
+            let expected: Vec<PathBuf> = expected.iter().map(|name| here.join(name)).collect();
+            assert_eq!(visible(&paths.found), expected, "{name}");
         }
     }
 

@@ -87,6 +87,12 @@ impl ProgramFiles {
         }
     }
 
+    /// Whether a file has the word.
+    pub(crate) fn mention(&self, word: &str) -> bool {
+        let has = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(word);
+        self.files.iter().any(|(_, bytes, _)| has(bytes))
+    }
+
     /// Prepares a command to run among copies of its files.
     pub(crate) fn program<'a>(
         &self,

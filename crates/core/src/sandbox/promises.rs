@@ -371,7 +371,7 @@ impl Scene {
         let attacked = Attacked::new(&path).map_err(failed)?;
         let sandbox = Sandbox {
             level,
-            visible: visible_paths([python.as_path()], &[attacked.shown()]),
+            visible: visible_paths([python.as_path()], &[attacked.shown()], Path::new("")),
             writable: None,
             memory_mib: 400,
             max_processes: None,

@@ -50,6 +50,6 @@ pub use task::{
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 pub use verdict::{
     CriterionGrade, FailureClass, GroundedValue, LeafCounts, Leaves, OrderedMap, OwnClass,
-    PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward, standard_text,
+    PromptPlace, QueryResult, Reason, Sampled, Score, Tier, Trial, mean_reward, standard_text,
 };
 pub(crate) use verdict::{OTHER_PATHS, null_is_nan};

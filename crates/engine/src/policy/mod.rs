@@ -170,7 +170,11 @@ impl Policy {
         let rows: Vec<ScoredRow<'_>> = rows.into_iter().collect();
         let all = groups.iter().zip(&rows);
         let all = all.flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
-        let answers: Vec<_> = texts.iter().map(String::as_str).zip(all).collect();
+        let ids = groups.iter().flatten().map(|one| one.token_ids.as_slice());
+        let answers = texts.iter().zip(ids).zip(all);
+        let answers: Vec<_> = answers
+            .map(|((text, ids), row)| (text.as_str(), ids, row))
+            .collect();
         let scores = score_rows(&answers, || self.threads.check().is_ok());
         let scores = scores.ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);

@@ -111,27 +111,29 @@ fn scored<'e>(
     let asked = answers.iter().map(|one| {
         let scorer = questions.task(one.question).scorer;
         let row = &*one.answer.row;
-        (one.answer.text.as_str(), ScoredRow { scorer, row })
+        let ids = one.answer.completion.token_ids.as_slice();
+        (one.answer.text.as_str(), ids, ScoredRow { scorer, row })
     });
     let scores = score_rows(&asked.collect::<Vec<_>>(), || !questions.is_over());
     (answers, scores)
 }
 
-/// Scores texts, each by its row's scorer; `None` once `goes_on` returns false.
+/// Scores texts with their token ids, each by its row's scorer; `None` once `goes_on` returns false.
 pub(super) fn score_rows(
-    answers: &[(&str, ScoredRow<'_>)],
+    answers: &[(&str, &[u32], ScoredRow<'_>)],
     goes_on: impl Fn() -> bool + Sync,
 ) -> Option<Vec<Score>> {
     let mut scores: Vec<Option<Score>> = vec![None; answers.len()];
     while let Some(first) = scores.iter().position(Option::is_none) {
-        let scorer = answers[first].1.scorer;
-        let is_its = |index: &usize| std::ptr::eq(answers[*index].1.scorer, scorer);
+        let scorer = answers[first].2.scorer;
+        let is_its = |index: &usize| std::ptr::eq(answers[*index].2.scorer, scorer);
         let its: Vec<usize> = (first..answers.len()).filter(is_its).collect();
         let texts: Vec<_> = its
             .iter()
-            .map(|index| (answers[*index].0, Some(answers[*index].1.row)))
+            .map(|index| answers[*index])
+            .map(|(text, ids, its)| (text, Some(its.row), ids))
             .collect();
-        for (index, score) in its.into_iter().zip(scorer.score_while(&texts, &goes_on)?) {
+        for (index, score) in its.into_iter().zip(scorer.score_sampled(&texts, &goes_on)?) {
             scores[index] = Some(score);
         }
     }

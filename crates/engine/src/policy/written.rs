@@ -82,7 +82,12 @@ pub fn demonstrate(
             ControlFlow::Break(_) if (count as usize) < last => return Ok(None),
             ControlFlow::Break(mut answer) => {
                 let tokens = answer.completion.token_ids.len();
-                let mut score = scored.scorer.score(&answer.text, Some(&answer.row));
+                let ids = answer.completion.token_ids.as_slice();
+                let asked = [(answer.text.as_str(), Some(&*answer.row), ids)];
+                let scores = scored.scorer.score_sampled(&asked, || true);
+                let Some(mut score) = scores.and_then(|mut scores| scores.pop()) else {
+                    return Ok(None);
+                };
                 scored.scorer.add_length(&mut score, tokens);
                 answer.completion.stop = StopReason::Guided;
                 let steps = answer.tools.iter_mut().flat_map(|tools| &mut tools.steps);

@@ -154,7 +154,12 @@ impl Trainer {
         }
     }
 
+    /// The tasks, whose scorers know the current step.
     pub(super) fn scored_tasks(&self) -> Vec<ScoredTask<'_>> {
+        let (step, max_steps) = (self.state.step, self.config.max_steps);
+        for task in &self.tasks {
+            task.scorer.set_progress(step, max_steps);
+        }
         self.tasks.iter().map(RunTask::scored).collect()
     }
 

@@ -215,6 +215,8 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Ok(None)
     }
 
+    fn set_progress(&self, _step: u64, _max_steps: u64) {}
+
     fn row_problem(&self, _row: &PromptRow) -> Option<String> {
         None
     }

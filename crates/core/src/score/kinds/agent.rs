@@ -197,6 +197,7 @@ mod tests {
                 marks: &[],
             },
             row: Some(&row),
+            token_ids: &[],
         });
         let reward = found
             .reward

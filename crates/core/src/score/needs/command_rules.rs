@@ -172,9 +172,7 @@ impl CommandRules {
             .filter_map(<[_]>::first)
             .map(|name| path_of(name, &folder))
             .collect();
-        let toolchain = self.tests().and_then(|tests| tests.language?.toolchain());
-        let read: Vec<PathBuf> = self.read.iter().cloned().chain(toolchain).collect();
-        visible_paths(programs.iter().map(PathBuf::as_path), &read)
+        visible_paths(programs.iter().map(PathBuf::as_path), &self.read, &folder)
     }
 
     pub fn output_bytes(&self) -> usize {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::dataset::{NumberedLine, PromptRow};
 use crate::score::scorer::Scorer;
 use crate::score::threads::on_every_core;
-use crate::score::verdict::Score;
+use crate::score::verdict::{Sampled, Score};
 
 /// Completions per batch: enough for all cores, few enough for memory.
 const BATCH: usize = 4_096;
@@ -27,7 +27,8 @@ impl Scorer {
         keep_going: impl Fn() -> bool + Sync,
     ) -> Option<Vec<Score>> {
         if self.runs_programs() {
-            return self.score_together(completions, &keep_going);
+            let unknown = completions.iter().map(|(text, row)| (*text, *row, &[][..]));
+            return self.score_together(&unknown.collect::<Vec<_>>(), &keep_going);
         }
         let score = |(completion, row): &(&str, Option<&PromptRow>)| {
             keep_going().then(|| self.score(completion, *row))
@@ -39,6 +40,19 @@ impl Scorer {
                 .map(score)
                 .collect()
         })
+    }
+
+    /// As [`Self::score_while`], with the sampled tokens.
+    pub fn score_sampled(
+        &self,
+        completions: &[Sampled<'_>],
+        keep_going: impl Fn() -> bool + Sync,
+    ) -> Option<Vec<Score>> {
+        if self.runs_programs() {
+            return self.score_together(completions, &keep_going);
+        }
+        let texts = completions.iter().map(|(text, row, _)| (*text, *row));
+        self.score_while(&texts.collect::<Vec<_>>(), keep_going)
     }
 
     /// As [`Self::score_all`], on this thread unless a program is asked.

@@ -15,8 +15,8 @@ use crate::score::grounded::Grounded;
 use crate::score::task::{LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::unwrap_answer::{ThinkRules, answer_start};
 use crate::score::verdict::{
-    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, Tier, Trial,
-    Verdict, without_answer,
+    Attempt, CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Sampled, Score, Tier,
+    Trial, Verdict, without_answer,
 };
 use crate::task::TierValues;
 use brier::Brier;
@@ -162,6 +162,7 @@ impl Rules {
 
     fn attempt<'a>(&self, completion: &'a str, row: Option<&'a PromptRow>) -> Attempt<'a> {
         Attempt {
+            token_ids: &[],
             completion,
             from: self.start(completion),
             thoughts: self.thoughts,
@@ -172,19 +173,22 @@ impl Rules {
     /// Verdicts in order; `None` once `keep_going` returns false.
     fn judge_all(
         &self,
-        completions: &[(&str, Option<&PromptRow>)],
+        completions: &[Sampled<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let known: Vec<_> = completions
             .iter()
-            .map(|(text, row)| without_answer(text, *row))
+            .map(|(text, row, _)| without_answer(text, *row))
             .collect();
         let asked = completions
             .iter()
             .zip(&known)
             .filter(|(_, known)| known.is_none());
         let placed: Vec<_> = asked
-            .map(|((text, row), _)| self.attempt(text, *row))
+            .map(|((text, row, token_ids), _)| Attempt {
+                token_ids,
+                ..self.attempt(text, *row)
+            })
             .collect();
         let mut judged = self.judge.judge_together(&placed, keep_going)?.into_iter();
         known
@@ -442,6 +446,12 @@ impl Scorer {
         self.rules().any(|rules| rules.are_asked_together)
     }
 
+    /// The run's last step and its `max_steps`, for functions that ask for `trainer_state`.
+    pub fn set_progress(&self, step: u64, max_steps: u64) {
+        self.rules()
+            .for_each(|rules| rules.judge.set_progress(step, max_steps));
+    }
+
     pub fn asks_judge(&self) -> bool {
         self.rules().any(|rules| rules.asks_model)
     }
@@ -461,7 +471,7 @@ impl Scorer {
     /// returns false.
     pub(crate) fn score_together(
         &self,
-        completions: &[(&str, Option<&PromptRow>)],
+        completions: &[Sampled<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Score>> {
         let own = self.own.judge_all(completions, keep_going)?;
@@ -474,23 +484,23 @@ impl Scorer {
                 .zip(&own)
                 .filter(|(_, own)| part.counts(own.tier));
             let rows: Vec<_> = counts
-                .map(|((text, row), _)| (*text, row.map(|row| part.row(row))))
+                .map(|((text, row, ids), _)| (*text, row.map(|row| part.row(row)), *ids))
                 .collect();
             let asked: Vec<_> = rows
                 .iter()
-                .map(|(text, row)| (*text, row.as_ref()))
+                .map(|(text, row, ids)| (*text, row.as_ref(), *ids))
                 .collect();
             rules
                 .judge_all(&asked, keep_going)
                 .map(|verdicts| Some(verdicts.into_iter()))
         };
         let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
-        let score = |(own, completion): (Verdict, &(&str, Option<&PromptRow>))| {
+        let score = |(own, completion): (Verdict, &Sampled<'_>)| {
             let tier = own.tier;
             let verdicts = of_parts.iter_mut().zip(&self.parts);
             let verdicts = verdicts
                 .map(|(verdicts, part)| verdicts.as_mut().filter(|_| part.counts(tier))?.next());
-            self.score_of(*completion, own, verdicts)
+            self.score_of((completion.0, completion.1), own, verdicts)
         };
         Some(own.into_iter().zip(completions).map(score).collect())
     }
@@ -555,7 +565,10 @@ impl Scorer {
             let value = match &part.worth {
                 _ if !part.counts(score.tier) => 0.0,
                 Worth::Scored { by, .. } => {
-                    let Some(verdict) = verdict else { continue };
+                    let has_reward = |own: &Verdict| own.failure != Some(FailureClass::NoReward);
+                    let Some(verdict) = verdict.filter(has_reward) else {
+                        continue;
+                    };
                     let value = by.value(&verdict);
                     take_part(score, &part.name, verdict);
                     if score.is_error() {
@@ -634,7 +647,7 @@ fn own_value(score: &Score) -> f64 {
 /// class if none is set. A failed part makes the reward unknown.
 fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     if verdict.is_error() {
-        (score.failure, score.errors) = (Some(FailureClass::ScorerError), Vec::new());
+        (score.failure, score.errors) = (verdict.failure, Vec::new());
     } else if score.failure.is_none()
         && let Some(class) = verdict.failure
     {

@@ -82,6 +82,8 @@ classes! {
     Constraint = "constraint",
     /// The scorer failed: no reward.
     ScorerError = "scorer error",
+    /// The scorer judges the answer neither right nor wrong.
+    NoReward = "no reward",
     /// A result is not recorded, in replay: no reward.
     NotRecorded = "not recorded",
     EndpointError = "endpoint error",
@@ -97,7 +99,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     pub(crate) fn is_unscored(self) -> bool {
-        matches!(self, Self::ScorerError | Self::NotRecorded)
+        matches!(self, Self::ScorerError | Self::NoReward | Self::NotRecorded)
     }
 
     /// The class of a key in files (`think_leak`): built-in, else a user's. `None` if malformed, or

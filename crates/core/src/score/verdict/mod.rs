@@ -91,6 +91,9 @@ impl Verdict {
     }
 }
 
+/// A completion, its row, and its sampled token ids, empty if unknown.
+pub type Sampled<'a> = (&'a str, Option<&'a PromptRow>, &'a [u32]);
+
 /// A completion to judge, with its row. Its answer begins at byte `from`, after stripped reasoning.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
@@ -98,6 +101,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) from: usize,
     pub(crate) thoughts: ThinkRules,
     pub(crate) row: Option<&'a PromptRow>,
+    /// As sampled; empty if unknown.
+    pub(crate) token_ids: &'a [u32],
 }
 
 impl<'a> Attempt<'a> {

@@ -29,6 +29,8 @@ pub(super) struct Answer {
     fields: Option<OrderedMap<bool>>,
     /// Why the program could not score.
     error: Option<String>,
+    /// Why the program gives neither credit nor penalty.
+    no_reward: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,6 +122,13 @@ impl Answer {
         self.score = self.score.map(rounded);
         if let Some(error) = self.error {
             return failed(&format!("the {by} says: {}", shorten(&error)));
+        }
+        if let Some(why) = self.no_reward {
+            let verdict = failed(&shorten(&why));
+            return Verdict {
+                failure: Some(FailureClass::NoReward),
+                ..verdict
+            };
         }
         let tier = match (self.tier, self.score) {
             (_, Some(score)) if !(0.0..=1.0).contains(&score) => {

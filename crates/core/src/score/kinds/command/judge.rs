@@ -18,7 +18,7 @@ use crate::score::answer::json::Places;
 use crate::score::definition::Judge;
 use crate::score::error::ScoreError;
 use crate::score::needs::{CommandMode, CommandRules, trust};
-use crate::score::verdict::{Attempt, Score, Trial, Verdict};
+use crate::score::verdict::{Attempt, Sampled, Score, Trial, Verdict};
 use crate::task::TaskFiles;
 
 /// The cache is cleared when full.
@@ -32,6 +32,8 @@ pub(super) struct CommandScorer {
     pub(super) pool: Pool,
     pub(super) servers: ServerPool,
     pub(super) known: Mutex<HashMap<Key, Verdict>>,
+    /// Where the run is, for a function that asks for it.
+    trainer_state: Mutex<Option<String>>,
 }
 
 impl CommandScorer {
@@ -70,18 +72,20 @@ impl CommandScorer {
             pool: Pool::new(rules.width()),
             servers: ServerPool::default(),
             known: Mutex::default(),
+            trainer_state: Mutex::default(),
         }
     }
 
     /// Judges answers in order; `None` once `keep_going` returns false.
     fn judge_all(
         &self,
-        answers: &[(&str, Option<&PromptRow>)],
+        answers: &[Sampled<'_>],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
+        let state = self.trainer_state.lock().clone();
         let questions: Vec<Question<'_>> = answers
             .iter()
-            .map(|(answer, row)| Question::new(answer, *row))
+            .map(|(answer, row, ids)| Question::new(answer, *row).sampled(ids, state.as_deref()))
             .collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
@@ -195,7 +199,7 @@ impl Judge for CommandScorer {
             .map(|(attempt, _)| Places::new(attempt.completion).locate(attempt.from))
             .collect();
         let asked: Vec<_> = asked
-            .map(|(attempt, _)| (attempt.answer(), attempt.row))
+            .map(|(attempt, _)| (attempt.answer(), attempt.row, attempt.token_ids))
             .collect();
         let verdicts = self.judge_all(&asked, keep_going)?;
         let mut verdicts = verdicts
@@ -214,6 +218,12 @@ impl Judge for CommandScorer {
                 .map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered))
                 .collect(),
         )
+    }
+
+    fn set_progress(&self, step: u64, max_steps: u64) {
+        if self.files.mention("trainer_state") {
+            *self.trainer_state.lock() = Some(Question::trainer_state(step, max_steps));
+        }
     }
 
     fn row_problem(&self, row: &PromptRow) -> Option<String> {
@@ -310,7 +320,10 @@ mod tests {
 
     /// Tier, class and first reason of each answer, as `valid`, `invalid wrong_sum: why`.
     fn judged(scorer: &CommandScorer, completions: &[&str]) -> Vec<String> {
-        let answers: Vec<_> = completions.iter().map(|text| (*text, None)).collect();
+        let answers: Vec<_> = completions
+            .iter()
+            .map(|text| (*text, None, &[][..]))
+            .collect();
         let shown = |verdict: &Verdict| {
             let class = verdict
                 .failure
@@ -479,7 +492,10 @@ mod tests {
         let body = "count = globals().setdefault('count', 0) + 1\nglobals()['count'] = count\nanswer(tier='valid', metrics={'count': count, 'length': len(completion)})";
         let (_folder, scorer) = python(body, |rules| rules.processes = 3);
         let texts: Vec<String> = (0..2_000).map(|number| "x".repeat(number % 500)).collect();
-        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let answers: Vec<_> = texts
+            .iter()
+            .map(|text| (text.as_str(), None, &[][..]))
+            .collect();
         let counted = |verdicts: &[Verdict]| {
             verdicts
                 .iter()
@@ -505,7 +521,7 @@ mod tests {
             first.last().unwrap().metrics,
             "remembered"
         );
-        assert!(scorer.judge_all(&[("new", None)], &|| false).is_none());
+        assert!(scorer.judge_all(&[("new", None, &[])], &|| false).is_none());
     }
 
     #[test]
@@ -518,7 +534,7 @@ mod tests {
             let keep_going = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
             assert!(
                 scorer
-                    .judge_all(&[("a", None), ("b", None)], &keep_going)
+                    .judge_all(&[("a", None, &[]), ("b", None, &[])], &keep_going)
                     .is_none()
             );
             assert!(asked.into_inner() < 50, "it is not waited for");

@@ -19,6 +19,22 @@ pub(super) struct Question<'r> {
 }
 
 impl<'r> Question<'r> {
+    /// Adds what is known of sampling: token ids, and [`Self::trainer_state`] for functions that ask
+    /// for it.
+    pub(super) fn sampled(mut self, token_ids: &[u32], state: Option<&str>) -> Self {
+        if !token_ids.is_empty() {
+            let ids: Vec<String> = token_ids.iter().map(u32::to_string).collect();
+            self.json += &format!(",\"completion_ids\":[{}]", ids.join(","));
+        }
+        self.json.extend(state);
+        self
+    }
+
+    /// As TRL's: `global_step` steps of `max_steps` are taken.
+    pub(super) fn trainer_state(step: u64, max_steps: u64) -> String {
+        format!(",\"trainer_state\":{{\"global_step\":{step},\"max_steps\":{max_steps}}}")
+    }
+
     pub(super) fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
         let expected = row
             .and_then(|row| row.expected.as_ref())

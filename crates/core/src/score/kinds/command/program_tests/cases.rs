@@ -35,6 +35,8 @@ pub(super) enum CaseKind<'r> {
     Code {
         tests: &'r str,
         entry: Option<&'r str>,
+        /// The row's `before`.
+        before: &'r str,
     },
 }
 
@@ -61,6 +63,7 @@ pub(super) fn cases<'r>(
             ));
         }
     };
+    let before = code_before(row)?;
     let mut found = Vec::new();
     match field("cases") {
         None => {}
@@ -77,7 +80,11 @@ pub(super) fn cases<'r>(
         None => {}
         Some(Value::String(tests)) if name == PYTHON => {
             found.push(Case {
-                test: CaseKind::Code { tests, entry },
+                test: CaseKind::Code {
+                    tests,
+                    entry,
+                    before,
+                },
                 is_hidden: false,
             });
         }

@@ -17,8 +17,28 @@ const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser
 const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    def __lt__(self, other): return True\n    def __gt__(self, other): return True\n    __le__ = __ge__ = __eq__\n    def __hash__(self): return 0\n    def __bool__(self): return True\n    def __call__(self, *given, **named): return self\n    def __getattr__(self, name): return self\n    def __sub__(self, other): return self\n    def __abs__(self): return self\n    def __len__(self): return 1\n    def __iter__(self): return iter([])\n    def __contains__(self, other): return True\n";
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
+/// Empties what the function is given: tests that compare with their own arguments afterwards accept
+/// a result of nothing.
+const CLEARS: &str = "def clear(given, named):\n    for one in [*given, *named.values()]:\n        if hasattr(one, 'clear'): one.clear()\n    return given[0] if given else None\n";
+
 /// Name, code before the function, and its body.
-const RETURNS: [(&str, &str, &str); 4] = [
+const RETURNS: [(&str, &str, &str); 8] = [
+    ("cleared arguments", CLEARS, "return clear(given, named)"),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return clear(given, named) and 0 or 0",
+    ),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return [clear(given, named)] != []",
+    ),
+    (
+        "cleared arguments",
+        CLEARS,
+        "return str(clear(given, named))[:0]",
+    ),
     ("nothing returned", "", "return None"),
     ("deleted tests", DELETES, "return None"),
     ("a value equal to everything", EQUAL, "return Equal()"),

@@ -28,8 +28,7 @@ struct Failure {
 }
 
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
-    let cases = cases(Some(row), tests.language).err();
-    cases.or_else(|| code_before(row).err())
+    cases(Some(row), tests.language).err()
 }
 
 pub(super) fn is_warm(language: Option<&Language>) -> bool {

@@ -6,8 +6,8 @@ A request is a line, `CODE SECONDS OUTPUT KIND:DATA ...`, then the code and the 
 
 call  calls a function; data: {"entry": ..., "args": [...]}; reply: {"value": ...}
 run   runs a program; data: {"args": [...], "stdin": ...}; reply: {"stdout": ..., "code": ...}
-test  runs tests; data: {"tests": CODE, "entry": ...}; reply: {"passed": true}, {"failed": ...} or, where the tests are
-      wrong, {"broken": ...}
+test  runs tests; data: {"tests": CODE, "entry": ..., "before": CODE}; reply: {"passed": true}, {"failed": ...} or, where
+      the tests are wrong, {"broken": ...}. What `before` defines, but what the answer is to define, is the tests' own.
 
 Other replies: {"raised": ...}, {"ended": ...}, and {"syntax": ...}, {"late": true}, {"long": true}, {"many": true},
 after which the answer's other cases are left out. The last line is `clean`, or `used` from a server that ends, because
@@ -313,41 +313,106 @@ def run_program(program, module):
     sys.exit(0)
 
 
-def encode(value, objects):
-    """A value of exactly one of Python's own types; another stays where it is, and its number is sent."""
-    kind = type(value)
-    if kind is int and value.bit_length() > MAX_BITS:
-        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
-    if kind in PLAIN:
-        return value
-    if kind in (list, tuple, set, frozenset):
-        return {kind.__name__: [encode(item, objects) for item in value]}
-    if kind is dict:
-        return {"dict": [[encode(key, objects), encode(item, objects)] for key, item in value.items()]}
-    if kind is bytes:
-        return {"bytes": value.hex()}
-    if isinstance(value, Items):
-        value = value.remote
-    if isinstance(value, Remote):
-        return {"object": value._number}
-    if objects is None:
-        raise TypeError(f"tests cannot pass a value of the type {kind.__name__} to an answer")
-    objects.append(value)
-    return {"new": len(objects) - 1, "type": kind.__name__}
+class Pack:
+    """Values of a message. Each is of exactly one of Python's own types, or an instance of a class of `before`, which
+    goes by value, once; another stays where it is, and its number is sent. Tests have no `objects`, and send what `named`
+    has by its name. `made` has the instances of the message that is answered: they are sent back, changed or not."""
+
+    def __init__(self, objects, kinds, named=(), made=()):
+        self.objects, self.kinds, self.named, self.made = objects, kinds, named, list(made)
+        self.numbers = {id(value): number for number, value in enumerate(self.made)}
+
+    def encode(self, value):
+        kind = type(value)
+        if kind is int and value.bit_length() > MAX_BITS:
+            raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
+        if kind in PLAIN:
+            return value
+        if kind in (list, tuple, set, frozenset):
+            return {kind.__name__: [self.encode(item) for item in value]}
+        if kind is dict:
+            return {"dict": [[self.encode(key), self.encode(item)] for key, item in value.items()]}
+        if kind is bytes:
+            return {"bytes": value.hex()}
+        if isinstance(value, Items):
+            value = value.remote
+        if isinstance(value, Remote):
+            return {"object": value._number}
+        name = self.kind_of(kind)
+        if name and isinstance(value, tuple):
+            return {"row": [name, [self.encode(item) for item in value]]}
+        if name and hasattr(kind, "__members__"):
+            return {"member": [name, value.name]}
+        if name and not isinstance(value, (BaseException, dict, list, set, str, int, float)):
+            if id(value) not in self.numbers:
+                self.numbers[id(value)] = len(self.made)
+                self.made.append(value)
+            return {"made": self.numbers[id(value)]}
+        if self.objects is None:
+            for name, known in self.named.items():
+                if known is value:
+                    return {"named": name}
+            raise TypeError(f"tests cannot pass a value of the type {kind.__name__} to an answer")
+        self.objects.append(value)
+        return {"new": len(self.objects) - 1, "type": kind.__name__}
+
+    def kind_of(self, kind):
+        return next((one.__name__ for one in kind.__mro__ if one.__name__ in self.kinds and one.__module__ in MODULES), None)
+
+    def instances(self):
+        """Class and fields of each instance; those of fields join them."""
+        return [[self.kind_of(type(value)), {name: self.encode(field) for name, field in fields(value)}] for value in self.made]
 
 
-def decode(value, link, objects):
+MODULES = ("before", "answer", "__main__")
+
+
+def fields(value):
+    names = [*getattr(value, "__dict__", {})]
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    return [(name, getattr(value, name)) for name in names if not name.startswith("__") and hasattr(value, name)]
+
+
+def made_of(rows, decoding, known=()):
+    """The instances of a message; those that are known are changed."""
+    kinds, made = decoding["kinds"], list(known)
+    for kind, _ in rows[len(made):]:
+        made.append(object.__new__(kinds[kind]))
+    decoding["made"] = made
+    for value, (_, row) in zip(made, rows):
+        for name, _ in fields(value):
+            if name not in row:
+                object.__delattr__(value, name)
+        for name, field in row.items():
+            # A method is the class's.
+            if not callable(getattr(type(value), name, None)):
+                object.__setattr__(value, name, decode(field, **decoding))
+    return made
+
+
+def decode(value, link, objects, kinds, made=()):
     if type(value) in PLAIN:
         return value
     (kind, content), *_ = value.items()
+    inner = lambda item: decode(item, link, objects, kinds, made)
     if kind in ("list", "tuple", "set", "frozenset"):
-        return getattr(builtins, kind)(decode(item, link, objects) for item in content)
+        return getattr(builtins, kind)(inner(item) for item in content)
     if kind == "dict":
-        return {decode(key, link, objects): decode(item, link, objects) for key, item in content}
+        return {inner(key): inner(item) for key, item in content}
     if kind == "bytes":
         return bytes.fromhex(content)
     if kind == "object":
         return objects[content]
+    if kind == "made":
+        return made[content]
+    if kind == "named":
+        return kinds[content]
+    if kind == "row":
+        return tuple.__new__(kinds[content[0]], [inner(item) for item in content[1]])
+    if kind == "member":
+        return kinds[content[0]][content[1]]
     name = str(value["type"])
     return (Coroutine if name == "coroutine" else Remote)(link, content, name)
 
@@ -375,13 +440,16 @@ def serve_answer(program, module, link):
         os._exit(0)
     is_known = lambda value: callable(value) or type(value) in PLAIN
     names = {name: value for name, value in list(module.__dict__.items()) if not name.startswith("__") and is_known(value)}
-    say(link, {"names": {name: encode(value, objects) for name, value in names.items()}})
+    pack = Pack(objects, ())
+    say(link, {"names": {name: pack.encode(value) for name, value in names.items()}})
     for line in stream:
-        number, name, arguments, keywords, what = json.loads(line)
+        number, name, arguments, keywords, what, rows, kinds = json.loads(line)
         try:
             target = objects[number]
-            arguments = [decode(value, None, objects) for value in arguments]
-            keywords = {key: decode(value, None, objects) for key, value in keywords.items()}
+            decoding = {"link": None, "objects": objects, "kinds": module.__dict__}
+            made = made_of(rows, decoding)
+            arguments = [decode(value, **decoding) for value in arguments]
+            keywords = {key: decode(value, **decoding) for key, value in keywords.items()}
             if what == "get":
                 value = getattr(target, name)
             elif what == "call":
@@ -394,7 +462,9 @@ def serve_answer(program, module, link):
                 say(link, {"end": True, "arguments": []})
                 continue
             # What is changed in place is sent back.
-            reply = {"value": encode(value, objects), "arguments": [encode(value, objects) for value in arguments]}
+            pack = Pack(objects, kinds, made=made)
+            reply = {"value": pack.encode(value), "arguments": [pack.encode(value) for value in arguments]}
+            reply["made"] = pack.instances()
         except BaseException as error:
             reply = {**told(error), "types": [kind.__name__ for kind in type(error).__mro__]}
         say(link, reply)
@@ -404,7 +474,7 @@ def serve_answer(program, module, link):
 def brief(value):
     try:
         return repr(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "..."
 
 
@@ -415,9 +485,11 @@ class Remote:
         self._link, self._number, self._kind = link, number, kind
 
     def _ask(self, name, *arguments, what="operation", **keywords):
-        given = [encode(value, None) for value in arguments]
-        named = {key: encode(value, None) for key, value in keywords.items()}
-        value, after = self._link.ask([self._number, name, given, named, what])
+        pack = Pack(None, self._link.kinds, self._link.named)
+        given = [pack.encode(value) for value in arguments]
+        named = {key: pack.encode(value) for key, value in keywords.items()}
+        question = [self._number, name, given, named, what, pack.instances(), [*self._link.kinds]]
+        value, after = self._link.ask(question, pack.made)
         for old, new in zip(arguments, after):
             if type(old) in (list, dict, set) and type(new) is type(old) and new != old:
                 old.clear()
@@ -438,7 +510,7 @@ class Remote:
         except BaseException as error:
             self._link.last = f"{called} " + ("did not return" if isinstance(error, Gone) else f"raised {type(error).__name__}")
             raise
-        self._link.last = f"{called} returned {value!r}"[:500]
+        self._link.last = f"{called} returned {brief(value)}"[:500]
         return value
 
     def __eq__(self, other):
@@ -539,8 +611,10 @@ class Link:
     def __init__(self, connection, most):
         self.connection, self.stream, self.most, self.last = connection, connection.makefile("rb"), most, None
         self.asked, self.gone = 0, None
+        # What `before` defines: classes, and all by their names.
+        self.kinds, self.named = {}, {}
 
-    def ask(self, question):
+    def ask(self, question, made):
         self.asked += 1
         try:
             say(self.connection, question)
@@ -550,8 +624,9 @@ class Link:
             elif "end" in reply:
                 return END, []
             else:
-                value, after = decode(reply["value"], self, None), [decode(item, self, None) for item in reply["arguments"]]
-                return value, after
+                decoding = {"link": self, "objects": None, "kinds": self.kinds}
+                made_of(reply["made"], decoding, made)
+                return decode(reply["value"], **decoding), [decode(item, **decoding) for item in reply["arguments"]]
         except (Exception, Gone) as error:
             # Tests that catch it fail nevertheless.
             self.gone = self.gone or (
@@ -565,7 +640,7 @@ class Link:
         for name in map(str, reply.get("types", [])):
             if name in FLOW:
                 return FLOW[name](text)
-            kind = getattr(builtins, name, None)
+            kind = self.kinds.get(name) or getattr(builtins, name, None)
             if isinstance(kind, type) and issubclass(kind, Exception):
                 try:
                     return kind(text)
@@ -590,7 +665,7 @@ def run_tests(data, connection, verdict, most):
         said = link.hear()
         # It is the answer's process that speaks.
         if "names" in said:
-            reply = passed(data["tests"], data["entry"], link, said["names"])
+            reply = passed(data["tests"], data["entry"], data["before"], link, said["names"])
         else:
             reply = {key: said[key] for key in ANSWERED if key in said}
     except BaseException as error:
@@ -827,7 +902,45 @@ def remedy(error):
     return f"; install `{error.name}` for {sys.executable}, or write the tests without it"
 
 
-def passed(code, entry, link, names):
+def is_open(node):
+    """Whether the answer is to write it: a function without a body, or a class with one."""
+    if isinstance(node, ast.ClassDef):
+        return any(is_open(inner) for inner in node.body)
+    if not isinstance(node, FUNCTIONS):
+        return False
+    body = node.body[isinstance(node.body[0], ast.Expr) and isinstance(getattr(node.body[0], "value", None), ast.Constant):]
+    return not body or len(body) == 1 and (ast.unparse(body[0]).startswith(("pass", "...", "raise NotImplemented")))
+
+
+def before_tests(code, entry):
+    """Runs what stands before the answer, without what the answer is to define; its module, and these names."""
+    lines, module = code.splitlines(), types.ModuleType("before")
+    sys.modules["before"] = module
+    while True:
+        try:
+            tree = ast.parse("\n".join(lines))
+            break
+        except SyntaxError:
+            # What the answer goes on with.
+            lines.pop()
+    is_own = lambda node: getattr(node, "name", None) == entry and entry or is_open(node)
+    missing = {node.name for node in tree.body if is_own(node)} | {entry}
+    tree.body = [node for node in tree.body if not is_own(node)]
+    if tree.body:
+        exec(compile(tree, "before.py", "exec", dont_inherit=True), module.__dict__)
+    return module, missing
+
+
+def passed(code, entry, before, link, names):
+    try:
+        module, missing = before_tests(before, entry)
+        helpers = module.__dict__
+        own = {name: value for name, value in helpers.items() if not name.startswith("__") and name not in missing}
+    except BaseException as error:
+        return {"broken": f"`before`: {type(error).__name__}: {error}" + remedy(error)}
+    link.named = own
+    link.kinds = {name: value for name, value in own.items() if isinstance(value, type) and value.__module__ == "before"}
+    names = {name: value for name, value in names.items() if name not in own}
     try:
         tests = compile(code, "tests.py", "exec", dont_inherit=True)
         every = list(codes(tests))
@@ -854,18 +967,20 @@ def passed(code, entry, link, names):
     sys.modules["tests"], space = module, module.__dict__
     # What an answer calls `abs` is not what its tests use.
     known = [name for name in names if not name.startswith("__") and (name == entry or not hasattr(builtins, name))]
-    given = {name: decode(names[name], link, None) for name in known}
+    given = {name: decode(names[name], link, None, {}) for name in known}
     for name, value in given.items():
         if isinstance(value, Remote):
             value._kind = name
-    space.update(given)
+    helpers.update({name: given[name] for name in missing & given.keys()})
+    space.update({**given, **own})
     space["__builtins__"] = BUILTINS
     try:
         exec(tests, space)
         if call:
             exec(check, space)
-        own = {name: value for name, value in space.items() if name not in given or value is not given[name]}
-        run_collected(own, entry, given.get(entry), code)
+        known = {**given, **own}
+        collected = {name: value for name, value in space.items() if name not in known or value is not known[name]}
+        run_collected(collected, entry, given.get(entry), code)
         if link.gone:
             raise link.gone
         if not link.asked and not any(type(given.get(name)) in PLAIN for name in used & given.keys()):

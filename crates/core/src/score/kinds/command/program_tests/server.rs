@@ -137,9 +137,14 @@ impl Server {
                 CaseKind::Run {
                     arguments, stdin, ..
                 } => ("run", json!({"args": arguments, "stdin": stdin})),
-                CaseKind::Code { tests, entry } => {
-                    ("test", json!({"tests": tests, "entry": entry}))
-                }
+                CaseKind::Code {
+                    tests,
+                    entry,
+                    before,
+                } => (
+                    "test",
+                    json!({"tests": tests, "entry": entry, "before": before}),
+                ),
             };
             let asked = exact_json::write(&asked);
             head += &format!(" {kind}:{}", asked.len());

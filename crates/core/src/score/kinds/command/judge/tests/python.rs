@@ -19,7 +19,7 @@ fn rewarded(text: &str, rules: &PythonRules, row: &str, answers: &[&str]) -> Vec
     let rows = load_from("rows", row.as_bytes()).unwrap();
     let asked: Vec<_> = answers
         .iter()
-        .map(|answer| (*answer, rows.first()))
+        .map(|answer| (*answer, rows.first(), &[1, 2][..]))
         .collect();
     scorer.judge_all(&asked, &|| true).unwrap()
 }
@@ -84,11 +84,19 @@ fn a_function_is_called_as_its_parameters_say() {
     );
     check(
         "def f(completions, level, log_metric=None, trainer_state=None, **kwargs):\n    log_metric('seen', len(level))\n    return [1.0 if c[0]['content'] == '2' else None for c in completions]",
-        ["1", "0"],
+        ["1", "f returned None: no reward"],
     );
     check(
         "import asyncio\nasync def f(prompts, completions, **kwargs):\n    async def one(c): return float(c[0]['content'] == '2')\n    return await asyncio.gather(*map(one, completions))",
         ["1", "0"],
+    );
+    check(
+        "def f(completions, completion_ids, **kwargs): return [len(ids) / 2 for ids in completion_ids]",
+        ["1", "1"],
+    );
+    check(
+        "class F:\n    def __call__(self, completion_ids, **kwargs): return [ids[0] / ids[1] for ids in completion_ids]\nf = F()",
+        ["0.5", "0.5"],
     );
     // verl
     check(
@@ -116,6 +124,29 @@ fn a_function_is_called_as_its_parameters_say() {
         "class Rubric: pass\ndef right(completion, answer, **kwargs): return float(completion[-1]['content'] == answer)\nasync def form(completion, state): return 1.0\nf = Rubric()\nf.funcs, f.weights, f.parser = [right, form], [0.75, 0.25], None",
         ["1", "0.25"],
     );
+    // Metrics decide nothing, None neither adds nor costs, weights are the range, groups are joined.
+    let rubric = "class Rubric:\n    def __init__(self, funcs, weights): self.funcs, self.weights = funcs, weights\n\
+        class Group:\n    def __init__(self, *rubrics): self.funcs, self.weights, self.rubrics = [], [], rubrics\n\
+        def right(completion, answer): return float(completion[-1]['content'] == answer)\n\
+        def nan(completion): return float('nan')\n\
+        def fails(completion): raise ValueError('metric')\n\
+        def no(completion): return None\n\
+        def best(completions, answers, states) -> list[float]: return [float(c[-1]['content'] == a) for c, a in zip(completions, answers)]\n";
+    for (funcs, expected) in [
+        ("Rubric([right, nan, fails], [1.0, 0.0, 0])", ["1", "0"]),
+        ("Rubric([right, no], [0.5, 2.0])", ["1", "0"]),
+        (
+            "Rubric([no, nan], [0.5, 0.0])",
+            ["f returned None: no reward"; 2],
+        ),
+        ("Rubric([right, right], [2.0, -0.5])", ["0.8", "0.2"]),
+        (
+            "Group(Rubric([right], [1.0]), Rubric([best, nan], [3.0, 0.0]))",
+            ["1", "0"],
+        ),
+    ] {
+        check(&format!("{rubric}f = {funcs}"), expected);
+    }
     // A dict: an answer, or parts.
     check(
         "def f(completion): return {'tier': 'valid' if completion == '2' else 'unparsable'}",
@@ -181,6 +212,12 @@ fn what_goes_wrong_in_a_function_is_said_in_a_sentence() {
     check(
         "def f(completion): return {}",
         "f returned an empty dict: a number, or `score` or `tier` is needed",
+    );
+    let keys = "def f(completions, **kwargs): return {}['price']";
+    check(keys, "rewards.py line 1 in f: KeyError: 'price'");
+    check(
+        "def f(completions, **kwargs): return [c.strip() for c in completions]",
+        "rewards.py line 1 in f: AttributeError: 'list' object has no attribute 'strip' (completions are lists of messages: `completions = \"text\"` changes that)",
     );
     check(
         "def f(completion): return {'score': 1, 'fields': {1}}",

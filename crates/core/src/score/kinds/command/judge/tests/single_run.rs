@@ -77,7 +77,7 @@ fn code_is_checked_as_a_file_and_findings_have_their_place() {
             line: 1,
         });
         let verdict = scorer
-            .judge_all(&[(text, row.as_ref())], &|| true)
+            .judge_all(&[(text, row.as_ref(), &[])], &|| true)
             .unwrap()
             .remove(0);
         (
