@@ -70,7 +70,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper", &["gateway", "serve"]),
     ("hyper_util", &["gateway", "serve"]),
     ("sha1", &["hub"]),
-    ("zip", &["eval_log"]),
     ("zstd", &["run"]),
     // The root has these for its tests.
     ("candle_core", &ENGINE),
@@ -95,7 +94,7 @@ const ENGINE: [&str; 12] = [
 ];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 17] = [
+const READERS: [&str; 16] = [
     "hub",
     "task",
     "text",
@@ -106,7 +105,6 @@ const READERS: [&str; 17] = [
     "score",
     "run",
     "report",
-    "eval_log",
     "endpoint",
     "study",
     "model",

@@ -4,7 +4,6 @@
 mod base_model;
 mod confidence;
 mod eval;
-mod eval_import;
 mod looks;
 mod results;
 

@@ -5,8 +5,6 @@ mod hide;
 mod import;
 mod split;
 
-#[cfg(feature = "engine")]
-pub(super) use import::print_places;
 pub(super) use import::{MappingArguments, print_problems};
 
 use std::process::ExitCode;

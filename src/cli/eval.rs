@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
 use super::endpoints::TargetInput;
-use super::eval_import;
+use super::eval_completions;
 use super::eval_report::{ReportArguments, about, document, result};
 use super::eval_status::EvalStatus;
 use super::output::eprint_line;
@@ -35,31 +35,23 @@ use crate::score::{Scorer, Task, for_model};
 use crate::task::{PromptSet, SetName};
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Arguments {
-    #[command(subcommand)]
-    import: Option<ImportCommand>,
-    #[command(flatten)]
-    eval: EvalArguments,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum ImportCommand {
-    /// Read logs of inspect, promptfoo, lm-eval, verifiers, TRL, or tables of completions, into an eval
-    Import(eval_import::Arguments),
-}
-
-#[derive(Debug, clap::Args)]
-struct EvalArguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
-    #[arg(required = true)]
-    task: Option<String>,
+    task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
     /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), RUN, RUN@STEP, RUN@best, RUN@last;
     /// constrained:M, any of these with decoding constrained to the task's schema, tools or pattern; or endpoint:NAME, a
     /// server in endpoints.toml (docs/endpoints.md), which receives the prompts
-    #[arg(long = "model", value_name = "NAME=M", required = true)]
+    #[arg(
+        long = "model",
+        value_name = "NAME=M",
+        required_unless_present = "completions"
+    )]
     models: Vec<String>,
+    /// Answers that are written already, instead of a model: JSONL as of `score`, or of another program's log by
+    /// `python3 -m grpo_tui.eval_logs` (docs/eval-logs.md); one to three
+    #[arg(long, value_name = "NAME=FILE", conflicts_with_all = ["models", "temperature", "samples", "confidence"])]
+    completions: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
     on: SetName,
@@ -117,26 +109,25 @@ struct EvalArguments {
     report: ReportArguments,
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
-    match arguments.import {
-        Some(ImportCommand::Import(import)) => eval_import::run(import),
-        None => eval(arguments.eval),
-    }
-}
-
-fn eval(mut arguments: EvalArguments) -> Outcome {
+pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.report.check()?;
     let is_price_given = arguments.gpu_price_per_hour.is_some();
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
-    // Required unless logs are imported.
-    let task = arguments.task.as_deref().unwrap_or_default();
-    let task = task_with_agent(task, arguments.agent.as_deref())?;
+    if arguments.task == "import" {
+        return Err(Failure::usage(
+            "eval import is gone: `python3 -m grpo_tui.eval_logs LOG > FILE`, then `eval TASK --completions NAME=FILE`",
+        ));
+    }
+    let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
     let is_test = is_test_set(&task, &rows);
     rows.rows
         .truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    if !arguments.completions.is_empty() {
+        return recorded(&arguments, &task, &rows, is_test, &run_folders);
+    }
     let fitting = match arguments.confidence {
         true => {
             check_confidence(&task, &rows)?;
@@ -303,6 +294,56 @@ fn eval(mut arguments: EvalArguments) -> Outcome {
     arguments.report.write(&versus, document)
 }
 
+/// An eval of the answers in files.
+fn recorded(
+    arguments: &Arguments,
+    task: &Task,
+    rows: &Rows,
+    is_test: bool,
+    run_folders: &RunFolders,
+) -> Outcome {
+    let files = &arguments.completions;
+    if files.len() > MAX_EVALS {
+        let message = format!("{} files: at most {MAX_EVALS} --completions", files.len());
+        return Err(Failure::usage(message));
+    }
+    let has_expected = rows.rows.iter().any(|row| row.expected.is_some());
+    arguments.report.check_expected(has_expected, &rows.label)?;
+    let (scorer, about) = (Scorer::new(task)?, about(task, rows));
+    let mut evals: Vec<report::EvalResult> = Vec::new();
+    let mut models = Map::new();
+    for text in files {
+        let (name, records) = eval_completions::records(text, task, &scorer, rows)?;
+        if models.insert(name.clone(), json!(text)).is_some() {
+            let message = format!("--completions {text}: duplicate name `{name}`: write NAME=FILE");
+            return Err(Failure::usage(message));
+        }
+        evals.push(result(&about, name, records));
+    }
+    if is_test {
+        let look = count_look(task, run_folders, &evals);
+        for eval in &mut evals {
+            eval.look.clone_from(&look);
+        }
+    }
+    let settings = Map::from_iter([
+        ("models".to_owned(), Value::Object(models)),
+        ("task".to_owned(), json!(task.name)),
+        ("set".to_owned(), json!(arguments.on)),
+        ("limit".to_owned(), json!(arguments.limit)),
+    ]);
+    let versus = Versus::from_evals(evals)?;
+    let document = document(&versus, settings.clone());
+    if let Some(out) = &arguments.out {
+        let (folder, _) = keep(out, task, rows, (&settings, arguments.limit.is_some()))?;
+        for eval in &versus.evals {
+            folder.write(&rows.set, &eval.name, &eval.records)?;
+        }
+        folder.finish(&document)?;
+    }
+    arguments.report.write(&versus, document)
+}
+
 /// Whether these are the prompts of the task's test set, by whatever name.
 fn is_test_set(task: &Task, rows: &Rows) -> bool {
     rows.set == PromptSet::Test.into()
@@ -339,7 +380,7 @@ fn count_look(
 
 /// Records of a local model, and its speed. `loaded`: the model, once it is.
 fn sample(
-    arguments: &EvalArguments,
+    arguments: &Arguments,
     target: &Target,
     run_folders: &RunFolders,
     (engine, loaded): (&Engine, &mut Option<Policy>),
@@ -428,7 +469,7 @@ fn sample(
 }
 
 fn targets(
-    arguments: &EvalArguments,
+    arguments: &Arguments,
     task: &Task,
     run_folders: &RunFolders,
 ) -> Result<Vec<Target>, Failure> {
@@ -476,7 +517,7 @@ fn keep(
 }
 
 fn settings(
-    arguments: &EvalArguments,
+    arguments: &Arguments,
     task: &Task,
     targets: &[Target],
     variants: &[Option<Variant>],
@@ -528,7 +569,7 @@ pub(super) fn check_confidence(task: &Task, rows: &Rows) -> Result<(), Failure> 
 }
 
 /// The eval set, if the eval is on the test set: what is chosen on it is stated on the other.
-fn fitting_rows(arguments: &EvalArguments, task: &Task) -> Result<Option<Rows>, Failure> {
+fn fitting_rows(arguments: &Arguments, task: &Task) -> Result<Option<Rows>, Failure> {
     let is_test = arguments.on == PromptSet::Test.into();
     if !is_test || task.set_file(PromptSet::Eval).is_none() {
         return Ok(None);

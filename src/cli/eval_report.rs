@@ -1,4 +1,4 @@
-//! What `eval` and `eval import` print and write: rates, verdicts, pages, thresholds.
+//! What `eval` prints and writes: rates, verdicts, pages, thresholds.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,8 +9,8 @@ use super::rows::Rows;
 use super::runs::{check_page, write_page};
 use super::{Failure, Outcome, print, print_json};
 use crate::report::{
-    EvalId, EvalResult, Page, Threshold, Versus, junit, thresholds_markdown, versus_html,
-    versus_markdown, versus_text,
+    EvalId, EvalResult, Page, Threshold, Versus, thresholds_markdown, versus_html, versus_markdown,
+    versus_text,
 };
 use crate::run::{EvalRecord, EvalSummary, sha256};
 use crate::score::Task;
@@ -29,9 +29,6 @@ pub(super) struct ReportArguments {
     /// Write Markdown for a pull request: thresholds, verdicts, rates, groups of failures; secrets are masked
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Write JUnit XML for a CI server: a test case per --fail-under and --fail-over; secrets are masked
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
     /// Overwrite these files
     #[arg(long)]
     force: bool,
@@ -43,16 +40,7 @@ pub(super) struct ReportArguments {
 impl ReportArguments {
     /// Checks that each page can be written and that no two have the same path.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        if self.junit.is_some() && self.fail_under.is_empty() && self.fail_over.is_empty() {
-            let message =
-                "--junit needs --fail-under <RATE=X> or --fail-over <RATE=X>: each is a test case";
-            return Err(Failure::usage(message));
-        }
-        let pages = [
-            ("--html", &self.html),
-            ("--markdown", &self.markdown),
-            ("--junit", &self.junit),
-        ];
+        let pages = [("--html", &self.html), ("--markdown", &self.markdown)];
         let mut written: Vec<(&str, PathBuf)> = Vec::new();
         for (option, file) in pages
             .into_iter()
@@ -111,9 +99,6 @@ impl ReportArguments {
         if let Some(file) = &self.markdown {
             let text = versus_markdown(versus) + &thresholds_markdown(&thresholds, last);
             write_page(file, &Page::masked(&text), self.force)?;
-        }
-        if let Some(file) = &self.junit {
-            write_page(file, &junit(&thresholds, last)?, self.force)?;
         }
         if self.json {
             print_json(document)?;

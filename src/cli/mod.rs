@@ -15,7 +15,7 @@ mod endpoints;
 #[cfg(feature = "engine")]
 mod eval;
 #[cfg(feature = "engine")]
-mod eval_import;
+mod eval_completions;
 #[cfg(feature = "engine")]
 mod eval_report;
 #[cfg(feature = "engine")]

@@ -198,7 +198,7 @@ fn a_missed_threshold_is_3() {
     assert_eq!(target(&document, "base"), report["base"]);
     let out = tempfile::tempdir().unwrap();
     let path = |file: &str| out.path().join(file).display().to_string();
-    let files = ["--junit", &path("ci.xml"), "--markdown", &path("ci.md")];
+    let files = ["--markdown", &path("ci.md")];
     let gate = [
         "eval",
         "task",
@@ -212,15 +212,7 @@ fn a_missed_threshold_is_3() {
     let written = call(folder, &[&gate[..], &files].concat());
     assert_eq!(written.status.code(), Some(3), "{}", stderr(&written));
     let read = |file: &str| fs::read_to_string(path(file)).unwrap();
-    let (junit, markdown) = (read("ci.xml"), read("ci.md"));
-    assert!(
-        junit.contains("<testcase classname=\"invoice.test.base\" name=\"valid &gt;= 1\""),
-        "{junit}"
-    );
-    assert!(
-        junit.contains("tests=\"2\" failures=\"1\"") && junit.contains("<system-out>"),
-        "{junit}"
-    );
+    let markdown = read("ci.md");
     assert!(
         markdown.starts_with("### base\n") && markdown.contains("| parse >= 0 | parse "),
         "{markdown}"
@@ -316,19 +308,6 @@ fn two_pages_are_two_files() {
     check(
         &["--html", "a.txt", "--markdown", "./a.txt"],
         "--html and --markdown name the same file, ./a.txt: name two",
-    );
-    let junit = [
-        "--fail-under",
-        "valid=0",
-        "--markdown",
-        "a.txt",
-        "--junit",
-        "a.txt",
-        "--force",
-    ];
-    check(
-        &junit,
-        "--markdown and --junit name the same file, a.txt: name two",
     );
 }
 

@@ -29,7 +29,6 @@ pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers
 pub mod report; // a run as one HTML file, CSV or JSON lines
-pub mod eval_log; // logs of other programs -> records of an eval
 pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 pub mod prove; // a server compared with a run: what differs, and why

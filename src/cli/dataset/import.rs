@@ -65,19 +65,6 @@ pub(in crate::cli) struct MappingArguments {
 }
 
 impl MappingArguments {
-    /// Takes a part that rows do not have.
-    #[cfg(feature = "engine")]
-    pub(in crate::cli) fn take(&mut self, part: &str) -> Option<String> {
-        let is_it = |text: &String| {
-            text.split_once('=')
-                .is_some_and(|(name, _)| name.trim() == part)
-        };
-        let at = self.map.iter().position(is_it)?;
-        let text = self.map.remove(at);
-        text.split_once('=')
-            .map(|(_, column)| column.trim().to_owned())
-    }
-
     pub(in crate::cli) fn text(&self) -> Result<crate::dataset::import::MappingText, Failure> {
         let mut text = crate::dataset::import::MappingText::default();
         for assignment in &self.map {
@@ -99,11 +86,7 @@ pub(in crate::cli) fn print_problems(
 }
 
 /// As [`print_problems`], by place.
-pub(in crate::cli) fn print_places(
-    file: &Path,
-    problems: &[(String, String)],
-    skip: bool,
-) -> Result<(), Failure> {
+fn print_places(file: &Path, problems: &[(String, String)], skip: bool) -> Result<(), Failure> {
     for (place, problem) in problems.iter().take(MAX_LISTED) {
         eprintln!("{} {place}: {}", file.display(), visible(problem));
     }

@@ -1,11 +1,8 @@
-//! Rates that an eval must reach: what it misses, as text, as Markdown and as JUnit XML.
-
-use serde_json::json;
+//! Rates that an eval must reach: what it misses, as text and as Markdown.
 
 use super::eval_results::EvalResult;
-use crate::format::{counted, percent, percent_interval};
+use crate::format::{percent, percent_interval};
 use crate::page::markdown::{line, table};
-use crate::run::{EvalRecord, filled_of};
 
 #[derive(Clone, Debug)]
 pub struct Threshold {
@@ -100,46 +97,6 @@ impl Threshold {
         let sign = if self.is_highest { "<=" } else { ">=" };
         format!("{} {sign} {}", self.metric, self.bound)
     }
-
-    fn fails(&self, record: &EvalRecord) -> bool {
-        match self.metric.as_str() {
-            "parse" => !record.parses(),
-            "exact" => record.exact == Some(false),
-            "tolerant" => !record.tolerant,
-            "invented" => filled_of(record).0 > 0,
-            _ => !record.is_valid(),
-        }
-    }
-
-    /// The completions that fail it, a line each, and how many more there are.
-    fn failures(&self, eval: &EvalResult) -> Vec<String> {
-        const SHOWN: usize = 50;
-        const MAX_MESSAGE_CHARS: usize = 300;
-        let of = |record: &&EvalRecord| !record.is_error() && self.fails(record);
-        let failed: Vec<_> = eval.records.iter().filter(of).collect();
-        let text = |record: &&EvalRecord| {
-            let sample = if eval.summary.samples.is_some() {
-                format!(" sample {}", record.sample)
-            } else {
-                String::new()
-            };
-            let reason = record.score["errors"][0]["message"].as_str();
-            let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-            let exact = if record.is_valid() && record.exact == Some(false) {
-                ", not exact"
-            } else {
-                ""
-            };
-            let text = format!(
-                "{}{sample}: {}{exact}{reason}",
-                record.prompt_id, record.tier
-            );
-            text.chars().take(MAX_MESSAGE_CHARS).collect()
-        };
-        let more = failed.len().saturating_sub(SHOWN);
-        let more = (more > 0).then(|| format!("and {} more", counted(more, "completion")));
-        failed.iter().take(SHOWN).map(text).chain(more).collect()
-    }
 }
 
 /// For a pull request: one row per threshold. The caller masks secrets.
@@ -169,32 +126,14 @@ pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> Strin
     }
 }
 
-/// The values of `templates/junit.xml`: a suite for the eval, a test case for each threshold, so that a report of a
-/// later commit has the same names.
-pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde_json::Value {
-    let case = |threshold: &Threshold| {
-        let failure = threshold.missed(eval);
-        let lines = if failure.is_some() {
-            threshold.failures(eval)
-        } else {
-            Vec::new()
-        };
-        json!({"name": threshold.name(), "failure": failure, "lines": lines})
-    };
-    json!({
-        "suite": format!("{}.{}.{}", eval.task, eval.id.set, eval.name),
-        "failures": thresholds.iter().filter(|threshold| threshold.missed(eval).is_some()).count(),
-        "cases": thresholds.iter().map(case).collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::facts::Tier;
-    use crate::report::html::junit;
-    use crate::run::EvalSummary;
+    use crate::run::{EvalRecord, EvalSummary};
 
     #[test]
     fn a_rate_may_have_a_highest_value() {
@@ -219,13 +158,6 @@ mod tests {
                 "x: invented 10.0% [5.5, 17.4], n = 100, is 5.0 points above the 5.0% of --fail-over"
             )
         );
-        assert_eq!(
-            Threshold::highest("invented=0.05")
-                .unwrap()
-                .failures(&eval)
-                .len(),
-            10
-        );
         let none = result(vec![EvalRecord::default()]);
         let unknown = Threshold::highest("invented=1").unwrap().missed(&none);
         assert!(unknown.is_some_and(|text| text.contains("no row expects null")));
@@ -237,61 +169,22 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_threshold_is_a_failed_test_case_with_its_completions() {
-        // Not a real token, and assembled here so that no scanner reports it.
-        let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
-        let message = format!("<a> & \u{1b}[31m\u{FFFE} {token}");
+    fn a_missed_threshold_is_named() {
         let record = |index: usize| EvalRecord {
-            prompt_id: format!("p{index}"),
             tier: if index < 40 {
                 Tier::Valid
             } else {
                 Tier::Invalid
             },
-            exact: Some(index < 30),
-            score: json!({"errors": [{"message": message}]}),
             ..EvalRecord::default()
         };
         let records: Vec<EvalRecord> = (0..100).map(record).collect();
-        let summary = EvalSummary::from_records(&records);
-        let name = "a<\"b\">".to_owned();
         let eval = EvalResult {
-            name,
-            task: "invoice".to_owned(),
+            summary: EvalSummary::from_records(&records),
             records,
-            summary,
             ..EvalResult::default()
         };
-        let thresholds =
-            ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::lowest(text).unwrap());
-        let page = junit(&thresholds, &eval).unwrap();
-        let text = &page.text;
-        let failure = "a&lt;&quot;b&quot;&gt;: valid 40.0% [30.9, 49.8], n = 100, is 50.0 points below the 90.0% of --fail-under";
-        assert!(
-            text.contains(&format!(
-                "<failure type=\"threshold\" message=\"{failure}\">{failure}</failure>"
-            )),
-            "{text}"
-        );
-        assert!(
-            text.contains("tests=\"3\" failures=\"1\"") && text.matches("<failure").count() == 1,
-            "{text}"
-        );
-        assert!(
-            text.contains("p40: invalid: &lt;a&gt; &amp; ␛[31m\u{FFFD} ghp_…(40 characters)\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("p89: ")
-                && !text.contains("p90: ")
-                && text.contains("and 10 completions more\n"),
-            "{text}"
-        );
-        assert!(
-            !text.contains(&token[4..20]) && page.masked == 50,
-            "{}",
-            page.masked
-        );
+        let thresholds = ["parse=1", "valid=0.9"].map(|text| Threshold::lowest(text).unwrap());
         let rows = thresholds_markdown(&thresholds, &eval);
         let expected = "| parse >= 1 | parse 100.0% \\[96.3, 100.0\\], n = 100 | met |\n| valid >= 0.9 | valid 40.0% \\[30.9, 49.8\\], n = 100 | **missed** |\n";
         assert!(rows.contains(expected), "{rows}");

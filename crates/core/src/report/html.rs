@@ -1,4 +1,4 @@
-//! HTML pages of a run and of compared evals, each one self-contained file, and JUnit XML. The markup is in `templates/`; all text is
+//! HTML pages of a run and of compared evals, each one self-contained file. The markup is in `templates/`; all text is
 //! masked and escaped here.
 
 mod charts;
@@ -14,9 +14,7 @@ use serde_json::json;
 use super::answer_diff::{ComparedPrompt, Outcome, Versus};
 use super::error::ReportError;
 use super::eval_pair::{EvalPair, TaskSection};
-use super::eval_results::EvalResult;
 use super::event_text::event_text;
-use super::gate::{Threshold, junit_values};
 use super::run_page::{self, eval_table, key_table};
 use super::run_report::Report;
 use super::run_row::configuration;
@@ -44,13 +42,12 @@ impl Page {
     }
 }
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 5] = [
     ("page.html", include_str!("templates/page.html")),
     ("page.css", include_str!("templates/page.css")),
     ("parts.html", include_str!("templates/parts.html")),
     ("run.html", include_str!("templates/run.html")),
     ("answers.html", include_str!("templates/answers.html")),
-    ("junit.xml", include_str!("templates/junit.xml")),
 ];
 
 pub fn html(report: &Report) -> Result<Page, ReportError> {
@@ -146,11 +143,6 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
             examples => Serde(examples),
         },
     )
-}
-
-/// Thresholds of an eval as JUnit XML, for the test reports of a CI server.
-pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, ReportError> {
-    render("junit.xml", Serde(junit_values(thresholds, eval)).into())
 }
 
 /// The formatter masks and escapes everything that a template prints, except charts and the results of macros.

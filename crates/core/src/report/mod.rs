@@ -54,7 +54,7 @@ pub use event_text::{
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
 pub use gate::{Threshold, thresholds_markdown};
-pub use html::{Page, html, junit, versus_html};
+pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
 pub use measure::{Measure, Metric};

@@ -26,7 +26,6 @@ pub use control::{
 };
 pub use devices::*;
 pub use error::{RunError, is_full_disk};
-pub(crate) use evals::filled_of;
 pub use evals::*;
 pub use listing::*;
 pub use process::*;

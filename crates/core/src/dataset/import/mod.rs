@@ -97,56 +97,6 @@ pub fn import(
     Ok(imported)
 }
 
-/// A record of a file of completions: its row, and the cells of columns that are not the row's.
-#[derive(Debug)]
-pub struct RowBeside {
-    pub line: usize,
-    pub row: Result<Map<String, Value>, String>,
-    pub beside: Map<String, Value>,
-}
-
-/// Maps records to rows as [`import`] does, where `beside` names the columns of answers and scores.
-/// Rows may repeat; malformed lines are left out.
-///
-/// # Errors
-/// As [`import`].
-pub fn rows_beside(
-    path: &Path,
-    text: &MappingText,
-    beside: &[String],
-    most: usize,
-) -> Result<impl Iterator<Item = RowBeside>, DatasetError> {
-    let label = path.display().to_string();
-    let is_typed = Format::from_path(path) != Some(Format::Csv);
-    let read = records::records(path, most)?.filter_map(Result::ok);
-    let survey = Survey::from_records(
-        read.map(|record| Ok(apart(record, beside).0)),
-        true,
-        is_typed,
-    )?;
-    let schema = serde_json::json!({"type": "string"});
-    let text = text.clone().guessed(&survey, None);
-    let mapping = Mapping::new(&text, &survey, Some(&schema), "row")
-        .map_err(|problem| DatasetError::Import { label, problem })?;
-    let names = beside.to_vec();
-    let read = records::records(path, most)?.filter_map(Result::ok);
-    Ok(read.map(move |record| {
-        let (record, beside) = apart(record, &names);
-        RowBeside {
-            line: record.line,
-            row: mapping.row(&record, record.line),
-            beside,
-        }
-    }))
-}
-
-fn apart(mut record: Record, names: &[String]) -> (Record, Map<String, Value>) {
-    let fields = std::mem::take(&mut record.fields).into_iter();
-    let (beside, own) = fields.partition(|(name, _)| names.contains(name));
-    record.fields = own;
-    (record, beside)
-}
-
 pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {
     // A guess ignores cell types.
     let records = records.iter().cloned().map(Ok);

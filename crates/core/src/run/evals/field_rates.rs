@@ -58,7 +58,7 @@ impl InventedSummary {
 }
 
 /// Of an answer's places where no value is expected, those with one, and all.
-pub(crate) fn filled_of(record: &EvalRecord) -> (usize, usize) {
+fn filled_of(record: &EvalRecord) -> (usize, usize) {
     let counts = counts_of(record).unwrap_or_default();
     counts.iter().fold((0, 0), |(filled, blank), (_, of)| {
         (filled + of.filled as usize, blank + of.blank as usize)

@@ -28,7 +28,6 @@ pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
 pub use eval_names::{EvalName, read_eval_names, recorded_file};
 pub use eval_progress::EvalProgress;
 pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
-pub(crate) use field_rates::filled_of;
 pub use field_rates::{FieldSummary, InventedSummary};
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};

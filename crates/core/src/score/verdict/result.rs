@@ -222,11 +222,6 @@ impl Reason {
         self.line += start.line - 1;
     }
 
-    /// A sentence about a completion as a whole.
-    pub(crate) fn of_whole(message: String) -> Self {
-        Self::at(message, Place { line: 1, column: 1 })
-    }
-
     /// A sentence about a place of the completion.
     pub(crate) fn at(message: String, Place { line, column }: Place) -> Self {
         Self {
