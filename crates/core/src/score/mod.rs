@@ -33,8 +33,8 @@ pub use kinds::tool_calls::{
 };
 pub use needs::trust::{Trust, TrustError};
 pub use needs::{
-    CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, Language, LocalModel,
-    ModelDevice, RubricRules, Scale, TestRules,
+    CodeRules, CommandMode, CommandRules, Criterion, FILE_ARGUMENT, LocalModel, ModelDevice,
+    RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{AppendLine, LineWork, score_stream};
 pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;

@@ -36,6 +36,13 @@ pub(crate) struct Section<'a> {
     table: &'a DeTable<'a>,
 }
 
+/// Prefix, removed key, and what replaces it.
+const REMOVED: [(&str, &str, &str); 1] = [(
+    "score.",
+    "run",
+    "tests are for Python; score other programs by one of your own, `kind = \"command\"`",
+)];
+
 impl<'a> Section<'a> {
     /// Rejects unknown keys, naming the nearest known one.
     pub(crate) fn new(
@@ -46,6 +53,14 @@ impl<'a> Section<'a> {
     ) -> Read<Self> {
         for (key, _) in table {
             let name = key.get_ref().as_ref();
+            if let Some((.., instead)) = REMOVED
+                .iter()
+                .find(|(of, key, _)| (*of, *key) == (prefix, name))
+                && !known.contains(&name)
+            {
+                let message = format!("`{prefix}{name}` was removed: {instead}");
+                return Err(source.error(key.span().start, message));
+            }
             if !known.contains(&name) {
                 let advice = nearest(name, known.iter().copied()).map_or_else(
                     || format!("known keys: {}", known.join(", ")),

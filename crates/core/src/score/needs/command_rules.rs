@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::language::Language;
 use crate::sandbox::{
     FoundProgram, Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths,
 };
@@ -62,9 +61,6 @@ pub struct PythonRules {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestRules {
-    /// `None`: `command` runs the answer as a file.
-    pub language: Option<&'static Language>,
-    pub file: String,
     /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,
 }
@@ -212,17 +208,12 @@ impl CommandRules {
                 list(vec![b"code", &[u8::from(*takes_fence)], file.as_bytes()]);
                 list(parse.iter().map(String::as_bytes).collect());
             }
-            CommandMode::Tests(TestRules {
-                language,
-                file,
-                takes_fence,
-            }) => {
-                let language = language.map_or("", |language| language.name);
+            CommandMode::Tests(TestRules { takes_fence }) => {
                 list(vec![
                     b"tests",
                     &[u8::from(*takes_fence)],
-                    language.as_bytes(),
-                    file.as_bytes(),
+                    b"python",
+                    b"answer.py",
                 ]);
             }
         }

@@ -1,15 +1,12 @@
 //! What a kind needs for scoring besides answers and rows: a program, a judge, the tools' state.
 
 pub(super) mod command_rules;
-pub(super) mod language;
 pub(super) mod local_model;
 pub(super) mod rubric_rules;
 pub(super) mod trust;
 
 pub(crate) use command_rules::PythonRules;
 pub use command_rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, TestRules};
-pub use language::Language;
-pub(crate) use language::{BINARY, NODE, PYTHON};
 pub use local_model::{LocalModel, ModelDevice};
 pub use rubric_rules::{Criterion, RubricRules, Scale};
 pub(crate) use rubric_rules::{INSTRUCTIONS, SIDE_BY_SIDE};

@@ -20,9 +20,7 @@ use crate::score::definition::lazy_answers::{
 };
 use crate::score::definition::{Definition, GRADED, Judge, KeyInfo, Kind};
 use crate::score::error::ScoreError;
-use crate::score::needs::{
-    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, Needs, TestRules,
-};
+use crate::score::needs::{CodeRules, CommandMode, CommandRules, Needs, TestRules};
 use crate::task::{Home, Read, Section, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
@@ -81,17 +79,7 @@ pub(crate) static TESTS: Kind = Kind {
     about: include_str!("program_tests/about.md"),
     keys: &[],
     score_keys: &[
-        KeyInfo::new("language", "this or `run`", "python, bash, node, c or rust"),
-        KeyInfo::new(
-            "run",
-            "none",
-            "program and arguments that run an answer of another language, `{file}`",
-        ),
-        KeyInfo::new(
-            "file",
-            "answer",
-            "with `run`: the name of the file with the answer",
-        ),
+        KeyInfo::new("language", "python", "python"),
         FENCE,
         GRADED,
         FILES,
@@ -143,63 +131,16 @@ impl CommandRules {
 
     fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
-        let unknown = |name: &str, offset| {
+        if let Some((language, (_, offset))) = score.string("language")?.zip(score.get("language"))
+            && language != "python"
+        {
             let message = format!(
-                "takes {}, not {name:?}; `run` starts any other program",
-                Language::names()
+                "takes python, not {language:?}; score other programs by one of your own, `kind = \"command\"`"
             );
-            score.error("language", offset, message)
-        };
-        let (named, run) = (
-            score.string("language")?.zip(score.get("language")),
-            score.get("run"),
-        );
-        let (tests, command) = match (named, run) {
-            (Some((name, (_, offset))), None) => {
-                let language = Language::named(&name).ok_or_else(|| unknown(&name, offset))?;
-                if let Some((_, offset)) = score.get("file") {
-                    return Err(score.error(
-                        "file",
-                        offset,
-                        "is for `run`: a language has its own",
-                    ));
-                }
-                let file = language.file.to_owned();
-                (
-                    TestRules {
-                        language: Some(language),
-                        file,
-                        takes_fence,
-                    },
-                    language.command(),
-                )
-            }
-            (None, Some((_, offset))) => {
-                let command = score.quoted_strings("run")?;
-                let takes_file = command.iter().any(|word| word.contains(FILE_ARGUMENT));
-                if command.first().is_none_or(String::is_empty) || !takes_file {
-                    let message = "names a program and `{file}`; write for example `run = [\"ruby\", \"{file}\"]`";
-                    return Err(score.error("run", offset, message));
-                }
-                let file = file_name(score)?.unwrap_or_else(|| "answer".to_owned());
-                (
-                    TestRules {
-                        language: None,
-                        file,
-                        takes_fence,
-                    },
-                    command,
-                )
-            }
-            (Some(_), Some((_, offset))) => {
-                return Err(score.error(
-                    "run",
-                    offset,
-                    "is for programs of no `language`: remove one",
-                ));
-            }
-            (None, None) => return Err(home.missing("score.language", "language = \"python\"")),
-        };
+            return Err(score.error("language", offset, message));
+        }
+        let tests = TestRules { takes_fence };
+        let command = vec!["python3".to_owned()];
         Self::with_command(CommandMode::Tests(tests), command, score, home)
     }
 
@@ -301,15 +242,7 @@ impl Definition for CommandRules {
                 format!("what `{command}` scores")
             }
             CommandMode::Code(_) => format!("code that passes `{command}`"),
-            CommandMode::Tests(TestRules {
-                language: Some(language),
-                ..
-            }) => {
-                format!("{} that passes the row's tests", language.name)
-            }
-            CommandMode::Tests(_) => {
-                format!("a program for `{command}` that passes the row's tests")
-            }
+            CommandMode::Tests(_) => "python that passes the row's tests".to_owned(),
         }
     }
 
@@ -317,8 +250,8 @@ impl Definition for CommandRules {
         if let Some(code) = self.code() {
             return lazy_code(&code.file);
         }
-        if let Some(tests) = self.tests() {
-            return lazy_programs(tests);
+        if self.tests().is_some() {
+            return lazy_programs();
         }
         // Only the program knows which completion matches an `expected`; its text may.
         let copied = most_common_expected(rows).map(|_| {

@@ -227,7 +227,8 @@ impl Judge for CommandScorer {
     }
 
     fn row_problem(&self, row: &PromptRow) -> Option<String> {
-        program_tests::row_problem(self.rules.tests()?, row)
+        self.rules.tests()?;
+        program_tests::row_problem(row)
     }
 
     /// Code is its own completion; for other programs it is unknown.

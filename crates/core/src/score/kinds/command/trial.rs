@@ -39,8 +39,8 @@ impl CommandScorer {
                     judge(&self.rules, &self.files, &question, &mut written, &|| true),
                 )
             }
-            CommandMode::Tests(tests) => {
-                let asked = format!("{} with\n{}", tests.file, question.completion);
+            CommandMode::Tests(_) => {
+                let asked = format!("answer.py with\n{}", question.completion);
                 (asked, self.judge_alone(&question, &mut written, &|| true))
             }
             CommandMode::Code(code) => {

@@ -14,16 +14,11 @@ pub(super) struct Joined {
     shift: usize,
 }
 
-/// Appends an answer to `before`, on a new line unless that ends with white space. A Python answer
+/// Appends an answer to `before`, on a new line unless that ends with white space. An answer
 /// is the body of the function that `before` ends with, or a whole program, which replaces a
 /// signature without a body.
-pub(super) fn joined(before: &str, answer: &str, is_python: bool, entry: Option<&str>) -> Joined {
-    let function = if is_python {
-        open_function(before, entry)
-    } else {
-        None
-    };
-    let Some(function) = function else {
+pub(super) fn joined(before: &str, answer: &str, entry: Option<&str>) -> Joined {
+    let Some(function) = open_function(before, entry) else {
         return Joined::of(before, answer.to_owned(), (0, 0));
     };
     let body = body_indents(answer);
@@ -269,19 +264,17 @@ mod tests {
             ),
             ("", "return", "return"),
         ] {
-            let found = joined(before, answer, true, None).source;
+            let found = joined(before, answer, None).source;
             assert_eq!(found, expected, "{before}\n{answer}");
         }
-        let c = joined("int f(int x) {\n", "  return x;\n}", false, Some("f"));
-        assert_eq!(c.source, "int f(int x) {\n  return x;\n}");
-        let known = joined("def f(x):\n    y = x\n", "return y", true, Some("f"));
+        let known = joined("def f(x):\n    y = x\n", "return y", Some("f"));
         assert_eq!(known.source, "def f(x):\n    y = x\n    return y");
     }
 
     #[test]
     fn places_are_those_of_the_answer() {
         let place = |line, column| Place { line, column };
-        let body = joined("def f(x):\n    '''f'''\n", "y = x\nreturn z", true, None);
+        let body = joined("def f(x):\n    '''f'''\n", "y = x\nreturn z", None);
         for (found, expected) in [
             (place(2, 5), place(1, 1)),
             (place(3, 5), place(1, 1)),
@@ -289,9 +282,9 @@ mod tests {
         ] {
             assert_eq!(body.place(found), expected);
         }
-        let rest = joined("x = ", "1 +", true, None);
+        let rest = joined("x = ", "1 +", None);
         assert_eq!(rest.place(place(1, 7)), place(1, 3));
-        let alone = joined("", "x", true, None);
+        let alone = joined("", "x", None);
         assert_eq!(alone.place(place(1, 1)), place(1, 1));
     }
 }

@@ -6,7 +6,6 @@ use crate::dataset::PromptRow;
 use crate::exact_json::{self, marked_number};
 use crate::format::shortened;
 use crate::json_number::Number;
-use crate::score::needs::{Language, NODE, PYTHON};
 
 /// Digits of an integer, as in `server.py`.
 const MAX_DIGITS: usize = 4_300;
@@ -44,15 +43,11 @@ pub(super) enum CaseKind<'r> {
 ///
 /// # Errors
 /// A sentence about the row.
-pub(super) fn cases<'r>(
-    row: Option<&'r PromptRow>,
-    language: Option<&Language>,
-) -> Result<Vec<Case<'r>>, String> {
+pub(super) fn cases(row: Option<&PromptRow>) -> Result<Vec<Case<'_>>, String> {
     let row = row.ok_or(
         "no row: tests are in the rows of the prompts, so a completion needs its `prompt_id`",
     )?;
     let field = |name: &str| row.fields.get(name).filter(|value| !value.is_null());
-    let name = language.map_or("this language", |language| language.name);
     let entry = match field("entry") {
         None => None,
         Some(Value::String(entry)) if is_name(entry) => Some(entry.as_str()),
@@ -69,7 +64,7 @@ pub(super) fn cases<'r>(
         None => {}
         Some(Value::Array(all)) => {
             for (place, case) in all.iter().enumerate() {
-                let case = read_case(case, entry, name)
+                let case = read_case(case, entry)
                     .map_err(|why| format!("case {} of `cases` {why}", place + 1))?;
                 found.push(case);
             }
@@ -78,7 +73,7 @@ pub(super) fn cases<'r>(
     }
     match field("tests") {
         None => {}
-        Some(Value::String(tests)) if name == PYTHON => {
+        Some(Value::String(tests)) => {
             found.push(Case {
                 test: CaseKind::Code {
                     tests,
@@ -87,11 +82,6 @@ pub(super) fn cases<'r>(
                 },
                 is_hidden: false,
             });
-        }
-        Some(Value::String(_)) => {
-            return Err(format!(
-                "`tests` is code in python, not in {name}: write `cases` with stdin and stdout"
-            ));
         }
         Some(other) => return Err(format!("`tests` is code in a string, not {}", shown(other))),
     }
@@ -130,11 +120,7 @@ fn longest_integer(value: &Value) -> usize {
     }
 }
 
-fn read_case<'r>(
-    case: &'r Value,
-    entry: Option<&'r str>,
-    language: &str,
-) -> Result<Case<'r>, String> {
+fn read_case<'r>(case: &'r Value, entry: Option<&'r str>) -> Result<Case<'r>, String> {
     let members = case
         .as_object()
         .ok_or_else(|| format!("is an object such as {EXAMPLE}, not {}", shown(case)))?;
@@ -145,11 +131,7 @@ fn read_case<'r>(
             known.join(", ")
         ));
     }
-    let digits = if language == PYTHON {
-        longest_integer(case)
-    } else {
-        0
-    };
+    let digits = longest_integer(case);
     if digits > MAX_DIGITS {
         return Err(format!(
             "has a whole number of {digits} digits: at most {MAX_DIGITS} are read, as Python does"
@@ -182,11 +164,6 @@ fn read_case<'r>(
                 "has a value, and stdin or stdout: a function has args and a value, a program stdin and stdout"
                     .to_owned(),
             );
-        }
-        (Some(_), None) if ![PYTHON, NODE].contains(&language) => {
-            return Err(format!(
-                "has a value: functions are called in python and node, not in {language}; give it stdin and stdout"
-            ));
         }
         (Some(value), None) => {
             let entry = entry
@@ -348,19 +325,15 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_as_many_digits_as_python_reads() {
-        for (digits, language, is_read) in [
-            (4_300, PYTHON, true),
-            (4_301, PYTHON, false),
-            (4_301, NODE, true),
-        ] {
+        for (digits, is_read) in [(4_300, true), (4_301, false)] {
             let number = "9".repeat(digits);
             for members in [
                 format!("\"args\": [[-{number}]], \"value\": 1"),
                 format!("\"value\": [1.5, -{number}]"),
             ] {
                 let case = exact_json::parse(&format!("{{{members}}}")).unwrap_or_default();
-                let read = read_case(&case, Some("f"), language).map(drop);
-                assert_eq!(read.is_ok(), is_read, "{digits} {language}: {read:?}");
+                let read = read_case(&case, Some("f")).map(drop);
+                assert_eq!(read.is_ok(), is_read, "{digits}: {read:?}");
                 let said = read.err().unwrap_or_default();
                 let expected = if is_read {
                     ""

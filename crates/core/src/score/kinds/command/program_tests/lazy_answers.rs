@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::cases::{CaseKind, cases};
 use crate::dataset::PromptRow;
 use crate::score::definition::LazyAnswer;
-use crate::score::needs::{PYTHON, TestRules};
 
 const MORE: &str = "the row's tests accept it: add cases that it fails";
 const HIDDEN: &str =
@@ -54,37 +53,27 @@ const RAISES: [(&str, &str, &str); 6] = [
     ("AssertionError raised", "", "raise AssertionError"),
 ];
 
-pub(crate) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
+pub(crate) fn lazy_programs<'a>() -> Vec<LazyAnswer<'a>> {
     let mut lazy = vec![
         LazyAnswer::same("an empty file", "\n", MORE).must_fail(),
         LazyAnswer::same("a constant", "1", MORE).must_fail(),
     ];
-    let exits = tests.language.map_or(&[][..], |language| language.exits);
-    lazy.extend(
-        exits
-            .iter()
-            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE).must_fail()),
-    );
-    let own = tests.clone();
+    let exits = ["import sys\nsys.exit(0)\n", "import os\nos._exit(0)\n"];
+    lazy.extend(exits.map(|exit| LazyAnswer::same("an exit with success", exit, MORE).must_fail()));
     lazy.push(LazyAnswer::by_row(
         "the visible results",
         HIDDEN,
-        move |row| visible_results(&own, row),
+        visible_results,
     ));
-    if tests
-        .language
-        .is_some_and(|language| language.name == PYTHON)
-    {
-        let programs = RETURNS.iter().chain(&RAISES);
-        lazy.extend(programs.map(|(name, code, body)| {
-            let program = move |row: &PromptRow| match entry(row) {
-                Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
-                None => (*code).to_owned(),
-            };
-            LazyAnswer::by_row(name, MORE, program).must_fail()
-        }));
-        lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
-    }
+    let programs = RETURNS.iter().chain(&RAISES);
+    lazy.extend(programs.map(|(name, code, body)| {
+        let program = move |row: &PromptRow| match entry(row) {
+            Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
+            None => (*code).to_owned(),
+        };
+        LazyAnswer::by_row(name, MORE, program).must_fail()
+    }));
+    lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
     lazy
 }
 
@@ -124,9 +113,9 @@ fn entry(row: &PromptRow) -> Option<String> {
     named.or_else(defined)
 }
 
-/// A lookup table of the visible cases, or the first output in languages without a table here.
-fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
-    let cases = cases(Some(row), tests.language).unwrap_or_default();
+/// A lookup table of the visible cases.
+fn visible_results(row: &PromptRow) -> String {
+    let cases = cases(Some(row)).unwrap_or_default();
     let visible = || cases.iter().filter(|case| !case.is_hidden);
     let mut table = serde_json::Map::new();
     for case in visible() {
@@ -142,36 +131,16 @@ fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
             CaseKind::Code { .. } => {}
         }
     }
-    let first = table
-        .values()
-        .next()
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    let (text, name) = (
-        Value::from(first).to_string(),
-        tests.language.map_or("", |language| language.name),
-    );
     let table = Value::String(Value::Object(table).to_string()).to_string();
-    match (name, entry(row)) {
-        (PYTHON, Some(entry)) => {
+    match entry(row) {
+        Some(entry) => {
             let key = "json.dumps(given, separators=(',', ':'))";
             format!(
                 "import json\ntable = json.loads({table})\ndef {entry}(*given):\n    return table.get({key})\n"
             )
         }
-        (PYTHON, None) => {
+        None => {
             format!("import json, sys\nprint(json.loads({table}).get(sys.stdin.read()), end='')\n")
         }
-        ("node", Some(entry)) => format!(
-            "const table = {table};\nfunction {entry}(...given) {{ return JSON.parse(table)[JSON.stringify(given)]; }}\n"
-        ),
-        ("node", None) => format!("console.log({text});\n"),
-        ("bash", _) => format!("printf '%b' {text}\n"),
-        ("c", _) => {
-            format!("#include <stdio.h>\nint main(void) {{ fputs({text}, stdout); return 0; }}\n")
-        }
-        ("rust", _) => format!("fn main() {{ print!(\"{{}}\", {text}); }}\n"),
-        _ => text,
     }
 }

@@ -4,21 +4,18 @@ mod before;
 mod cases;
 pub(super) mod lazy_answers;
 pub(super) mod server;
-mod whole_programs;
 
 use super::answer::shorten;
 use super::code::answer_source;
 use super::question::Question;
 use crate::dataset::PromptRow;
-use crate::sandbox::Lost;
+use crate::sandbox::{Lost, ProgramFiles};
 use crate::score::answer::json::{Place, Places};
-use crate::score::needs::{CommandRules, Language, PYTHON, TestRules};
+use crate::score::needs::{CommandRules, TestRules};
 use crate::score::verdict::{FailureClass, Reason, Tier, Verdict};
 use before::joined;
 use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use server::{Reply, ServerPool};
-use whole_programs::Prepared;
-pub(super) use whole_programs::TestedWith;
 
 struct Failure {
     tier: Tier,
@@ -27,12 +24,16 @@ struct Failure {
     place: Place,
 }
 
-pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
-    cases(Some(row), tests.language).err()
+/// The rules by which programs are tested.
+#[derive(Clone, Copy)]
+pub(crate) struct TestedWith<'a> {
+    pub(crate) rules: &'a CommandRules,
+    pub(crate) files: &'a ProgramFiles,
+    pub(crate) tests: &'a TestRules,
 }
 
-pub(super) fn is_warm(language: Option<&Language>) -> bool {
-    language.is_some_and(|language| language.name == PYTHON)
+pub(super) fn row_problem(row: &PromptRow) -> Option<String> {
+    cases(Some(row)).err()
 }
 
 pub(super) fn check(
@@ -42,7 +43,7 @@ pub(super) fn check(
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let tests = with.tests;
-    let cases = cases(question.prompt_row, tests.language)?;
+    let cases = cases(question.prompt_row)?;
     let answer = &question.completion;
     let (start, source) = answer_source(answer);
     let unparsable = |class, message: &str, offset| {
@@ -61,7 +62,6 @@ pub(super) fn check(
     let program = joined(
         row.map(code_before).transpose()?.unwrap_or_default(),
         source,
-        is_warm(tests.language),
         entry,
     );
     let source = &program.source;
@@ -88,51 +88,31 @@ fn outcomes(
     cases: &[Case<'_>],
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Vec<Option<Failure>>, String> {
-    let TestedWith {
-        rules,
-        files,
-        tests,
-    } = with;
-    if is_warm(tests.language) {
-        let mut replies = match servers.ask(rules, files, source, cases, keep_going)? {
-            Ok(replies) => replies,
-            Err(Lost::Late | Lost::TooLong) => return Ok(vec![Some(late(rules, &cases[0]))]),
-            // The answer has killed more than itself.
-            Err(Lost::Ended(why)) => {
-                let message = format!("{}: the sandbox {why}", cases[0].question());
-                return Ok(vec![Some(failed(ENDED, message, 1))]);
-            }
-        };
-        replace_hidden_syntax(&mut replies, cases, |unasked| {
-            servers.ask(rules, files, source, unasked, keep_going)
-        })?;
-        // It has killed the process that replies.
-        if replies.len() < cases.len() && !replies.last().is_some_and(Reply::is_last) {
-            replies.push(Reply {
-                ended: Some(0),
-                ..Reply::default()
-            });
+    let TestedWith { rules, files, .. } = with;
+    let mut replies = match servers.ask(rules, files, source, cases, keep_going)? {
+        Ok(replies) => replies,
+        Err(Lost::Late | Lost::TooLong) => return Ok(vec![Some(late(rules, &cases[0]))]),
+        // The answer has killed more than itself.
+        Err(Lost::Ended(why)) => {
+            let message = format!("{}: the sandbox {why}", cases[0].question());
+            return Ok(vec![Some(failed(ENDED, message, 1))]);
         }
-        return cases
-            .iter()
-            .zip(replies)
-            .map(|(case, reply)| failure(rules, case, reply))
-            .collect();
-    }
-    let prepared = match Prepared::new(with, source, keep_going)? {
-        Ok(prepared) => prepared,
-        Err(reply) => return Ok(vec![failure(rules, &cases[0], reply)?]),
     };
-    let mut outcomes = Vec::new();
-    for case in cases {
-        let reply = prepared.ask(&case.test, keep_going)?;
-        let is_last = reply.is_last();
-        outcomes.push(failure(rules, case, reply)?);
-        if is_last {
-            break;
-        }
+    replace_hidden_syntax(&mut replies, cases, |unasked| {
+        servers.ask(rules, files, source, unasked, keep_going)
+    })?;
+    // It has killed the process that replies.
+    if replies.len() < cases.len() && !replies.last().is_some_and(Reply::is_last) {
+        replies.push(Reply {
+            ended: Some(0),
+            ..Reply::default()
+        });
     }
-    Ok(outcomes)
+    cases
+        .iter()
+        .zip(replies)
+        .map(|(case, reply)| failure(rules, case, reply))
+        .collect()
 }
 
 /// The syntax error of an answer that has seen a hidden case may reveal it: asks again with an

@@ -213,7 +213,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::score::needs::{CommandMode, Language, TestRules};
+    use crate::score::needs::{CommandMode, TestRules};
 
     /// Writes a reply into every descriptor of visible processes.
     const FORGES: &str = "import os\nfor process in os.listdir('/proc'):\n    if process.isdecimal() and process != str(os.getpid()):\n        try:\n            with open(f'/proc/{process}/fd/1', 'wb', 0) as end: end.write(b'{\"value\": 4}\\nclean\\n')\n        except OSError: pass\ndef f(x): return 5\n";
@@ -224,14 +224,9 @@ mod tests {
     const FINDS_FILE: &str = "import os\ndef f(x): return 4 * os.path.exists('/tmp/home/left')\n";
 
     fn rules() -> CommandRules {
-        let language = Language::named("python").unwrap();
-        let tests = TestRules {
-            language: Some(language),
-            file: language.file.to_owned(),
-            takes_fence: true,
-        };
+        let tests = TestRules { takes_fence: true };
         CommandRules {
-            command: language.command(),
+            command: vec!["python3".to_owned()],
             files: Vec::new(),
             mode: CommandMode::Tests(tests),
             processes: 1,
