@@ -168,6 +168,15 @@ fn checked(
             continue;
         }
         let found = findings(&output, if takes_file { &code.file } else { "-" });
+        let unwritable = output
+            .lines()
+            .find(|line| found.is_empty() && line.contains("Read-only file system"));
+        if let Some(line) = unwritable {
+            return Err(format!(
+                "the checker cannot write: {}; let it write into its own folder, such as `-o out`",
+                shorten(line.trim())
+            ));
+        }
         if found.is_empty() && !output.trim().is_empty() && is_outside(&command[0]) {
             // A version manager's proxy without a version, for example.
             let asked = vec!["--version".to_owned()];
