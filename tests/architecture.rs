@@ -76,7 +76,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("safetensors", &ENGINE),
     ("crossterm", &["view"]),
     ("ratatui", &["view"]),
-    ("unicode_width", &["view"]),
+    ("unicode_width", &["view", "page", "report"]),
 ];
 const ENGINE: [&str; 12] = [
     "kernels",

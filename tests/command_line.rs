@@ -416,10 +416,6 @@ fn usage_errors_are_2() {
             "--on prof: no such file: use train, eval, test, or a file of prompt rows",
         ),
         (
-            &["eval", "task", "--model", "tiny", "--junit", "ci.xml"],
-            "--fail-under <RATE=X>",
-        ),
-        (
             &[
                 "eval",
                 "task",

@@ -2,10 +2,11 @@
 
     python3 -m grpo_tui.eval_logs LOG [--model NAME] [--steps A-B] [--by-prompt] > completions.jsonl
 
-Logs of inspect (`.eval`, `.json`), promptfoo (`.json`, `.jsonl`), lm-eval (`samples_*.jsonl`), verifiers
-(`results.jsonl`, `traces.jsonl`), TRL (completions as Parquet or JSONL), and tables with a completion. A
-line has `prompt_id`, the log's id, or `prompt` where the log has none or with `--by-prompt`: the task's
-row is then found by its text. The task scores: scores of the log are not read.
+Logs of inspect (`.eval`, `.json`), promptfoo (`.json`, `.jsonl`), lm-eval (`samples_*.jsonl`),
+verifiers (`results.jsonl`, `traces.jsonl`), TRL (completions as Parquet or JSONL), and tables
+with a completion. A line has `prompt_id`, the log's id, or `prompt` where the log has none or
+with `--by-prompt`: the task's row is then found by its text. The task scores: scores of the log
+are not read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import json
 import os
 import sys
 import zipfile
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 COMPLETIONS = ("completion", "response", "output", "generation", "prediction", "model_output")
 PROMPTS = ("prompt", "messages", "input", "question")
@@ -92,7 +94,9 @@ def inspect_samples(path: str) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(archive.read(info))
                 except NotImplementedError:
-                    remedy = "pip install zipfile-zstd, or convert it: inspect log convert --to json"
+                    remedy = (
+                        "pip install zipfile-zstd, or convert it: inspect log convert --to json"
+                    )
                     raise Unreadable(f"compressed by Zstandard: {remedy}") from None
 
 
@@ -117,7 +121,9 @@ def promptfoo(results: list[dict[str, Any]]) -> Iterator[Answer]:
     prompts = {(row.get("prompt") or {}).get("label") for row in results}
     for row in results:
         provider, response = row.get("provider") or {}, row.get("response") or {}
-        named = provider if isinstance(provider, str) else provider.get("label") or provider.get("id")
+        named = (
+            provider if isinstance(provider, str) else provider.get("label") or provider.get("id")
+        )
         output = response.get("output")
         text = output if output is None or isinstance(output, str) else json.dumps(output)
         case = row.get("testCase") or {}
@@ -137,9 +143,11 @@ def lm_eval(rows: Iterator[dict[str, Any]]) -> Iterator[Answer]:
         if row.get("filter") != filters[0]:
             continue
         given = row.get("arguments") or {}
-        requests = given if isinstance(given, list) else [
-            [one[key] for key in sorted(one)] for _, one in sorted(given.items())
-        ]
+        requests = (
+            given
+            if isinstance(given, list)
+            else [[one[key] for key in sorted(one)] for _, one in sorted(given.items())]
+        )
         answer: Any = (row.get("resps") or [[None]])[0]
         if len(requests) > 1:
             likely = [likelihood(one) for one in row.get("filtered_resps") or row["resps"]]
@@ -171,7 +179,9 @@ def verifiers_traces(rows: Iterator[dict[str, Any]]) -> Iterator[Answer]:
             begun = next((at for at, node in enumerate(path) if node.get("sampled")), len(path))
             task = trace.get("task") or {}
             data = task.get("data") or {}
-            reply = trace.get("root_reply") or (text_of(sampled[-1].get("content")) if sampled else None)
+            reply = trace.get("root_reply") or (
+                text_of(sampled[-1].get("content")) if sampled else None
+            )
             yield {
                 "id": first({**data, **task}, ("key", "id", "idx", "hash")),
                 "prompt": turns_of(said[:begun]),
@@ -233,7 +243,9 @@ def answers(path: str, steps: tuple[int, int] | None = None) -> Iterator[Answer]
         results = document.get("results")
         results = results.get("results") if isinstance(results, dict) else results
         if not isinstance(results, list):
-            raise Unreadable("neither `samples` (inspect) nor `results` (promptfoo) nor a list of rows")
+            raise Unreadable(
+                "neither `samples` (inspect) nor `results` (promptfoo) nor a list of rows"
+            )
         return promptfoo(results)
     head = next(json_lines(path), {})
     if "traces" in head:
@@ -246,7 +258,10 @@ def answers(path: str, steps: tuple[int, int] | None = None) -> Iterator[Answer]
 
 
 def lines(
-    path: str, model: str | None = None, steps: tuple[int, int] | None = None, by_prompt: bool = False
+    path: str,
+    model: str | None = None,
+    steps: tuple[int, int] | None = None,
+    by_prompt: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Lines for `score` and `eval --completions`, of one model of the log.
 
@@ -278,17 +293,27 @@ def step_range(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python3 -m grpo_tui.eval_logs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python3 -m grpo_tui.eval_logs", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("log")
     parser.add_argument("--model", help="the model, of a log with several")
-    parser.add_argument("--steps", type=step_range, metavar="A-B", help="steps of a trace of training; the last")
-    parser.add_argument("--by-prompt", action="store_true", help="find rows by their text, not by the log's ids")
+    parser.add_argument(
+        "--steps", type=step_range, metavar="A-B", help="steps of a trace of training; the last"
+    )
+    parser.add_argument(
+        "--by-prompt", action="store_true", help="find rows by their text, not by the log's ids"
+    )
     given = parser.parse_args()
     try:
         for line in lines(given.log, given.model, given.steps, given.by_prompt):
             print(json.dumps(line, ensure_ascii=False))
     except (Unreadable, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        why = error if isinstance(error, (Unreadable, OSError)) else f"{type(error).__name__}: {error}"
+        why = (
+            error
+            if isinstance(error, (Unreadable, OSError))
+            else f"{type(error).__name__}: {error}"
+        )
         sys.exit(f"{given.log}: {why}")
 
 

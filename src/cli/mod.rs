@@ -304,7 +304,7 @@ fn run_arguments(arguments: Vec<OsString>) -> Outcome {
                 .iter()
                 .map(|argument| crate::secrets::visible(&argument.to_string_lossy()).into_owned());
             let error = Arguments::try_parse_from(shown).err().unwrap_or(error);
-            if error.use_stderr() && has_json(&arguments) {
+            if error.exit_code() != 0 && has_json(&arguments) {
                 let text = error.to_string();
                 let text = text.trim().trim_start_matches("error: ");
                 output::print_json_error(text, u8::try_from(error.exit_code()).unwrap_or(2));

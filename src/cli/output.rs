@@ -84,10 +84,16 @@ pub(super) fn printing_here<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
+/// Whether this process has written to standard output.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
 fn standard_output() -> Box<dyn Write> {
     CAPTURED.with_borrow(|captured| match captured {
         Some([out, _]) => Box::new(out.clone()) as Box<dyn Write>,
-        None => Box::new(std::io::stdout().lock()),
+        None => {
+            PRINTED.store(true, Ordering::Relaxed);
+            Box::new(std::io::stdout().lock())
+        }
     })
 }
 
@@ -124,7 +130,15 @@ pub(super) fn print_json(document: impl Display) -> Outcome {
 }
 
 /// With `--json`: the error as a document on standard output, beside its text on standard error.
+/// Nothing after a document that is printed already, such as that of an eval that misses a threshold.
 pub(super) fn print_json_error(message: &str, code: u8) {
+    let is_printed = CAPTURED.with_borrow(|captured| match captured {
+        Some([out, _]) => !out.bytes().is_empty(),
+        None => PRINTED.load(Ordering::Relaxed),
+    });
+    if is_printed {
+        return;
+    }
     let (message, _) = redact(message);
     // The text says it, too.
     let _ = print_json(serde_json::json!({"error": message, "code": code}));

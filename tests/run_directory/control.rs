@@ -540,6 +540,7 @@ fn the_runs_command_asks() {
         &["runs", "pause", run.id()],
         (0, "pauses when the run starts"),
     );
+    check(&["runs", "resume", run.id()], (0, "pause cancelled"));
     check(&["runs", "resume", run.id()], (0, "not paused"));
     check(&["runs", "checkpoint", run.id()], (0, ": done\n"));
     check(

@@ -404,6 +404,7 @@ fn groups_without_a_valid_completion_are_never_all_best() {
             "max_steps=4",
             "eval_every=0",
             "learning_rate=0",
+            "guided=false",
         ],
     );
     let mut rules = Vec::new();

@@ -65,7 +65,10 @@ impl Server {
         match tool.name {
             "status" | "read" | "task_write" | "final_eval" => match Own::try_parse_from(&words).map_err(|error| error.to_string())? {
                 Own::Status { run: None, .. } => {
-                    let listed = report(&["runs", "list", "--json"], true)?;
+                    let listed = match self.workspace.runs().is_dir() {
+                        true => report(&["runs", "list", "--json"], true)?,
+                        false => json!({"items": []}),
+                    };
                     let (root, tasks) = (self.workspace.root(), self.workspace.task_names());
                     Ok(json!({"workspace": root, "tasks": tasks, "runs": listed["items"], "budget": limits.document(&spent), "final_eval": record.final_eval}))
                 }

@@ -105,12 +105,28 @@ fn expect_null(task: &TaskFiles, rows: &mut [PromptRow]) {
         return;
     }
     let schema = serde_json::from_str(&task.definition_text).unwrap_or_default();
-    if !super::import::cells::allows_null(&schema) {
+    if !allows_null(&schema) {
         return;
     }
     for row in rows {
         row.expected = row.fields.value("expected").filter(Value::is_null);
     }
+}
+
+/// Whether a schema names null among its types or values, or an alternative does.
+fn allows_null(schema: &Value) -> bool {
+    let lists = |key: &str, value: &Value| {
+        let list = schema.get(key).and_then(Value::as_array);
+        list.is_some_and(|list| list.contains(value))
+    };
+    let alternatives = ["anyOf", "oneOf"]
+        .iter()
+        .filter_map(|key| schema.get(key)?.as_array());
+    schema.get("type").is_some_and(|name| name == "null")
+        || lists("type", &json!("null"))
+        || lists("enum", &Value::Null)
+        || schema.get("const").is_some_and(Value::is_null)
+        || alternatives.flatten().any(allows_null)
 }
 
 /// As [`load_with`]: `visit` gets the rows batch by batch, so that they need not fit into memory.

@@ -329,11 +329,9 @@ impl Tokenizer {
     ) -> Result<String, TextError> {
         let mut turns = Cow::Borrowed(turns);
         for index in 0..turns.len() {
-            let is_text = match turns[index].role.as_str() {
-                "assistant" | "system" | "developer" => false,
-                "tool" => index < results,
-                _ => true,
-            };
+            let role = turns[index].role.as_str();
+            let is_own = ["assistant", "system", "developer"].contains(&role);
+            let is_text = !is_own && (role != "tool" || index < results);
             let plain = is_text.then(|| self.without(&turns[index].content, |token| token.special));
             if let Some(Cow::Owned(plain)) = plain.transpose()? {
                 turns.to_mut()[index].content = plain;

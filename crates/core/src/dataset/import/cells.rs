@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::records::clip;
 use crate::exact_json::{self, marked_number};
@@ -77,11 +77,6 @@ pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
         schema.get("properties").and_then(|fields| fields.get(key))
     };
     path.iter().try_fold(schema, step).unwrap_or(&ANY)
-}
-
-/// Whether a schema names null among its types.
-pub(in crate::dataset) fn allows_null(schema: &Value) -> bool {
-    types_of(schema, schema, 0).contains("null")
 }
 
 /// Types allowed by a schema; empty: any. With several types text becomes a string only if nothing
@@ -161,6 +156,41 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
         Value::String(_) => &["string"],
         Value::Array(_) => &["array"],
         Value::Object(_) => &["object"],
+    }
+}
+
+/// Puts a value where a path of members leads; an error if something is there.
+pub(super) fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
+    let mut place = answer;
+    for key in path {
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        place = place
+            .as_object_mut()
+            .ok_or(())?
+            .entry(key.clone())
+            .or_insert(Value::Null);
+    }
+    match place.is_null() {
+        true => *place = value,
+        false => return Err(()),
+    }
+    Ok(())
+}
+
+/// Tags of a cell: a list, or names between commas.
+pub(super) fn tags_of(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(tags) => tags.iter().flat_map(tags_of).collect(),
+        Value::String(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|tag| !tag.is_empty())
+            .map(Value::from)
+            .collect(),
+        other => vec![other.to_string().into()],
     }
 }
 

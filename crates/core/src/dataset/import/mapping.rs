@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use minijinja::Environment;
 use serde_json::{Map, Value, json};
 
-use super::cells::{property, type_problem, value_of};
+use super::cells::{insert, property, tags_of, type_problem, value_of};
 use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::row_schemas;
@@ -682,39 +682,6 @@ fn schema_of_fields(survey: &Survey, fields: &[(Vec<String>, String)]) -> Value 
         *place = survey.schema_of(name);
     }
     schema
-}
-
-fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
-    let mut place = answer;
-    for key in path {
-        if place.is_null() {
-            *place = Value::Object(Map::new());
-        }
-        place = place
-            .as_object_mut()
-            .ok_or(())?
-            .entry(key.clone())
-            .or_insert(Value::Null);
-    }
-    match place.is_null() {
-        true => *place = value,
-        false => return Err(()),
-    }
-    Ok(())
-}
-
-fn tags_of(value: &Value) -> Vec<Value> {
-    match value {
-        Value::Null => Vec::new(),
-        Value::Array(tags) => tags.iter().flat_map(tags_of).collect(),
-        Value::String(text) => text
-            .split(',')
-            .map(str::trim)
-            .filter(|tag| !tag.is_empty())
-            .map(Value::from)
-            .collect(),
-        other => vec![other.to_string().into()],
-    }
 }
 
 fn shown(value: Option<&Value>) -> String {

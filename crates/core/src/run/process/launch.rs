@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
 use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::pulled::Pulled;
 use crate::score::given_threads;
 
 /// Environment variable with the pipe's descriptor.
@@ -102,6 +103,12 @@ pub struct LaunchedWorker {
 /// [`RunError::Launch`] with the worker's reason, or the end of its log if it gave none;
 /// [`RunError::Foreign`] and [`RunError::Loose`] if others could tamper with the run.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunError> {
+    if let Some(copy) = Pulled::for_run(run.path()) {
+        return Err(RunError::NoWorker {
+            path: run.path().to_owned(),
+            standing: copy.standing(),
+        });
+    }
     run.check_private()?;
     let mut arguments: Vec<OsString> = vec!["worker".into(), "--run".into(), run.path().into()];
     arguments.extend(how.compute.arguments().into_iter().map(OsString::from));

@@ -33,8 +33,29 @@ pub(super) struct PromptIndex<'r> {
     currency_signs: HashMap<&'static str, Vec<Place>>,
 }
 
-/// Signs that state a currency, and its code of ISO 4217.
-const CURRENCY_SIGNS: [(&str, &str); 4] = [("€", "eur"), ("$", "usd"), ("£", "gbp"), ("¥", "jpy")];
+/// Signs of one currency, and the codes of ISO 4217 that they state.
+const CURRENCY_SIGNS: [(&str, &[&str]); 8] = [
+    ("€", &["eur"]),
+    ("£", &["gbp"]),
+    ("¥", &["jpy"]),
+    ("₹", &["inr"]),
+    ("zł", &["pln"]),
+    ("kr", &["sek", "nok", "dkk"]),
+    ("Fr", &["chf"]),
+    ("$", &["usd"]),
+];
+/// Letters before `$`, and the code that they make of it.
+const DOLLARS: [(&str, &str); 9] = [
+    ("US", "usd"),
+    ("C", "cad"),
+    ("CA", "cad"),
+    ("A", "aud"),
+    ("AU", "aud"),
+    ("NZ", "nzd"),
+    ("HK", "hkd"),
+    ("S", "sgd"),
+    ("R", "brl"),
+];
 
 impl<'r> PromptIndex<'r> {
     pub(super) fn new(row: &'r PromptRow) -> Self {
@@ -55,18 +76,9 @@ impl<'r> PromptIndex<'r> {
                     .push(found.words.len());
                 found.words.push((Place { message, span }, word));
             }
-            for (sign, code) in CURRENCY_SIGNS {
-                for (start, _) in text
-                    .match_indices(sign)
-                    .filter(|(start, _)| is_plain_sign(&text[..*start]))
-                {
-                    let span = start..start + sign.len();
-                    found
-                        .currency_signs
-                        .entry(code)
-                        .or_default()
-                        .push(Place { message, span });
-                }
+            for (span, code) in currency_signs(text) {
+                let places = found.currency_signs.entry(code).or_default();
+                places.push(Place { message, span });
             }
             for number in numbers(text) {
                 for reading in &number.readings {
@@ -189,10 +201,28 @@ fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
         .any(|place| place.message == message && overlap(&place.span, span))
 }
 
-/// Whether a sign after this text states its own currency: `A$` and `HK$` state others, `US$` does not.
-fn is_plain_sign(before: &str) -> bool {
-    let letters = before.rsplit(|letter: char| !letter.is_alphabetic()).next();
-    letters.is_none_or(|letters| letters.is_empty() || letters == "US")
+/// Places of signs with the codes that they state: `$` after letters is another dollar, and a sign of letters is no part
+/// of a word.
+fn currency_signs(text: &str) -> Vec<(Range<usize>, &'static str)> {
+    let mut found = Vec::new();
+    for (sign, codes) in CURRENCY_SIGNS {
+        for (start, _) in text.match_indices(sign) {
+            let span = start..start + sign.len();
+            let letters = text[..start]
+                .rsplit(|letter: char| !letter.is_alphabetic())
+                .next()
+                .unwrap_or_default();
+            let is_in_word = sign.chars().any(char::is_alphabetic)
+                && (!letters.is_empty() || text[span.end..].starts_with(char::is_alphabetic));
+            if sign == "$" && !letters.is_empty() {
+                let dollar = DOLLARS.iter().find(|(before, _)| *before == letters);
+                found.extend(dollar.map(|(_, code)| (span, *code)));
+            } else if !is_in_word {
+                found.extend(codes.iter().map(|code| (span.clone(), *code)));
+            }
+        }
+    }
+    found
 }
 
 /// Lower-case words with their places.

@@ -23,7 +23,7 @@ pub(crate) const MAX_FORCED_ROWS: usize = 500;
 const MAX_FIELDS: usize = 200;
 /// Values of other rows tried as a made-up one.
 const MAX_TRIED: usize = 20;
-/// Share of rows whose prompts state a field's value below which it is computed or classified.
+/// Share of rows whose prompts state a field's value up to which it is computed or classified.
 const MOSTLY_STATED: f64 = 0.5;
 
 /// A field whose schema allows neither null nor its absence.
@@ -56,7 +56,7 @@ pub struct ForcedField {
 impl ForcedField {
     /// Whether few prompts state the value literally: it is classified or computed, and nothing of it is made up.
     pub fn is_class(&self) -> bool {
-        (self.stated as f64) < MOSTLY_STATED * self.rows as f64
+        self.stated as f64 <= MOSTLY_STATED * self.rows as f64
     }
 
     /// Whether prompts usually state the value, but not all of them do.

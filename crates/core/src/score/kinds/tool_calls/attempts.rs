@@ -1,10 +1,13 @@
 //! Detects attempts at calls where no call is expected: a call of a known function in whatever
 //! syntax, also truncated, or the opening of a known format.
 
+use super::formats::harmony;
 use super::known_formats::all_openings;
+use super::syntax::after_white_space;
 use super::tools::Tools;
 use crate::score::answer::json::{Kind, Value};
-use crate::score::verdict::unwrap_answer::inner_values;
+use crate::score::verdict::unwrap_answer::{inner_values, think_opening};
+use crate::text::THINK_MARKS;
 
 /// Length up to the closing parenthesis of a call.
 const MAX_PARENTHESES: usize = 4_000;
@@ -29,6 +32,21 @@ pub(super) fn attempt(completion: &str, from: usize, tools: &Tools) -> Option<us
         })?;
         object
     })
+}
+
+/// Whether an answer without parsable calls declines to call: its text attempts no call.
+pub(super) fn is_decline(completion: &str, from: usize, tools: &Tools) -> bool {
+    let answer = completion
+        .get(after_white_space(completion, from)..)
+        .unwrap_or_default();
+    !answer.is_empty()
+        && !["{", "[", "```"]
+            .iter()
+            .any(|start| answer.starts_with(start))
+        && !harmony::has_messages(answer)
+        && !harmony::has_call(completion)
+        && think_opening(answer, &THINK_MARKS).is_none()
+        && attempt(completion, from, tools).is_none()
 }
 
 /// Whether a call begins here in a known format, possibly truncated.

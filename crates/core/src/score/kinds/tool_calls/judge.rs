@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::attempts::attempt;
+use super::attempts::{attempt, is_decline};
 use super::calls::{Answer, Call, calls_of};
 use super::compare::{ExpectedCall, compare_calls, expected_calls};
-use super::known_formats::{foreign_calls, foreign_opening, is_decline, syntax_of};
+use super::known_formats::{foreign_calls, foreign_opening, syntax_of};
 use super::syntax::{ArgumentTypes, Read, Syntax, after_white_space};
 use super::tools::{OwnTools, Tools};
 use crate::dataset::PromptRow;

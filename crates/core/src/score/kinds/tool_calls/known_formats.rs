@@ -1,14 +1,9 @@
 //! All call formats: lookup by name, and detection in text.
 
-use super::attempts::attempt;
 use super::calls::Answer;
 use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
-use super::syntax::{
-    ArgumentLayout, ArgumentTypes, CallLayout, CallList, CallSyntax, Syntax, after_white_space,
-};
-use super::tools::Tools;
-use crate::score::verdict::unwrap_answer::think_opening;
-use crate::text::{CallFormat, THINK_MARKS};
+use super::syntax::{ArgumentLayout, ArgumentTypes, CallLayout, CallList, CallSyntax, Syntax};
+use crate::text::CallFormat;
 
 /// One per [`crate::text::CALL_FORMATS`].
 static SYNTAXES: [Syntax; 9] = [
@@ -117,19 +112,4 @@ pub fn has_json_arguments(format: &CallFormat) -> bool {
     call_layout(format)
         .and_then(arguments)
         .is_none_or(|arguments| arguments == ArgumentLayout::Json)
-}
-
-/// Whether an answer without parsable calls declines to call: its text attempts no call.
-pub(super) fn is_decline(completion: &str, from: usize, tools: &Tools) -> bool {
-    let answer = completion
-        .get(after_white_space(completion, from)..)
-        .unwrap_or_default();
-    !answer.is_empty()
-        && !["{", "[", "```"]
-            .iter()
-            .any(|start| answer.starts_with(start))
-        && !harmony::has_messages(answer)
-        && !harmony::has_call(completion)
-        && think_opening(answer, &THINK_MARKS).is_none()
-        && attempt(completion, from, tools).is_none()
 }
