@@ -77,7 +77,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("safetensors", &ENGINE),
     ("crossterm", &["view"]),
     ("ratatui", &["view"]),
-    ("unicode_width", &["view"]),
+    ("unicode_width", &["page", "report", "view"]),
 ];
 const ENGINE: [&str; 12] = [
     "kernels",

@@ -34,6 +34,7 @@ use crate::task::SetName;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
+use rows::{Query, Sort};
 
 const SUMMARY: &str = "summary";
 const PROMPTS: &str = "prompts";
@@ -142,36 +143,6 @@ struct ProveJob {
     progress: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    /// By reward difference, largest decrease first; for a single eval by reward.
-    Worst,
-    /// By reward difference, largest increase first.
-    Best,
-    /// The order of the prompt file.
-    File,
-}
-
-impl Sort {
-    fn next(self) -> Self {
-        match self {
-            Self::Worst => Self::Best,
-            Self::Best => Self::File,
-            Self::File => Self::Worst,
-        }
-    }
-
-    fn name(self, is_alone: bool) -> &'static str {
-        match self {
-            Self::Worst if is_alone => "lowest reward first",
-            Self::Best if is_alone => "highest reward first",
-            Self::Worst => "largest regression first",
-            Self::Best => "largest improvement first",
-            Self::File => "file order",
-        }
-    }
-}
-
 impl Default for Eval {
     fn default() -> Self {
         Self {
@@ -252,6 +223,41 @@ impl Eval {
             .get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
+    /// Filters and sorts again; the cursor stays on its prompt, or goes to the first one.
+    fn arrange(&mut self, keeps_prompt: bool) -> Vec<Command> {
+        let Some(versus) = self.versus().cloned() else {
+            self.shown.clear();
+            return Vec::new();
+        };
+        let words = self.filter.text().split_whitespace();
+        let query = Query {
+            versus: Arc::clone(&versus),
+            pair: self.pair,
+            only: self.only,
+            group: self.group.clone(),
+            words: words.map(str::to_lowercase).collect(),
+            sort: self.sort,
+        };
+        vec![Work::latest(
+            "eval.rows",
+            move |sender| query.arranged(sender),
+            move |eval: &mut Eval, _, shown: Vec<usize>| {
+                if eval.versus().is_none_or(|now| !Arc::ptr_eq(now, &versus)) {
+                    return Vec::new();
+                }
+                let under = eval.cursor.at(eval.shown.len()).filter(|_| keeps_prompt);
+                let under = under.and_then(|at| eval.shown.get(at)).copied();
+                let place = under.and_then(|under| shown.iter().position(|index| *index == under));
+                eval.shown = shown;
+                eval.cursor.index = place.unwrap_or(0);
+                if place.is_none() {
+                    eval.top = Cursor::default();
+                }
+                Vec::new()
+            },
+        )]
+    }
+
     /// Stores the result; keeps filters and cursor as far as they still apply.
     fn set_versus(&mut self, read: Result<ReadEvals, ReportError>) -> Vec<Command> {
         self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
@@ -296,7 +302,7 @@ impl Eval {
         };
         let place = prompts.iter().position(is_under);
         (self.shown, self.cursor.index) = ((0..prompts.len()).collect(), place.unwrap_or(0));
-        rows::arrange(self, !is_unmoved && place.is_some())
+        self.arrange(!is_unmoved && place.is_some())
     }
 }
 
@@ -389,7 +395,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             let evals = 0..versus.evals.len();
             Ok(ReadEvals {
                 failures: versus.evals.iter().map(FailureGroups::for_eval).collect(),
-                failing: evals.map(|eval| failures::failing(&versus, eval)).collect(),
+                failing: evals.map(|eval| rows::failing(&versus, eval)).collect(),
                 versus,
             })
         },

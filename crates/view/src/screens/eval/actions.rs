@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 
 use super::{
     ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, answers, ask_export, chat, chooser,
-    comment, draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore, rows,
+    comment, draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -112,7 +112,7 @@ impl screen::Screen for Eval {
     }
 
     fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
-        rows::arrange(self, true)
+        self.arrange(true)
     }
 
     fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
@@ -291,7 +291,7 @@ const ACTIONS: &[Action] = &[
         HERE,
         |eval, _| {
             (eval.filter, eval.group, eval.only) = Default::default();
-            rows::arrange(eval, true)
+            eval.arrange(true)
         },
     )
     .unless(nothing),
@@ -341,7 +341,7 @@ const ACTIONS: &[Action] = &[
                 .sort
                 .name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
             shared.say(format!("prompts: {name}"));
-            rows::arrange(eval, true)
+            eval.arrange(true)
         },
     )
     .unless(nothing),
@@ -356,7 +356,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |eval, _| {
         let pairs = eval.versus().map_or(1, |versus| versus.pairs.len());
         eval.pair = (eval.pair + 1) % pairs.max(1);
-        rows::arrange(eval, true)
+        eval.arrange(true)
     })
     .unless(|eval, shared| {
         let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
@@ -578,7 +578,7 @@ fn only(eval: &mut Eval, outcome: Outcome) -> Vec<Command> {
         Some((_, only)) if only == outcome => None,
         _ => Some((Metric::Valid, outcome)),
     };
-    rows::arrange(eval, true)
+    eval.arrange(true)
 }
 
 /// Leaves the innermost of: the filter's text, zoom, the pane, filters, the chosen evals.
@@ -591,7 +591,7 @@ fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         eval.pane = PROMPTS;
     } else if !eval.filter.text().is_empty() || eval.only.is_some() || eval.group.is_some() {
         (eval.filter, eval.group, eval.only) = Default::default();
-        return rows::arrange(eval, true);
+        return eval.arrange(true);
     } else if !eval.chosen.is_empty() {
         eval.chosen.clear();
         return read(eval, shared);

@@ -4,8 +4,8 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Eval, PROMPTS, rows};
-use crate::format::{percent, unknown_last};
+use super::{Eval, PROMPTS};
+use crate::format::percent;
 use crate::message::Command;
 use crate::popup::{Pick, PickEntry, Popup};
 use crate::report::{FailureGroup, Versus};
@@ -60,7 +60,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared, last: bool) -> Vec<Comm
         move |eval: &mut Eval, _, chosen| {
             eval.group = groups.into_iter().nth(chosen).map(|group| (side, group));
             (eval.only, eval.pane) = (None, PROMPTS);
-            rows::arrange(eval, true)
+            eval.arrange(true)
         },
     )))
 }
@@ -140,19 +140,6 @@ fn wrong_fields(record: &EvalRecord) -> String {
     let wrong = fields.filter(|(_, is_right)| **is_right == false);
     let names: Vec<&str> = wrong.map(|(name, _)| name.as_str()).collect();
     names.join(", ")
-}
-
-/// The indices of the prompts that an eval fails, the lowest rewards first.
-pub(super) fn failing(versus: &Versus, eval: usize) -> Vec<usize> {
-    let reward = |index: &usize| {
-        let record = versus.record(&versus.prompts[*index], eval)?;
-        record.fails().then_some((record.reward, *index))
-    };
-    let mut failing: Vec<_> = (0..versus.prompts.len())
-        .filter_map(|index| reward(&index))
-        .collect();
-    failing.sort_by(|a, b| unknown_last(a.0, b.0, false));
-    failing.into_iter().map(|(_, index)| index).collect()
 }
 
 /// The prompts that the last eval fails, with class and reason, in as many rows as are free: the lowest rewards first.

@@ -28,7 +28,7 @@ pub(super) fn content<'a>(
     let count = format!("{} of {}", eval.shown.len(), versus.prompts.len());
     let only = eval.only.map(|(metric, only)| match metric {
         Metric::Valid => name(only).to_owned(),
-        Metric::Exact => format!("{}, exact match:", name(only)),
+        Metric::Exact => format!("exact {}", name(only)),
     });
     let title = match &eval.group {
         Some((side, group)) => {

@@ -4,65 +4,59 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Eval, Sort, conversations};
+use super::conversations;
 use crate::format::unknown_last;
-use crate::message::{Command, Sender, Work};
+use crate::message::Sender;
 use crate::report::{ComparedPrompt, FailureGroup, Metric, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::score::on_every_core;
-use crate::widgets::list_cursor::Cursor;
 
 /// The filter and order of the prompts.
 #[derive(Debug)]
-struct Query {
-    versus: Arc<Versus>,
+pub(super) struct Query {
+    pub(super) versus: Arc<Versus>,
     /// Index of the compared pair.
-    pair: usize,
-    only: Option<(Metric, Outcome)>,
-    group: Option<(usize, FailureGroup)>,
+    pub(super) pair: usize,
+    pub(super) only: Option<(Metric, Outcome)>,
+    pub(super) group: Option<(usize, FailureGroup)>,
     /// Lower-case.
-    words: Vec<String>,
-    sort: Sort,
+    pub(super) words: Vec<String>,
+    pub(super) sort: Sort,
 }
 
-/// Filters and sorts again; the cursor stays on its prompt, or goes to the first one.
-pub(super) fn arrange(eval: &mut Eval, keeps_prompt: bool) -> Vec<Command> {
-    let Some(versus) = eval.versus().cloned() else {
-        eval.shown.clear();
-        return Vec::new();
-    };
-    let words = eval.filter.text().split_whitespace();
-    let query = Query {
-        versus: Arc::clone(&versus),
-        pair: eval.pair,
-        only: eval.only,
-        group: eval.group.clone(),
-        words: words.map(str::to_lowercase).collect(),
-        sort: eval.sort,
-    };
-    vec![Work::latest(
-        "eval.rows",
-        move |sender| query.arranged(sender),
-        move |eval: &mut Eval, _, shown: Vec<usize>| {
-            if eval.versus().is_none_or(|now| !Arc::ptr_eq(now, &versus)) {
-                return Vec::new();
-            }
-            let under = eval.cursor.at(eval.shown.len()).filter(|_| keeps_prompt);
-            let under = under.and_then(|at| eval.shown.get(at)).copied();
-            let place = under.and_then(|under| shown.iter().position(|index| *index == under));
-            eval.shown = shown;
-            eval.cursor.index = place.unwrap_or(0);
-            if place.is_none() {
-                eval.top = Cursor::default();
-            }
-            Vec::new()
-        },
-    )]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// By reward difference, largest decrease first; for a single eval by reward.
+    Worst,
+    /// By reward difference, largest increase first.
+    Best,
+    /// The order of the prompt file.
+    File,
+}
+
+impl Sort {
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Worst => Self::Best,
+            Self::Best => Self::File,
+            Self::File => Self::Worst,
+        }
+    }
+
+    pub(super) fn name(self, is_alone: bool) -> &'static str {
+        match self {
+            Self::Worst if is_alone => "lowest reward first",
+            Self::Best if is_alone => "highest reward first",
+            Self::Worst => "largest regression first",
+            Self::Best => "largest improvement first",
+            Self::File => "file order",
+        }
+    }
 }
 
 impl Query {
     /// Indices of the prompts; some of them once nobody wants them any more, since a key has followed.
-    fn arranged(&self, sender: &Sender) -> Vec<usize> {
+    pub(super) fn arranged(&self, sender: &Sender) -> Vec<usize> {
         let prompts = &self.versus.prompts;
         let all = (0..prompts.len()).into_par_iter().with_min_len(1_000);
         let fits = |index: &usize| sender.is_wanted() && self.fits(&prompts[*index]);
@@ -125,4 +119,17 @@ impl Query {
             || (!comment.is_empty() && (word == "commented" || comment.contains(word)))
             || records.any(is_in_record)
     }
+}
+
+/// The indices of the prompts that an eval fails, the lowest rewards first.
+pub(super) fn failing(versus: &Versus, eval: usize) -> Vec<usize> {
+    let reward = |index: &usize| {
+        let record = versus.record(&versus.prompts[*index], eval)?;
+        record.fails().then_some((record.reward, *index))
+    };
+    let mut failing: Vec<_> = (0..versus.prompts.len())
+        .filter_map(|index| reward(&index))
+        .collect();
+    failing.sort_by(|a, b| unknown_last(a.0, b.0, false));
+    failing.into_iter().map(|(_, index)| index).collect()
 }
