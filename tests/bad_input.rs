@@ -507,7 +507,7 @@ fn a_full_or_read_only_file_system() {
         &arguments,
         1,
         &[
-            "cannot create ro/.",
+            "cannot create ro/",
             "Read-only file system",
             "use another folder with --runs DIR",
         ],

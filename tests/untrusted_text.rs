@@ -488,10 +488,7 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         "4",
     ];
     for (arguments, titles) in [
-        (
-            &["runs", "export", run][..],
-            &["<h1>invoices, small adapters</h1>"][..],
-        ),
+        (&["runs", "export", run][..], &["<h1>invoice</h1>"][..]),
         (&["runs", "versus", run], &["<h1>base vs step 30</h1>"]),
         (
             &eval,

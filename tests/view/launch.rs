@@ -223,7 +223,7 @@ fn advanced_settings_are_folded_by_section() {
         stage.screen()
     );
     assert!(
-        stage.shows("policy update          ▸ 24 more, 2 changed"),
+        stage.shows("policy update          ▸ 25 more, 2 changed"),
         "{}",
         stage.screen()
     );
@@ -232,7 +232,7 @@ fn advanced_settings_are_folded_by_section() {
     stage.keys("a");
     assert_eq!(
         (selected(&stage), rows(&stage).len()),
-        ("policy update", all + 24)
+        ("policy update", all + 25)
     );
     assert!(
         stage.shows("policy update          ▾ 24 more") && rows(&stage).contains(&"weight_decay")

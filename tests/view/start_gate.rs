@@ -66,9 +66,7 @@ fn findings_are_asked_about_before_the_start() {
         ] {
             assert!(stage.shows(part), "{part}:\n{}", stage.screen());
         }
-        assert!(
-            stage.shows("leakage: ") && stage.shows("Not checked: memory, disk, learnability.")
-        );
+        assert!(stage.shows("leakage: ") && stage.shows("Not checked: memory, learnability."));
         stage.keys("n");
         assert!(
             !stage.folder.path().join("arguments").exists(),

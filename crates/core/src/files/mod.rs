@@ -44,7 +44,11 @@ pub fn check_locks(folder: &Path) -> Result<()> {
         ".lock-{}",
         crate::format::hex(&random_bytes::<8>()?)
     ));
-    let locked = create(&path, Access::Private)?.try_lock();
+    // What else is wrong with the folder is said where a file is written.
+    let Ok(file) = create(&path, Access::Private) else {
+        return Ok(());
+    };
+    let locked = file.try_lock();
     std::fs::remove_file(path)?;
     match locked {
         Err(TryLockError::Error(error)) => Err(error),

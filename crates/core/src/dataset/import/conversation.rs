@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::records::clip;
+use crate::format::shortened;
 use crate::text::Message;
 
 /// Hermes' tags around a call and a result.
@@ -16,7 +16,7 @@ pub(super) fn turns(value: &Value) -> Result<Vec<Message>, String> {
         turn(value).ok_or_else(|| {
             format!(
                 "prompt: `{}` is not a turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
-                clip(&value.to_string())
+                shortened(&value.to_string(), 60)
             )
         })
     };

@@ -28,15 +28,28 @@ const FORMS: &str = r"(?x)
 
 pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
     static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(FORMS).ok());
-    let found = DATE.iter().flat_map(|date| date.find_iter(text));
-    let date = |found: regex::Match<'_>| WrittenDate {
-        span: found.range(),
-        days: days(found.as_str()),
-    };
-    found
-        .map(date)
-        .filter(|date| !date.days.is_empty())
-        .collect()
+    let (mut dates, mut at) = (Vec::new(), 0);
+    while let Some(found) = DATE.as_ref().and_then(|date| date.find_at(text, at)) {
+        let days = days(found.as_str());
+        // What only looks like a date may hide one that begins in it: `129,00 each. 17.03.2026`.
+        at = match days.is_empty() {
+            true => {
+                found.start()
+                    + text[found.start()..]
+                        .chars()
+                        .next()
+                        .map_or(1, char::len_utf8)
+            }
+            false => found.end(),
+        };
+        if !days.is_empty() {
+            dates.push(WrittenDate {
+                span: found.range(),
+                days,
+            });
+        }
+    }
+    dates
 }
 
 /// Readings of a whole text; empty if it is not a date.
@@ -116,6 +129,7 @@ mod tests {
             ("Mar 11th, 2024", &[DAY]),
             ("11-Mar-2024", &[DAY]),
             ("2024-Mar-11", &[DAY]),
+            ("for 129,00 each. 11.03.2024", &[DAY, (2024, 11, 3)]),
             ("March 2024", &[]),
             ("11 apples 2024", &[]),
             ("192.168.10.5", &[]),

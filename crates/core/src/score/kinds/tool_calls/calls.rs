@@ -116,7 +116,7 @@ impl<'t> Answer<'t> {
         let calls = self.calls(completion)?;
         let is_wrong = |call: &&Call<'_>| {
             let function = tools.function(call.name);
-            call.has_none && !function.is_some_and(|function| !function.has_required)
+            call.has_none && function.is_none_or(|function| function.has_required)
         };
         match calls.iter().find(is_wrong) {
             Some(call) => Err(missing("arguments", call.name_at)),
