@@ -216,7 +216,7 @@ fn what_goes_wrong_in_a_function_is_said_in_a_sentence() {
     let keys = "def f(completions, **kwargs): return {}['price']";
     check(keys, "rewards.py line 1 in f: KeyError: 'price'");
     check(
-        "def f(completions, **kwargs): return [c.strip() for c in completions]",
+        "def f(completions, **kwargs): return completions[0].strip()",
         "rewards.py line 1 in f: AttributeError: 'list' object has no attribute 'strip' (completions are lists of messages: `completions = \"text\"` changes that)",
     );
     check(
