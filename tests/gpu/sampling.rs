@@ -14,7 +14,8 @@ use grpo_tui::kernels::shaping::{SeenTokens, ShapedRow, ShapedToken, Shaping, sa
 use grpo_tui::model::Adapters;
 use grpo_tui::rollout::{Request, RolloutMemory, Sampling, ThreadPool, generate};
 
-use super::model::{LORA, configs, model};
+use super::families::configs;
+use super::model::{LORA, model};
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
 #[test]

@@ -13,8 +13,11 @@ const MAX_RESULT_BYTES: usize = 24_000;
 /// Items of a list and characters of a text, of ever shorter forms of a result.
 const CUTS: [(usize, usize); 5] = [(200, 4000), (60, 2000), (20, 1000), (8, 400), (1, 80)];
 
+/// A page's name and its text.
+type Page = (&'static str, fn() -> String);
+
 /// What an agent needs to make a task and train on it; kinds and configuration are written from the program's tables.
-const PAGES: [(&str, fn() -> String); 6] = [
+const PAGES: [Page; 6] = [
     ("guide", || {
         include_str!("../../../docs/guide.md").to_owned()
     }),

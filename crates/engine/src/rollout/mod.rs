@@ -390,6 +390,23 @@ pub(crate) fn generate_from(
     Ok(totals)
 }
 
+/// Tokens that a rollout's caches on a GPU may hold; `None` on the CPU.
+#[cfg(feature = "cuda")]
+fn gpu_places(model: &Decoder) -> Option<CachePlaces> {
+    let gpu = gpu_memory(model)?;
+    let gpu = GpuMemory {
+        usable_bytes: gpu.total_bytes,
+        ..gpu
+    };
+    let (base, trained) = (model.base_precision(), model.parameters().count());
+    Some(crate::plan::gpu_rollout_places(
+        model.config(),
+        base,
+        trained,
+        gpu,
+    ))
+}
+
 fn gpu_memory(model: &Decoder) -> Option<GpuMemory> {
     let (usable_bytes, total_bytes) = memory(model.device())?;
     Some(GpuMemory {
