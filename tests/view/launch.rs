@@ -235,7 +235,7 @@ fn advanced_settings_are_folded_by_section() {
         ("policy update", all + 25)
     );
     assert!(
-        stage.shows("policy update          ▾ 24 more") && rows(&stage).contains(&"weight_decay")
+        stage.shows("policy update          ▾ 25 more") && rows(&stage).contains(&"weight_decay")
     );
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
@@ -244,14 +244,14 @@ fn advanced_settings_are_folded_by_section() {
         ("policy update", all)
     );
     assert!(
-        stage.shows("policy update          ▸ 24 more, 3 changed"),
+        stage.shows("policy update          ▸ 25 more, 3 changed"),
         "{}",
         stage.screen()
     );
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
-    assert_eq!(rows(&stage).len(), all + 24);
+    assert_eq!(rows(&stage).len(), all + 25);
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.
