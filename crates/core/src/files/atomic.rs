@@ -43,6 +43,7 @@ pub fn replace_files<'a>(
     let mut written: Vec<(&Path, PathBuf)> = Vec::new();
     let mut held = Vec::new();
     let outcome = files.iter().try_for_each(|(path, bytes)| {
+        remove_leftovers(path);
         let temporary = temporary(path);
         written.push((path, temporary.clone()));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -80,7 +81,8 @@ fn temporary(path: &Path) -> PathBuf {
         NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     let temporary = path.with_file_name(name);
-    remove_leftovers(path);
+    // An earlier process with this id may have left one.
+    let _ = std::fs::remove_file(&temporary);
     temporary
 }
 
