@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use grpo_tui::confidence::{Among, AnswerConfidence, LeafSpan, leaf_spans};
 use grpo_tui::leaf_confidence::{GivenAnswer, answer_confidence};
-use grpo_tui::update::{LogitRow, ReadingModel, pack, read_logits};
+use grpo_tui::model::without_breaks;
+use grpo_tui::update::{ReadingModel, pack, read_logits};
 
 use super::*;
 
@@ -51,7 +52,7 @@ impl Case {
             vocabulary: &self.vocabulary,
             constraint: is_constrained.then_some(&*self.constraint),
         };
-        answer_confidence(self.reading(), &answer).unwrap()
+        without_breaks(answer_confidence(self.reading(), &answer)).unwrap()
     }
 
     fn reading(&self) -> ReadingModel<'_> {
@@ -67,8 +68,9 @@ impl Case {
         let text = [tokens, &[0]].concat();
         let mut found = Vec::new();
         for packed in pack([(&PROMPT[..], vec![&text[..]])], usize::MAX) {
-            let take = |_, _, logits: LogitRow| found = logits.to_vec();
-            read_logits(self.reading(), &packed, &[vec![tokens.len()]], take).unwrap();
+            let positions = [vec![tokens.len()]];
+            let rows = without_breaks(read_logits(self.reading(), &packed, &positions)).unwrap();
+            found = rows[0].to_vec();
         }
         let sum: f64 = found.iter().map(|logit| f64::from(*logit).exp()).sum();
         let log_probs = found.iter().map(|logit| f64::from(*logit) - sum.ln());

@@ -18,7 +18,7 @@ use crate::endpoint::{Question, RequestForm, Sampling as EndpointSampling};
 use crate::eval::{greedy_questions, record};
 use crate::facts::Target;
 use crate::format::counted;
-use crate::model::Adapters;
+use crate::model::{Adapters, without_breaks};
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, ScoredTask, render,
 };
@@ -308,7 +308,7 @@ impl Weights {
             own: None,
         };
         let tokens = self.by_prompt(prompts, |micro_batch| {
-            Ok(read_tokens(reading, micro_batch, 2)?)
+            Ok(without_breaks(read_tokens(reading, micro_batch, 2))?)
         })?;
         for (prompt, own) in prompts.iter_mut().zip(tokens) {
             let Some(answer) = &mut prompt.answer else {

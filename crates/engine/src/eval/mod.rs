@@ -6,6 +6,7 @@ use crate::confidence::{AnswerConfidence, set_agreement};
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;
 use crate::leaf_confidence::{GivenAnswer, answer_confidence};
+use crate::model::without_breaks;
 use crate::policy::{
     Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, PolicyVersion, Prompt,
     Question, Turn,
@@ -143,7 +144,7 @@ pub fn confidences(
         })
     });
     let given: Vec<GivenAnswer<'_>> = given.collect();
-    let read = |answer: &GivenAnswer<'_>| answer_confidence(reading, answer);
+    let read = |answer: &GivenAnswer<'_>| without_breaks(answer_confidence(reading, answer));
     let mut found = policy.threads.map(&given, read)?;
     judge_confidences(&mut found, conversations);
     Ok(found)

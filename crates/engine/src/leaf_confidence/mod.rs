@@ -44,7 +44,7 @@ type Logits = BTreeMap<usize, LogitRow>;
 ///
 /// # Errors
 /// A failed tensor operation.
-pub fn answer_confidence(
+pub async fn answer_confidence(
     reading: ReadingModel<'_>,
     answer: &GivenAnswer<'_>,
 ) -> Result<AnswerConfidence> {
@@ -59,7 +59,7 @@ pub fn answer_confidence(
     }
     let is_read = |part: &Part| part.position < walked.allowed_tokens;
     positions.retain(|position| *position < walked.allowed_tokens);
-    let logits = logits_at(reading, answer, positions)?;
+    let logits = logits_at(reading, answer, positions).await?;
     let mut leaves = Vec::with_capacity(parts.len());
     for (leaf, parts) in spans.leaves.into_iter().zip(parts) {
         let mut confidence = LeafConfidence {
@@ -71,7 +71,8 @@ pub fn answer_confidence(
             ..LeafConfidence::default()
         };
         if !parts.is_empty() && parts.iter().all(is_read) {
-            let among_values = values::share(reading, answer, &walked, &leaf, &parts, &logits)?;
+            let among_values =
+                values::share(reading, answer, &walked, &leaf, &parts, &logits).await?;
             confidence.confidence = Some(match among_values {
                 Some(share) => {
                     confidence.among = Among::Values;
@@ -101,7 +102,7 @@ pub fn answer_confidence(
 }
 
 /// The logits at positions of a completion.
-fn logits_at(
+async fn logits_at(
     reading: ReadingModel<'_>,
     answer: &GivenAnswer<'_>,
     positions: Vec<usize>,
@@ -111,8 +112,8 @@ fn logits_at(
         return Ok(found);
     }
     for packed in pack([(answer.prompt, vec![answer.completion])], usize::MAX) {
-        let take = |_, position, logits| _ = found.insert(position, logits);
-        read_logits(reading, &packed, std::slice::from_ref(&positions), take)?;
+        let rows = read_logits(reading, &packed, std::slice::from_ref(&positions)).await?;
+        found.extend(positions.iter().copied().zip(rows));
     }
     Ok(found)
 }

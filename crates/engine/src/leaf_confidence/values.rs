@@ -41,7 +41,7 @@ struct Search<'a> {
 }
 
 /// `None` if there are too many values, or they cannot be told apart in time.
-pub(super) fn share(
+pub(super) async fn share(
     reading: ReadingModel<'_>,
     answer: &GivenAnswer<'_>,
     walked: &Walked,
@@ -86,7 +86,7 @@ pub(super) fn share(
             return Ok(None);
         }
         let start = &answer.completion[..first.position];
-        for (beginning, logits) in read(reading, answer, start, unknown)? {
+        for (beginning, logits) in read(reading, answer, start, unknown).await? {
             let mask = mask_after(constraint, answer, [start, &beginning.tokens]);
             if !mask.is_some_and(|mask| search.expand(&beginning, &logits, &mask)) {
                 return Ok(None);
@@ -170,7 +170,7 @@ fn end_of_value(value: &[u8]) -> Option<usize> {
 }
 
 /// The logits after each beginning.
-fn read(
+async fn read(
     reading: ReadingModel<'_>,
     answer: &GivenAnswer<'_>,
     start: &[u32],
@@ -186,8 +186,7 @@ fn read(
     let texts = texts.iter().map(Vec::as_slice).collect::<Vec<_>>();
     if !texts.is_empty() {
         for packed in pack([(answer.prompt, texts)], usize::MAX) {
-            let take = |_, _, logits| found.push(logits);
-            read_logits(reading, &packed, &positions, take)?;
+            found.extend(read_logits(reading, &packed, &positions).await?);
         }
     }
     Ok(beginnings.into_iter().zip(found).collect())

@@ -15,7 +15,7 @@ use super::parameters::master_dtype;
 use super::side_inputs::SideInputs;
 use super::{
     AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
-    Parameters, PrefilledRows, RowContext, Shard, Trainable, Weights,
+    Parameters, Pauses, PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
 use crate::config::BasePrecision;
 use crate::hub::{Experts, KeysValues, ModelConfig, Role, Scope, is_trained};
@@ -324,25 +324,40 @@ impl Decoder {
         adapters: AdapterUse<'a>,
         mut each: impl FnMut(usize, RowContext<'_>, LayerActivations, DerivedActivations) -> Result<()>,
     ) -> Result<(Stream, SideInputs)> {
-        let (mut stream, mut side) = self.start(&batch.token_ids)?;
-        for (index, (layer, own)) in self.layers.iter().zip(experts).enumerate() {
-            let context = RowContext {
-                positions: &batch.positions,
-                segments: &batch.segments,
-                selection: own.as_ref().map_or(Selection::Free, select),
-                adapters,
-                beside: side.of(index, self.sources[index]),
-            };
-            let (output, saved, derived) = layer.forward(stream, context)?;
-            let is_shared = self.sources[index] == Some(index);
-            let shared = is_shared.then(|| layer.keys_values(&derived)).transpose()?;
-            each(index, context, saved, derived)?;
-            if let Some(shared) = shared {
-                side.store(index, shared);
-            }
-            stream = output;
+        let mut passed = self.start(&batch.token_ids)?;
+        for (index, own) in experts.iter().enumerate() {
+            let selection = own.as_ref().map_or(Selection::Free, select);
+            passed = self.through_layer(index, passed, batch, selection, adapters, &mut each)?;
         }
-        Ok((stream, side))
+        Ok(passed)
+    }
+
+    /// The stream after one layer, given what came before it.
+    fn through_layer(
+        &self,
+        index: usize,
+        (stream, mut side): (Stream, SideInputs),
+        batch: &DeviceBatch,
+        selection: Selection<'_>,
+        adapters: AdapterUse<'_>,
+        mut each: impl FnMut(usize, RowContext<'_>, LayerActivations, DerivedActivations) -> Result<()>,
+    ) -> Result<(Stream, SideInputs)> {
+        let layer = &self.layers[index];
+        let context = RowContext {
+            positions: &batch.positions,
+            segments: &batch.segments,
+            selection,
+            adapters,
+            beside: side.of(index, self.sources[index]),
+        };
+        let (output, saved, derived) = layer.forward(stream, context)?;
+        let is_shared = self.sources[index] == Some(index);
+        let shared = is_shared.then(|| layer.keys_values(&derived)).transpose()?;
+        each(index, context, saved, derived)?;
+        if let Some(shared) = shared {
+            side.store(index, shared);
+        }
+        Ok((output, side))
     }
 
     /// Rows after the final norm, [rows, hidden]; saves nothing.
@@ -356,6 +371,25 @@ impl Decoder {
         let (select, adapters) = (Selection::Replayed, adapters.into());
         let (stream, _) = self.through(&batch, &replayed, select, adapters, |_, _, _, _| Ok(()))?;
         Ok(self.norm(&stream)?.1)
+    }
+
+    /// As [`Decoder::forward`] of a batch without replayed experts; `pauses` may break it after
+    /// each layer.
+    pub(crate) async fn forward_in_pieces(
+        &self,
+        batch: &PackedBatch,
+        adapters: AdapterUse<'_>,
+        pauses: &mut Pauses,
+    ) -> Result<Tensor> {
+        let placed = self.place(batch)?;
+        let mut passed = self.start(&placed.token_ids)?;
+        for index in 0..self.layers.len() {
+            let ignore = |_, _: RowContext<'_>, _, _| Ok(());
+            passed =
+                self.through_layer(index, passed, &placed, Selection::Free, adapters, ignore)?;
+            pauses.after(batch.rows()).await;
+        }
+        Ok(self.norm(&passed.0)?.1)
     }
 
     /// As [`Decoder::forward`], saving for [`Decoder::backward`]: with `recompute` each layer's

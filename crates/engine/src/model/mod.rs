@@ -24,6 +24,7 @@ mod mixed_inputs; // activations derived from a mixer's input
 mod mixer; // attention or gated delta rule
 mod norm; // norm with its weight
 mod packed_batch; // packed sequences
+mod pauses; // breaks in a forward pass
 mod parameters; // flat buffer of trained parameters
 mod shared_expert; // expert used by every row
 mod shard; // sharding over ranks
@@ -43,6 +44,8 @@ pub use layer::Layer;
 pub(crate) use mixer::{CacheView, CacheWidth, PrefilledRows};
 pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
+pub(crate) use pauses::Pauses;
+pub use pauses::without_breaks;
 pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
 pub use weights::{LoadProgress, Weights, watch_loading};

@@ -8,15 +8,19 @@ mod generate; // a request -> queued prompts
 mod http; // routes and keys
 mod metrics; // Prometheus metrics
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::Sender;
 
-use crate::confidence::AnswerConfidence;
 use crate::format::duration;
 use crate::generation::{AskedModel, Event, ReadAnswer, ReadPrompt, Reading, unix_seconds};
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
@@ -30,7 +34,7 @@ use crate::rollout::{
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
-use crate::update::{ReadToken, ReadingModel, pack, read_tokens};
+use crate::update::{ReadingModel, pack, read_tokens};
 use body_client::Readings;
 use connections::Listener;
 use metrics::Metrics;
@@ -248,6 +252,7 @@ pub fn serve(
         shared: &shared,
         report: &report,
         is_stopped: &is_stopped,
+        begun: Mutex::default(),
     };
     // A GPU's work is launched by one thread.
     let count = match engine.device.is_cpu() {
@@ -294,6 +299,8 @@ struct Decoding<'a> {
     shared: &'a Shared,
     report: &'a (dyn Fn(&str) + Sync),
     is_stopped: &'a Arc<AtomicBool>,
+    /// Readings between whose pieces passes run.
+    begun: Mutex<VecDeque<Begun<'a>>>,
 }
 
 impl rollout::Decoding for Decoding<'_> {
@@ -304,89 +311,89 @@ impl rollout::Decoding for Decoding<'_> {
     fn has_errand(&self) -> bool {
         let mut readings = self.shared.readings.lock();
         readings.retain(|(reading, _)| !reading.events().is_closed());
-        !readings.is_empty()
+        let mut begun = self.begun.lock();
+        begun.retain(|reading| !reading.events.is_closed());
+        !readings.is_empty() || !begun.is_empty()
     }
 
     fn run_errand(&self) {
-        let next = self.shared.readings.lock().pop_front();
-        let Some((reading, adapter)) = next else {
+        let begun = self.begun.lock().pop_front();
+        let next = || self.shared.readings.lock().pop_front();
+        let Some(mut reading) =
+            begun.or_else(|| next().map(|(reading, adapter)| self.begin(reading, adapter)))
+        else {
             return;
         };
-        let event = match &reading {
-            Reading::Prompt(prompt) => {
-                let read = self.read(prompt, adapter);
-                read.map(|tokens| Event::PromptRead {
-                    prompt: prompt.index,
-                    tokens,
-                })
-            }
-            Reading::Answer(answer) => {
-                let read = self.confidence(answer, adapter);
-                read.map(|confidence| Event::Confidence {
-                    index: answer.index,
-                    confidence,
-                })
-            }
-        };
-        // Its client may be gone.
-        _ = reading
-            .events()
-            .try_send(event.unwrap_or_else(Event::Failed));
+        let mut context = Context::from_waker(Waker::noop());
+        match reading.event.as_mut().poll(&mut context) {
+            // Its client may be gone.
+            Poll::Ready(event) => _ = reading.events.try_send(event),
+            Poll::Pending => self.begun.lock().push_front(reading),
+        }
     }
 }
 
-impl Decoding<'_> {
-    /// A prompt's tokens after the first, by training's forward pass, with its sampling adapter.
-    fn read(&self, prompt: &ReadPrompt, adapter: Option<u32>) -> Result<Vec<ReadToken>, String> {
-        let (first, rest) = prompt.token_ids.split_at(1);
-        let packed = pack([(first, vec![rest])], usize::MAX);
-        let reading = self.reading(adapter);
-        let read = |all| read_tokens(reading, all, prompt.likeliest);
-        let tokens = packed.iter().map(read).collect::<Result<Vec<_>, _>>();
-        let tokens = tokens.map_err(|error| {
-            let what = "reading a prompt failed";
-            self.fail(what, &error.to_string(), is_out_of_memory(&error));
-            "reading the prompt failed; the server's log has the cause".to_owned()
-        })?;
-        Ok(tokens.concat())
-    }
+/// A reading that a pass interrupts.
+struct Begun<'a> {
+    events: Sender<Event>,
+    event: Pin<Box<dyn Future<Output = Event> + Send + 'a>>,
+}
 
-    /// A completion's values, by training's forward pass, with its sampling adapter.
-    fn confidence(
-        &self,
-        answer: &ReadAnswer,
-        adapter: Option<u32>,
-    ) -> Result<AnswerConfidence, String> {
-        let given = GivenAnswer {
-            prompt: &answer.prompt,
-            completion: &answer.completion,
-            vocabulary: &answer.vocabulary,
-            constraint: answer.constraint.as_deref(),
-        };
-        answer_confidence(self.reading(adapter), &given).map_err(|error| {
-            let what = "computing the confidence of an answer failed";
-            self.fail(what, &error.to_string(), is_out_of_memory(&error));
-            format!("{what}; the server's log has the cause")
-        })
+/// A prompt's tokens after the first, by training's forward pass.
+async fn read_prompt(reading: ReadingModel<'_>, prompt: &ReadPrompt) -> candle_core::Result<Event> {
+    let (first, rest) = prompt.token_ids.split_at(1);
+    let mut tokens = Vec::with_capacity(rest.len());
+    for packed in pack([(first, vec![rest])], usize::MAX) {
+        tokens.extend(read_tokens(reading, &packed, prompt.likeliest).await?);
     }
+    Ok(Event::PromptRead {
+        prompt: prompt.index,
+        tokens,
+    })
+}
 
-    fn reading(&self, adapter: Option<u32>) -> ReadingModel<'_> {
-        let adapter = adapter.unwrap_or(NO_ADAPTER);
-        ReadingModel {
+/// A completion's values, by training's forward pass.
+async fn read_answer(reading: ReadingModel<'_>, answer: &ReadAnswer) -> candle_core::Result<Event> {
+    let given = GivenAnswer {
+        prompt: &answer.prompt,
+        completion: &answer.completion,
+        vocabulary: &answer.vocabulary,
+        constraint: answer.constraint.as_deref(),
+    };
+    Ok(Event::Confidence {
+        index: answer.index,
+        confidence: answer_confidence(reading, &given).await?,
+    })
+}
+
+impl<'a> Decoding<'a> {
+    /// `adapter`: which the prompt or answer is sampled with.
+    fn begin(&self, reading: Reading, adapter: Option<u32>) -> Begun<'a> {
+        let model = ReadingModel {
             model: self.model,
             adapters: Adapters::On,
-            own: (self.adapter_slot > 0).then_some((adapter, self.adapter_slot)),
+            own: (self.adapter_slot > 0)
+                .then_some((adapter.unwrap_or(NO_ADAPTER), self.adapter_slot)),
+        };
+        let (engine, report) = (self.engine, self.report);
+        Begun {
+            events: reading.events().clone(),
+            event: Box::pin(async move {
+                let (read, what) = match &reading {
+                    Reading::Prompt(prompt) => {
+                        (read_prompt(model, prompt).await, "reading a prompt failed")
+                    }
+                    Reading::Answer(answer) => (
+                        read_answer(model, answer).await,
+                        "computing the confidence of an answer failed",
+                    ),
+                };
+                read.unwrap_or_else(|error| {
+                    fail(engine, report, what, &error);
+                    Event::Failed(format!("{what}; the server's log has the cause"))
+                })
+            }),
         }
-    }
-
-    /// Reports a failure; returns its cause.
-    fn fail(&self, what: &str, error: &str, is_out_of_memory: bool) -> String {
-        let cause = explained(error);
-        (self.report)(&format!("{what}: {cause}"));
-        if is_out_of_memory {
-            _ = self.engine.trim_memory();
-        }
-        cause
     }
 
     /// Decodes until the queue is closed and empty.
@@ -398,6 +405,7 @@ impl Decoding<'_> {
         let end = |why: &str| {
             queue.fail(why);
             self.shared.readings.lock().clear();
+            self.begun.lock().clear();
         };
         loop {
             let is_stopped = Arc::clone(self.is_stopped);
@@ -420,7 +428,7 @@ impl Decoding<'_> {
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
             let what = "decoding failed, and its requests with it";
-            let cause = self.fail(what, &error.to_string(), is_out_of_memory(&error));
+            let cause = fail(self.engine, self.report, what, &error);
             worker.fail(FAILED);
             if failures >= MAX_FAILURES {
                 end(FAILED);
@@ -428,4 +436,19 @@ impl Decoding<'_> {
             }
         }
     }
+}
+
+/// Reports a failure; returns its cause.
+fn fail(
+    engine: &Engine,
+    report: &(dyn Fn(&str) + Sync),
+    what: &str,
+    error: &candle_core::Error,
+) -> String {
+    let cause = explained(&error.to_string());
+    report(&format!("{what}: {cause}"));
+    if is_out_of_memory(error) {
+        _ = engine.trim_memory();
+    }
+    cause
 }

@@ -12,7 +12,7 @@ use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{
     TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as,
 };
-use crate::model::{AdapterUse, Adapters, Decoder, Gradients, RouterUse};
+use crate::model::{AdapterUse, Adapters, Decoder, Gradients, Pauses, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 use crate::rollout::likeliest;
 
@@ -51,39 +51,46 @@ pub struct ReadToken {
 
 /// Evaluates all sequences' tokens, in order, with `count` alternatives each. With `count` > 0 the
 /// host reads the logits of the whole vocabulary.
-pub fn read_tokens(
+pub async fn read_tokens(
     reading: ReadingModel<'_>,
     micro_batch: &MicroBatch,
     count: usize,
 ) -> Result<Vec<ReadToken>> {
-    let normed = forward(reading, micro_batch)?;
+    let mut pauses = Pauses::default();
+    let normed = forward(reading, micro_batch, &mut pauses).await?;
     let mut found = Vec::new();
     for part in HeadPart::all(reading.model, &normed, micro_batch, 1.0) {
-        part.each_chunk(|logits, targets| {
-            let own = token_log_probs(logits, targets, 1.0)?;
-            let rows = match count {
+        for (rows, targets) in part.chunks() {
+            let logits = part.logits(rows)?;
+            let own = token_log_probs(&logits, targets, 1.0)?;
+            let alternatives = match count {
                 0 => vec![Vec::new(); own.len()],
-                _ => likeliest(logits, count)?,
+                _ => likeliest(&logits, count)?,
             };
-            let read = own.iter().zip(rows).map(|(own, likeliest)| ReadToken {
+            let read = own.iter().zip(alternatives);
+            found.extend(read.map(|(own, likeliest)| ReadToken {
                 log_prob: own.log_prob,
                 likeliest,
-            });
-            found.extend(read);
-            Ok(())
-        })?;
+            }));
+            pauses.after_head(rows.len()).await;
+        }
     }
     Ok(found)
 }
 
 /// Rows after the final norm.
-fn forward(reading: ReadingModel<'_>, micro_batch: &MicroBatch) -> Result<Tensor> {
+async fn forward(
+    reading: ReadingModel<'_>,
+    micro_batch: &MicroBatch,
+    pauses: &mut Pauses,
+) -> Result<Tensor> {
     let (ReadingModel { model, own, .. }, rows) = (reading, micro_batch.batch.rows());
     let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
     let adapters = own.map(column).transpose()?;
     let slot = own.map_or(0, |(_, slot)| slot);
     let adapters = AdapterUse::for_rows(reading.adapters, adapters.as_ref(), slot);
-    model.forward(&micro_batch.batch, adapters)
+    let batch = &micro_batch.batch;
+    model.forward_in_pieces(batch, adapters, pauses).await
 }
 
 /// The logits of one position: a value for each token of the vocabulary.
@@ -102,20 +109,21 @@ impl Deref for LogitRow {
     }
 }
 
-/// Passes on the logits after the tokens before `positions` of each sequence, at temperature 1:
-/// `take` gets the sequence, the position and its row.
-pub fn read_logits(
+/// The logits after the tokens before `positions` of each sequence, in order, at temperature 1.
+pub async fn read_logits(
     reading: ReadingModel<'_>,
     micro_batch: &MicroBatch,
     positions: &[Vec<usize>],
-    mut take: impl FnMut(usize, usize, LogitRow),
-) -> Result<()> {
-    let (normed, model) = (forward(reading, micro_batch)?, reading.model);
+) -> Result<Vec<LogitRow>> {
+    let mut pauses = Pauses::default();
+    let normed = forward(reading, micro_batch, &mut pauses).await?;
+    let model = reading.model;
     let of_sequence = |(sequence, positions): (usize, &Vec<usize>)| {
         let at = |position: &usize| (sequence, *position);
         positions.iter().map(at).collect::<Vec<_>>()
     };
     let asked: Vec<(usize, usize)> = positions.iter().enumerate().flat_map(of_sequence).collect();
+    let mut found = Vec::with_capacity(asked.len());
     for chunk in asked.chunks(LOGIT_ROWS) {
         let row = |(sequence, position): &(usize, usize)| {
             micro_batch.sequences[*sequence].rows[*position]
@@ -125,15 +133,13 @@ pub fn read_logits(
         let logits = model.logits(&gather_rows(&normed, &rows, normed.dtype())?)?;
         let (_, size) = logits.dims2()?;
         let rows = Arc::new(logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
-        for (number, (sequence, position)) in chunk.iter().enumerate() {
-            let row = LogitRow {
-                rows: Arc::clone(&rows),
-                range: number * size..(number + 1) * size,
-            };
-            take(*sequence, *position, row);
-        }
+        found.extend((0..chunk.len()).map(|number| LogitRow {
+            rows: Arc::clone(&rows),
+            range: number * size..(number + 1) * size,
+        }));
+        pauses.after_head(chunk.len()).await;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Rows of logits that the host holds at once.
@@ -224,11 +230,11 @@ impl<'a> HeadPart<'a> {
     /// Log-probs by sequence; and the logits if there is one chunk.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
-        self.each_chunk(|logits, targets| {
-            flat.extend(token_log_probs(logits, targets, self.temperature)?);
-            kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then(|| logits.clone());
-            Ok(())
-        })?;
+        for (rows, targets) in self.chunks() {
+            let logits = self.logits(rows)?;
+            flat.extend(token_log_probs(&logits, targets, self.temperature)?);
+            kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then_some(logits);
+        }
         let mut flat = flat.into_iter();
         let sequences = &self.micro_batch.sequences[self.sequences.clone()];
         Ok((
@@ -240,13 +246,14 @@ impl<'a> HeadPart<'a> {
         ))
     }
 
-    /// Passes on logits and targets of chunks of rows.
-    fn each_chunk(&self, mut take: impl FnMut(&Tensor, &[u32]) -> Result<()>) -> Result<()> {
+    /// Rows and targets that the head takes at once.
+    fn chunks(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
         let chunks = self.rows.chunks(HEAD_ROWS_OF_ONE);
-        for (rows, targets) in chunks.zip(self.targets.chunks(HEAD_ROWS_OF_ONE)) {
-            take(&self.model.logits(&self.select(rows)?)?, targets)?;
-        }
-        Ok(())
+        chunks.zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
+    }
+
+    fn logits(&self, rows: &[u32]) -> Result<Tensor> {
+        self.model.logits(&self.select(rows)?)
     }
 
     /// Adds the head's gradient if trained; returns gradients after the final norm, by chunk.
@@ -256,11 +263,7 @@ impl<'a> HeadPart<'a> {
         weights: &[TokenWeight],
         gradients: &mut Gradients,
     ) -> Result<Vec<(Vec<u32>, Tensor)>> {
-        let chunks = self
-            .rows
-            .chunks(HEAD_ROWS_OF_ONE)
-            .zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
-            .zip(weights.chunks(HEAD_ROWS_OF_ONE));
+        let chunks = self.chunks().zip(weights.chunks(HEAD_ROWS_OF_ONE));
         let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[TokenWeight])| {
             let hidden = self.select(rows)?;
             let logits = logits

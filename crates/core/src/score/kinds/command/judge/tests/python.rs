@@ -247,7 +247,10 @@ fn what_goes_wrong_in_a_function_is_said_in_a_sentence() {
         "def g(completion): return 1",
         "rewards.py has no f: it has g",
     );
-    check("f = 3", "rewards.py:f is int: name a function");
+    check(
+        "f = 3",
+        "rewards.py:f is int: name a function, or a rubric that has functions",
+    );
     check(
         "def f(c):\n    return 1 +",
         "rewards.py line 2: SyntaxError: invalid syntax",
