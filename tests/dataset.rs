@@ -1,7 +1,6 @@
 //! Tests: prompt rows are read with their places, and checked before they are trained on.
 
 mod health;
-mod hide;
 mod import;
 mod new_task;
 mod parquet;

@@ -1,6 +1,5 @@
 //! Tasks that a judge scores: a server on this machine that grades well, fails, and is told what to say by answers.
 
-mod check;
 mod local;
 pub(crate) mod server;
 

@@ -12,7 +12,7 @@ mod global_actions;
 mod harness;
 #[cfg(feature = "engine")]
 mod journey;
-mod labelling;
+mod judge_grades;
 mod launch;
 mod launch_of_several;
 mod live;

@@ -1,7 +1,6 @@
-//! `grpo-tui dataset import|split|check|hide|demonstrate`: adds rows to a task's prompt files, distributes them anew, says
-//! what is wrong with them, hides values, or searches the calls that they ask for.
+//! `grpo-tui dataset import|split|check|demonstrate`: adds rows to a task's prompt files, distributes them anew, says
+//! what is wrong with them, or searches the calls that they ask for.
 
-mod hide;
 mod import;
 mod split;
 
@@ -37,8 +36,6 @@ enum Command {
     Split(split::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
-    /// Remove a field's value from the prompts of some rows, and expect null there: what a model must learn not to make up
-    Hide(hide::Arguments),
     /// Search the calls that lead to the final state that each row expects; print the rows with them as demonstrations
     Demonstrate(Demonstrate),
 }
@@ -75,7 +72,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Split(arguments) => split::run(&arguments),
         Command::Check(arguments) => check(&arguments),
-        Command::Hide(arguments) => hide::run(&arguments),
         Command::Demonstrate(arguments) => demonstrate(&arguments),
     }
 }

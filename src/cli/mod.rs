@@ -68,13 +68,10 @@ mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use output::{print, print_indented, print_json};
-
-use crate::files::{Access, replace_files};
 
 /// Make a language model's structured output reliable: score it, train it with GRPO, measure it on held-out prompts.
 #[derive(Debug, Parser)]
@@ -226,19 +223,6 @@ fn task_with_agent(task: &str, agent: Option<&str>) -> Result<crate::score::Task
         Some(command) => task.with_agent(command, &std::env::current_dir()?)?,
         None => task,
     })
-}
-
-/// Replaces a task's file; the old one stays beside it, with `.bak` added to its name, which is returned.
-fn replace_keeping(path: &Path, old: &[u8], new: &[u8]) -> Result<PathBuf, Failure> {
-    let mut kept = path.as_os_str().to_owned();
-    kept.push(".bak");
-    let kept = PathBuf::from(kept);
-    let files = [(kept.as_path(), old), (path, new)];
-    replace_files(&files, Access::Umask).map_err(|(path, error)| {
-        let path = path.display();
-        Failure::failed(format!("{path}: {error}; nothing was replaced"))
-    })?;
-    Ok(kept)
 }
 
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {

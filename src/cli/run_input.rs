@@ -2,7 +2,6 @@
 
 use super::Failure;
 use crate::config::ResolvedConfig;
-use crate::judge_check::files_with_checks;
 use crate::run::MixedTask;
 use crate::score::Task;
 use crate::train::TaskPart;
@@ -34,7 +33,7 @@ impl RunInput {
     pub(super) fn files(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         let mut found = Vec::new();
         for TaskPart { name, task, .. } in &self.parts {
-            let files = files_with_checks(task)?.into_iter();
+            let files = task.files()?.into_iter();
             let inside = |file: String| {
                 if name.is_empty() {
                     file

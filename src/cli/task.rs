@@ -2,7 +2,6 @@
 
 mod audit;
 mod check;
-mod judge_check;
 mod new;
 mod python_schema;
 mod render;
@@ -26,8 +25,6 @@ enum Command {
     Audit(audit::Arguments),
     /// Print the prompt of a row as a model reads it: the chat template applied
     Render(render::Arguments),
-    /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
-    JudgeCheck(judge_check::Arguments),
     /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change, and its
     /// judge to be asked (`kind = "judge"`), until the server changes
     Trust(trust::Arguments),
@@ -48,7 +45,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Render(arguments) => render::run(&arguments),
-        Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }
 }

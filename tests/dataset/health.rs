@@ -76,7 +76,6 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
             expected_problem: Some(&refuses),
             expects_answers: true,
             finds_secrets: true,
-            system_problem: None,
             count_tokens: Some(&tokens),
             most_prompt_tokens: Some(20),
         };

@@ -28,8 +28,6 @@ struct State {
     wait: Duration,
     now: usize,
     most: usize,
-    /// Words beyond which an answer has full points only by asking for them.
-    obeys: bool,
 }
 
 pub(crate) struct Server {
@@ -63,11 +61,6 @@ impl Server {
         self.state.lock().unwrap().wait = wait;
     }
 
-    /// From now on an answer that asks for full points gets them.
-    pub(crate) fn obey(&self) {
-        self.state.lock().unwrap().obeys = true;
-    }
-
     pub(crate) fn most_at_once(&self) -> usize {
         self.state.lock().unwrap().most
     }
@@ -84,13 +77,12 @@ pub(crate) fn grades(of: &[(&str, Value)]) -> String {
 }
 
 /// An answer to each criterion of the schema, or of each answer.
-fn graded(content: &Value, schema: &Value, obeys: bool) -> Value {
+fn graded(content: &Value, schema: &Value) -> Value {
     let of_answer = |answer: &str, schema: &Value| {
-        let is_told = obeys && answer.contains("full points");
         let grade = |(name, schema): (&String, &Value)| {
             let words = answer.split_whitespace().count().min(4);
             let grade = if schema["properties"]["verdict"].is_object() {
-                let is_polite = is_told || answer.contains("please");
+                let is_polite = answer.contains("please");
                 let reason = if is_polite {
                     "it says please"
                 } else {
@@ -98,7 +90,7 @@ fn graded(content: &Value, schema: &Value, obeys: bool) -> Value {
                 };
                 json!({"reason": reason, "verdict": if is_polite { "yes" } else { "no" }})
             } else {
-                json!({"reason": format!("{words} words"), "points": if is_told { 4 } else { words }})
+                json!({"reason": format!("{words} words"), "points": words})
             };
             (name.clone(), grade)
         };
@@ -131,24 +123,19 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = HttpRequest::read(&mut reader) {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
-        let (reply, wait, obeys) = {
+        let (reply, wait) = {
             let mut state = state.lock().unwrap();
             state
                 .requests
                 .push((request.header("authorization"), body.clone()));
             state.now += 1;
             state.most = state.most.max(state.now);
-            (state.replies.pop_front(), state.wait, state.obeys)
+            (state.replies.pop_front(), state.wait)
         };
         std::thread::sleep(wait);
         let content: Value =
             serde_json::from_str(body["messages"][1]["content"].as_str().unwrap()).unwrap();
-        let text = graded(
-            &content,
-            &body["response_format"]["json_schema"]["schema"],
-            obeys,
-        )
-        .to_string();
+        let text = graded(&content, &body["response_format"]["json_schema"]["schema"]).to_string();
         let said = |text: &str, reason: &str| {
             let choice =
                 json!({"message": {"role": "assistant", "content": text}, "finish_reason": reason});

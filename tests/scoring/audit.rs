@@ -4,7 +4,7 @@ use grpo_tui::dataset::PromptRow;
 use grpo_tui::page::text::render;
 use grpo_tui::score::audit::{Finding, audit, page};
 use grpo_tui::score::mutants::{MutationCell, MutationReport, mutation_report};
-use grpo_tui::score::{Scorer, Task};
+use grpo_tui::score::{LabelledField, Scorer, Task, labelled_fields};
 
 use super::{folder_with, row};
 
@@ -237,82 +237,54 @@ fn each_kind_has_lazy_answers_of_its_own() {
     );
 }
 
-/// Schema, what the second of four prompts states, and the fields that must be made up: path, rows
-/// whose prompt does not state it, and whether that is a warning.
+/// What the prompts state, the expected values of `a`, and what is said of them.
 #[test]
-fn fields_that_must_be_made_up_are_named() {
-    let check = |schema: &str, lines: &str, second: &str, forced: &[(&str, usize, bool)]| {
-        let folder = folder_with(schema, lines);
+fn labels_that_their_prompt_does_not_state_are_named() {
+    let text = r#"{"type":"string"}"#;
+    let nullable = r#"{"type":["string","null"]}"#;
+    let class = r#"{"enum":["Acme","Bolt","Cord","Dyne"]}"#;
+    let names = [r#""Acme""#, r#""Bolt""#, r#""Cord""#, r#""Dyne""#];
+    let stated = ["Acme 7", "Bolt 7", "Cord 7", "Dyne 7"];
+    let missed = ["Acme 7", "7 only", "Cord 7", "Dyne 7"];
+    let unstated = "a: 1 of 4 prompts do not state the expected value, line 2 (`\"Bolt\"`): correct these rows, or expect null there if the schema allows it";
+    let spelled = [r#""Acme""#, r#""Bolt""#, r#""acme""#, r#""Dyne""#];
+    let spellings = "a: `Acme` (line 1) and `acme` (line 3) differ in case alone: one label with two spellings, of which an answer can match one; write one";
+    let null = [r#""Acme""#, "null", r#""Cord""#, r#""Dyne""#];
+    let except = "[score.grounded]\nexcept = [\"a\"]\n";
+    for (schema, lines, prompts, expected, said) in [
+        (text, "", stated, names, &[][..]),
+        (text, "", missed, names, &[unstated]),
+        (nullable, "", missed, names, &[unstated]),
+        (nullable, "", missed, null, &[]),
+        // One value in all rows is learned without its prompt.
+        (text, "", missed, [r#""Acme""#; 4], &[]),
+        // A class, and a field that is said to be computed.
+        (class, "", missed, names, &[]),
+        (text, except, missed, names, &[]),
+        (text, "", ["7"; 4], names, &[]),
+        (text, "", ["7"; 4], spelled, &[spellings]),
+    ] {
+        let schema =
+            format!(r#"{{"type":"object","properties":{{"a":{schema},"n":{{"type":"number"}}}}}}"#);
+        let folder = folder_with(&schema, lines);
         let task = Task::load(folder.path()).unwrap();
-        let prompt = |text: &str, name: &str| {
-            let mut row = row(&format!(r#"{{"a":"{name}","n":7}}"#));
-            row.messages = vec![
-                serde_json::from_value(serde_json::json!({"role": "user", "content": text}))
-                    .unwrap(),
-            ];
+        let row = |(line, (text, value)): (usize, (&str, &str))| {
+            let mut row = row(&format!(r#"{{"a":{value},"n":7}}"#));
+            let message = serde_json::json!({"role": "user", "content": text});
+            row.messages = vec![serde_json::from_value(message).unwrap()];
+            row.line = line + 1;
             row
         };
-        let rows = [
-            prompt("Acme 7", "Acme"),
-            prompt(second, "Bolt"),
-            prompt("Cord 7", "Cord"),
-            prompt("Dyne 7", "Dyne"),
-        ];
-        let findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
-        let found: Vec<(&str, usize, bool)> = findings
-            .iter()
-            .filter_map(|finding| finding.forced.as_ref())
-            .map(|field| {
-                (
-                    field.path.as_str(),
-                    field.unstated,
-                    field.is_unstated_in_some(),
-                )
-            })
+        let rows: Vec<_> = prompts
+            .into_iter()
+            .zip(expected)
+            .enumerate()
+            .map(row)
             .collect();
-        assert_eq!(found, forced, "{schema}");
-    };
-    let schema = |a: &str, required: &str| {
-        format!(
-            r#"{{"type":"object","required":[{required}],"properties":{{"a":{a},"n":{{"type":"number"}}}}}}"#
-        )
-    };
-    let text = r#"{"type":"string"}"#;
-    let both = r#""a","n""#;
-    check(
-        &schema(text, both),
-        "",
-        "Bolt 7",
-        &[("a", 0, false), ("n", 0, false)],
-    );
-    check(
-        &schema(text, both),
-        "",
-        "7 only",
-        &[("a", 1, true), ("n", 0, false)],
-    );
-    check(
-        &schema(r#"{"type":["string","null"]}"#, both),
-        "",
-        "7 only",
-        &[("n", 0, false)],
-    );
-    check(&schema(text, ""), "", "7 only", &[]);
-    // A class, and a field that is said to be computed.
-    let classes = r#"{"enum":["Acme","Bolt","Cord","Dyne"]}"#;
-    check(
-        &schema(classes, both),
-        "",
-        "7 only",
-        &[("a", 0, false), ("n", 0, false)],
-    );
-    let except = "[score.grounded]\nexcept = [\"a\"]\n";
-    check(
-        &schema(text, both),
-        except,
-        "7 only",
-        &[("a", 0, false), ("n", 0, false)],
-    );
+        let fields = labelled_fields(&task, &rows);
+        let found: Vec<String> = fields.iter().flat_map(LabelledField::problems).collect();
+        assert_eq!(found, said, "{schema} {prompts:?} {expected:?}");
+    }
 }
 
 const ROWS: [&str; 3] = [

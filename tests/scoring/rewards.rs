@@ -3,7 +3,7 @@
 use grpo_tui::score::{FailureClass, Scorer, Task, Tier};
 use proptest::prelude::*;
 
-use super::{folder_with, row, scorer_with};
+use super::{row, scorer_with};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"number","minimum":0},"c":{"enum":["x","y"]}},"required":["a","b"],"additionalProperties":false}"#;
 
@@ -270,97 +270,4 @@ fn the_shape_that_scripts_read() {
         serde_json::from_str::<grpo_tui::score::Score>(&text).unwrap(),
         score
     );
-}
-
-/// Hand-computed: 1 - (p - right)², of a forecast 1 - half the sum of the squares.
-#[test]
-fn an_answer_is_paid_for_knowing_how_sure_it_may_be() {
-    let schema = r#"{"type":"object","required":["label"],"properties":{"label":{"enum":["spam","ham","7"]},"sure":{}}}"#;
-    let part = |keys: &str| {
-        let folder = folder_with(
-            schema,
-            &format!("[[reward]]\npart = \"brier\"\nweight = 1.0\n{keys}"),
-        );
-        Task::load(folder.path())
-    };
-    let row = row(r#"{"label":"spam"}"#);
-    let scored = |keys: &str, answer: &str| {
-        let score = Scorer::new(&part(keys).unwrap())
-            .unwrap()
-            .score(answer, Some(&row));
-        (
-            score.parts.get("brier").copied(),
-            score.exact,
-            score.leaves.map(|leaves| leaves.credit),
-        )
-    };
-    let whole = "stated = \"sure\"\n";
-    let label = "stated = \"sure\"\nof = \"label\"\n";
-    let alias =
-        &format!("{label}[score.aliases]\nlabel = [[\"spam\", \"junk\"], [\"ham\", \"fine\"]]\n");
-    for (keys, answer, value) in [
-        (whole, r#"{"label":"spam","sure":0.8}"#, 0.96),
-        (whole, r#"{"label":"ham","sure":0.8}"#, 0.36),
-        (label, r#"{"label":"spam","sure":1}"#, 1.0),
-        (label, r#"{"label":"ham","sure":0.0}"#, 1.0),
-        (label, r#"{"label":"spam","sure":1.1}"#, 0.0),
-        (label, r#"{"label":"spam","sure":-0.5}"#, 0.0),
-        (label, r#"{"label":"spam","sure":"very"}"#, 0.0),
-        (label, r#"{"label":"spam"}"#, 0.0),
-        (
-            label,
-            r#"{"label":"spam","sure":{"spam":0.8,"ham":0.2}}"#,
-            0.96,
-        ),
-        (label, r#"{"label":"spam","sure":{"ham":1}}"#, 0.0),
-        (
-            label,
-            r#"{"label":"spam","sure":{"spam":0.8,"ham":0.8}}"#,
-            0.0,
-        ),
-        (
-            whole,
-            r#"{"label":"spam","sure":{"spam":0.8,"ham":0.2}}"#,
-            0.0,
-        ),
-        (
-            label,
-            r#"{"label":"spam","sure":{"spam":{"ham":0.5}}}"#,
-            0.0,
-        ),
-        (
-            label,
-            r#"{"label":"spam","sure":{"junk":0.8,"ham":0.2}}"#,
-            0.16,
-        ),
-        (
-            alias,
-            r#"{"label":"spam","sure":{"junk":0.8,"ham":0.2}}"#,
-            0.96,
-        ),
-        (
-            alias,
-            r#"{"label":"spam","sure":{"junk":0.5,"spam":0.3,"ham":0.1,"fine":0.1}}"#,
-            0.96,
-        ),
-    ] {
-        let (found, exact, credit) = scored(keys, answer);
-        assert!((found.unwrap() - value).abs() < 1e-9, "{answer}: {found:?}");
-        let is_right = answer.contains(r#""label":"spam""#);
-        assert_eq!(
-            (exact, credit),
-            (Some(is_right), Some(f64::from(u8::from(is_right)))),
-            "{answer}"
-        );
-    }
-    for (keys, problem) in [
-        ("", "`reward.stated` is missing: the member of the answer"),
-        (
-            "stated = \"label\"\nof = \"label\"\n",
-            "`reward.of` is the member that `stated` names",
-        ),
-    ] {
-        let error = part(keys).unwrap_err().to_string();
-        assert!(error.contains(problem), "{error}");
-    }
 }

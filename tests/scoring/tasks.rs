@@ -94,15 +94,19 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\npart = \"field\"\nweight = 1\n",
-        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, grounded, brier, length, not \"field\"",
+        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, grounded, length, not \"field\"",
     );
     check(
         "[[reward]]\npart = \"fields\"\n",
         "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`",
     );
     check(
+        "[[reward]]\npart = \"brier\"\nstated = \"sure\"\nweight = 1\n",
+        "line 3 column 1: `part = \"brier\"` is no longer a part: remove the block; evals state how sure the model is of each value (docs/confidence.md)",
+    );
+    check(
         "[[reward]]\nweight = 1\n",
-        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, grounded, brier, length, or give the block a `kind`",
+        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, grounded, length, or give the block a `kind`",
     );
     let part = |lines: &str| format!("[[reward]]\nkind = \"regex\"\n{lines}");
     check(

@@ -32,15 +32,13 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
          schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
-         schema.sample.next schema.rejected schema.nullable schema.save schema.copy schema.outside schema.revert schema.trust \
+         schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
          schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
          prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
          prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \
          prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
          prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.hand prompts.results \
-         prompts.model prompts.health scores.open scores.grade scores.grades.yes scores.grades.no \
-         scores.grades.0 scores.grades.1 scores.grades.2 scores.grades.3 scores.grades.4 scores.grades.skip \
-         scores.grades.end scores.source scores.later_step scores.earlier_step scores.ten_later \
+         prompts.model prompts.health scores.open scores.source scores.later_step scores.earlier_step scores.ten_later \
          scores.ten_earlier scores.follow scores.next_changed scores.edit scores.write scores.prompt \
          scores.draw scores.confidence scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
          scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
@@ -144,7 +142,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
     ("m", Outcome::Done, "live.charts.toggle"),
     ("m space", Outcome::Done, "live.charts.reset"),
-    ("y", Outcome::Done, "scores.grades.undo"),
     (
         "o enter alt-a { \" $ r e f \" : \" # \" } left left",
         Outcome::Done,
@@ -165,9 +162,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     // The files that it reads again are as they were; another test changes them.
     ("", Outcome::Nothing, "eval.again"),
 ];
-
-/// A judge that is not asked, with a criterion of either scale.
-const JUDGE: &str = "kind = \"judge\"\nendpoint = { base_url = \"http://127.0.0.1:1/v1\", model = \"m\" }\ncriterion = [{ name = \"a\", text = \"b\" }, { name = \"c\", text = \"d\", scale = \"0_to_4\" }]\n";
 
 /// A tool, for prompts that are answered by hand.
 const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"files\"\n";
@@ -254,12 +248,10 @@ enum Outcome {
 /// Performs an action after the keys that lead to it, as far as they do. What keeps it from being done is not asked: what
 /// an action does then is its own.
 fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
-    let is_labelling = action.scope == Scope::Pane(Screen::Scores, "labels");
     let mut stage = match action.scope {
         Scope::Pane(Screen::Schema, "program") => {
             stage("kind = \"command\"\ncommand = [\"true\"]\n")
         }
-        _ if is_labelling => stage(JUDGE),
         _ if action.id.starts_with("prompts.hand") => stage(TOOL),
         _ => stage(""),
     };
@@ -273,9 +265,6 @@ fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
     if let Some(pane) = pane {
         let (screen, shared) = stage.model.screen_mut(screen);
         screen.focus(shared, pane);
-    }
-    if is_labelling {
-        stage.keys("J");
     }
     if action.scope == Scope::Pane(Screen::Prompts, "by hand") {
         stage.keys("b");

@@ -155,20 +155,18 @@ choices! {
         Tolerant = "tolerant",
         Chain = "chain",
         Grounded = "grounded",
-        Brier = "brier",
         Length = "length",
     }
 }
 
 impl PartName {
     /// Those that `[[reward]]` asks for.
-    pub const ASKED: [Self; 7] = [
+    pub const ASKED: [Self; 6] = [
         Self::Fields,
         Self::Exact,
         Self::Tolerant,
         Self::Chain,
         Self::Grounded,
-        Self::Brier,
         Self::Length,
     ];
 }

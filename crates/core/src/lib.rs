@@ -24,7 +24,6 @@ pub mod confidence; // how sure a model is of each value of a JSON answer
 pub mod prompts; // prompt rows in use: rendered, counted, checked, answered by hand, joined with completions
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
-pub mod judge_check; // a judge against human labels
 pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers

@@ -1,35 +1,25 @@
-//! `grpo-tui task audit`: what degenerate answers earn, fields that must be made up, and mutants of
-//! expected answers.
+//! `grpo-tui task audit`: what degenerate answers earn, and mutants of expected answers.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::{Failure, Outcome, print, print_json, replace_keeping};
+use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
 use crate::dataset;
 use crate::format::percent;
+use crate::page::Block;
 use crate::page::text::render;
-use crate::page::{Block, Level};
 use crate::prompts::audit_task;
-use crate::score::audit::{Finding, page, to_allow_null};
+use crate::score::audit::{Finding, page};
 use crate::score::mutants::{self, MutationReport, mutation_report};
-use crate::score::{Scorer, Task, with_null};
+use crate::score::{Scorer, Task};
 use crate::task::PromptSet;
-
-/// Lines of the schema that are shown.
-const MAX_LINES: usize = 40;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     choice: Choice,
-    /// Allow null in this field of the schema, such as `lines.amount`; repeatable [default: required fields whose value some prompts do not state, else all required fields]
-    #[arg(long, value_name = "FIELD")]
-    nullable: Vec<String>,
-    /// Write the schema that allows null; the old file stays beside it, with `.bak` added to its name
-    #[arg(long)]
-    write: bool,
     /// Also break the train rows' expected answers, each in one way (a field dropped, a digit off, another row's value),
     /// and list by field which of these mutants earn as much as the truth
     #[arg(long)]
@@ -61,7 +51,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     let findings = audit_task(&task, &scorer, &rows)?;
     let weak = findings.iter().filter(|finding| finding.weak).count();
-    let nullable = nullable_schema(&task, arguments, &findings)?;
     let mutants = match arguments.mutants {
         true => {
             let report = mutation_report(&task, &scorer, &rows, arguments.limit, &|| true);
@@ -70,32 +59,20 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         false => None,
     };
     if choice.json {
-        let fields = nullable.as_ref().map(|(fields, _)| fields);
-        let mut document = json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings, "nullable": fields});
+        let mut document =
+            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings});
         if let Some(report) = &mutants {
             document["mutants"] = json!(report);
             document["mutants"]["score"] = json!(report.score());
         }
         print_json(document)?;
     } else {
-        let mut page = text(&task, rows.len(), &findings, nullable.as_ref());
+        let mut page = text(&task, rows.len(), &findings);
         if let Some(report) = &mutants {
             page.push(Block::heading("what expected answers with one fault earn"));
             page.extend(mutants::page(report));
         }
         print(&render(&page))?;
-    }
-    if arguments.write {
-        match nullable {
-            Some((fields, schema)) => write(&task, &fields, &schema)?,
-            None => {
-                let message = format!(
-                    "{}: no field has to be made up, so there is nothing to write; name one with --nullable FIELD",
-                    task.label(&task.definition_file)
-                );
-                return Err(Failure::failed(message));
-            }
-        }
     }
     judged(arguments, mutants.as_ref())
 }
@@ -115,45 +92,12 @@ fn judged(arguments: &Arguments, mutants: Option<&MutationReport>) -> Outcome {
     }
 }
 
-/// The fields that allow null then, and the text of the schema; `None` if it stays as it is.
-fn nullable_schema(
-    task: &Task,
-    arguments: &Arguments,
-    findings: &[Finding],
-) -> Result<Option<(Vec<String>, String)>, Failure> {
-    let label = task.label(&task.definition_file);
-    let asked = !arguments.nullable.is_empty();
-    if asked && task.schema().is_none() {
-        let message = format!("--nullable: {} has no JSON Schema", task.name);
-        return Err(Failure::usage(message));
-    }
-    let fields = match asked {
-        true => arguments.nullable.clone(),
-        false => to_allow_null(findings),
-    };
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    match with_null(&task.definition_text, &fields) {
-        Ok(text) if text != task.definition_text => Ok(Some((fields, text))),
-        Ok(_) if asked => Err(Failure::failed(format!(
-            "{label}: {} may be null already",
-            fields.join(", ")
-        ))),
-        Err(why) if asked => Err(Failure::failed(format!("{label}: {why}"))),
-        // Described in another file, or by keywords that no property has.
-        Ok(_) | Err(_) => Ok(None),
-    }
-}
-
-fn text(
-    task: &Task,
-    all: usize,
-    findings: &[Finding],
-    nullable: Option<&(Vec<String>, String)>,
-) -> Vec<Block> {
-    let lazy = findings.iter().filter(|finding| finding.forced.is_none());
-    let fewest = lazy.map(|finding| finding.rows).min().unwrap_or(0);
+fn text(task: &Task, all: usize, findings: &[Finding]) -> Vec<Block> {
+    let fewest = findings
+        .iter()
+        .map(|finding| finding.rows)
+        .min()
+        .unwrap_or(0);
     let prompts = if fewest < all {
         format!("{fewest} to {all} of {all} prompts, fewer for long answers")
     } else {
@@ -162,63 +106,5 @@ fn text(
     let title = format!("what degenerate answers earn in {} ({prompts})", task.name);
     let mut blocks = vec![Block::heading(title)];
     blocks.extend(page(task, findings));
-    if let Some((fields, schema)) = nullable {
-        blocks.push(Block::heading(format!(
-            "{} with null allowed in {}",
-            task.definition_file,
-            fields.join(", ")
-        )));
-        blocks.extend(changed_lines(&task.definition_text, schema));
-        blocks.push(Block::detail(format!(
-            "written by: grpo-tui task audit {} --write (--nullable FIELD: in that field alone)",
-            task.name
-        )));
-    }
     blocks
-}
-
-/// The lines that differ, old and new; the texts have as many lines.
-fn changed_lines(old: &str, new: &str) -> Vec<Block> {
-    let lines = old.lines().zip(new.lines()).zip(1_usize..);
-    let differing: Vec<_> = lines.filter(|((old, new), _)| old != new).collect();
-    let line = |level, mark: &str, number: usize, text: &str| {
-        Block::Text(level, format!("{mark} {number:>4}  {text}"))
-    };
-    let shown = differing
-        .iter()
-        .take(MAX_LINES)
-        .flat_map(|((old, new), number)| {
-            [
-                line(Level::Error, "-", *number, old),
-                line(Level::Good, "+", *number, new),
-            ]
-        });
-    let mut blocks: Vec<Block> = shown.collect();
-    if differing.len() > MAX_LINES {
-        let more = differing.len() - MAX_LINES;
-        blocks.push(Block::detail(format!("... {more} more")));
-    }
-    blocks
-}
-
-fn write(task: &Task, fields: &[String], schema: &str) -> Result<(), Failure> {
-    let file = &task.definition_file;
-    if task.folder().is_none() {
-        return Err(Failure::usage(format!(
-            "{} is embedded in the program; copy it with `grpo-tui init DIR --from {}`",
-            task.name, task.name
-        )));
-    }
-    // What cannot be loaded is not written.
-    let changed = task.with_definition_text(schema)?;
-    Scorer::new(&changed)?;
-    let path = task.path(file)?;
-    let old = replace_keeping(&path, task.definition_text.as_bytes(), schema.as_bytes())?;
-    eprintln!(
-        "{}: null is allowed in {}; the old schema is {}",
-        path.display(),
-        fields.join(", "),
-        old.display()
-    );
-    Ok(())
 }

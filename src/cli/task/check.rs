@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         named_rows.extend(named.has(row).then(|| (set, row.clone())));
     });
     check_paths(&task, &loaded, &mut found);
-    check_absent(&task, &loaded, &mut found);
+    check_absent(&task, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
         if !found.functions.is_empty() {
@@ -115,9 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found.warnings.extend(notes);
     for problem in data_problems(&task, &scorer, &loaded) {
         let list = match problem.kind {
-            DataProblemKind::MadeUp
-            | DataProblemKind::Undetermined
-            | DataProblemKind::SystemMessage => &mut found.warnings,
+            DataProblemKind::Label | DataProblemKind::Undetermined => &mut found.warnings,
             _ => &mut found.problems,
         };
         list.push(problem.message);
@@ -248,7 +246,7 @@ fn load_sets<'t>(
 }
 
 /// What `[score] absent` needs to have an effect.
-fn check_absent(task: &Task, loaded: &[CheckedSet<'_>], found: &mut TaskFindings) {
+fn check_absent(task: &Task, found: &mut TaskFindings) {
     if task.score.leaves.absent.is_empty() {
         return;
     }
@@ -257,26 +255,6 @@ fn check_absent(task: &Task, loaded: &[CheckedSet<'_>], found: &mut TaskFindings
     if !task.rewards.iter().any(counts) {
         found.warnings.push(format!(
             "{label}: `score.absent` has no effect: it changes what a [[reward]] with part = \"fields\" counts"
-        ));
-    }
-    let is_paid = |path: &String| {
-        let rules = task.score.leaves.absent.iter();
-        let mut rules = rules.map(|rule| rule.replace(".*", ""));
-        rules.any(|rule| rule == ALL_FIELDS || format!("{path}.").starts_with(&format!("{rule}.")))
-    };
-    let forced = |set: &CheckedSet<'_>| set.forced_fields(set.rows());
-    let refusing: Vec<String> = loaded
-        .first()
-        .map_or_else(Vec::new, forced)
-        .into_iter()
-        .map(|field| field.path)
-        .filter(is_paid)
-        .collect();
-    if !refusing.is_empty() {
-        found.warnings.push(format!(
-            "{label}: `score.absent` pays for null, which the schema refuses for {}: allow it with `grpo-tui task audit {} --write`",
-            refusing.join(", "),
-            task.name
         ));
     }
 }

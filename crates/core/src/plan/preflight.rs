@@ -9,7 +9,7 @@ use crate::dataset::DatasetError;
 use crate::environment::{EnvironmentError, ToolProgram};
 use crate::format::{bytes, counted};
 use crate::prompts::{CheckedSet, DataProblem, DataProblemKind, data_problems, similar_prompts};
-use crate::score::{ScoreError, Scorer, Task};
+use crate::score::{ModelDevice, ScoreError, Scorer, Task, TaskJudge};
 use crate::task::PromptSet;
 
 choices! {
@@ -22,7 +22,7 @@ choices! {
         Duplicates = "duplicates",
         /// Whether it is there; an embedded one, whether it is made for the task.
         BaseModel = "base_model",
-        /// How far the judge of a task that has one agrees with people.
+        /// Whether a local judge has its own device.
         Judge = "judge",
         /// How far a program that scores is kept apart from the machine.
         Isolation = "isolation",
@@ -93,17 +93,13 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let scorer = Scorer::new(task)?;
     let mut problems = data_problems(task, &scorer, &CheckedSet::all(task, &scorer)?);
     problems.extend(similar_prompts(task)?);
-    let loaded = scorer
+    scorer
         .load_judges()
         .map_err(|problem| ScoreError::NoJudge {
             task: task.name.clone(),
             problem,
         })?;
-    problems.extend(
-        crate::judge_check::warnings(task, &loaded)
-            .into_iter()
-            .map(|message| noted(DataProblemKind::Judge, message)),
-    );
+    problems.extend(task.judges().filter_map(judge_memory));
     problems.extend(task.scorers().filter_map(Task::command).map(|rules| {
         isolation(
             "the scorer's program",
@@ -133,6 +129,15 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
         );
     }
     Ok(problems)
+}
+
+fn judge_memory(judge: TaskJudge<'_>) -> Option<DataProblem> {
+    let local = judge.rules.local.as_ref()?;
+    let (name, device) = (&local.name, local.device);
+    let message = format!(
+        "the judge {name} is loaded on {device}, and its memory is not in the forecast: choose a GPU that the run does not use, or device = \"cpu\", unless both fit"
+    );
+    (device != ModelDevice::Cpu).then(|| noted(DataProblemKind::Judge, message))
 }
 
 fn isolation(program: &str, is_lacking: bool, text: &str) -> DataProblem {
@@ -178,8 +183,7 @@ impl Preflight {
                 DataProblemKind::InvalidExpected
                 | DataProblemKind::AcceptsWrong
                 | DataProblemKind::Undetermined
-                | DataProblemKind::MadeUp
-                | DataProblemKind::SystemMessage
+                | DataProblemKind::Label
                 | DataProblemKind::Conflict => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,

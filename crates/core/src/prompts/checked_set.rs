@@ -8,8 +8,11 @@ use rayon::prelude::*;
 use crate::dataset::{
     DatasetError, OnMalformed, PromptRow, has_own_schema, rows_on, visit_batches,
 };
-use crate::score::{ForcedField, MAX_FORCED_ROWS, Scorer, Task, forced_fields, on_every_core};
+use crate::score::{LabelledField, Scorer, Task, labelled_fields, on_every_core};
 use crate::task::PromptSet;
+
+/// Rows whose labels are compared with their prompts, spread evenly.
+const MAX_COMPARED: usize = 500;
 
 /// What stays in memory of a row, or of a later turn of one.
 #[derive(Debug, Clone, Copy)]
@@ -144,15 +147,14 @@ impl<'t> CheckedSet<'t> {
         last.is_none_or(|last| !self.read(&[*last]).is_empty())
     }
 
-    /// [`forced_fields`] of the marked rows.
-    pub fn forced_fields(&self, marks: &[RowMark]) -> Vec<ForcedField> {
-        if self.task.schema().is_none() || self.scorer.runs_programs() {
+    /// [`labelled_fields`] of the rows and later turns.
+    pub(super) fn labelled_fields(&self) -> Vec<LabelledField> {
+        if self.task.schema().is_none() {
             return Vec::new();
         }
-        let counts = |mark: &RowMark| mark.has_expected && !mark.has_own_schema;
-        let answered: Vec<RowMark> = marks.iter().copied().filter(counts).collect();
-        let rows = self.read(&spread(&answered, MAX_FORCED_ROWS));
-        forced_fields(self.task, self.scorer, &rows)
+        let counts = |mark: &&RowMark| mark.has_expected && !mark.has_own_schema;
+        let labelled: Vec<RowMark> = self.marks.iter().filter(counts).copied().collect();
+        labelled_fields(self.task, &self.read(&spread(&labelled, MAX_COMPARED)))
     }
 }
 

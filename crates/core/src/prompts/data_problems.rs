@@ -7,13 +7,12 @@ use rayon::prelude::*;
 use super::checked_set::{CheckedSet, RowMark, spread};
 use super::demonstration::failing_demonstrations;
 use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
-use super::system_names::{self, SystemCheck};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, shown_lines};
-use crate::score::{FailureClass, ForcedField, Score, Scorer, Task, Tier, on_every_core};
-use crate::task::{PromptSet, TASK_FILE};
+use crate::score::{FailureClass, LabelledField, Score, Scorer, Task, Tier, on_every_core};
+use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
 const MAX_SCORED: usize = 5_000;
@@ -33,15 +32,13 @@ pub enum DataProblemKind {
     AcceptsWrong,
     /// Some rows may refuse a right answer.
     Undetermined,
-    /// A value that must be stated, and that some prompts do not; a label in two spellings.
-    MadeUp,
-    /// A system message asks for what the schema refuses.
-    SystemMessage,
+    /// A value that prompts state, and some do not; a label in two spellings.
+    Label,
     Leak,
     /// The same prompt with different expected answers.
     Conflict,
     Duplicates,
-    /// Unchecked or weak.
+    /// It shares a device with the run.
     Judge,
     Isolation,
     /// Not a problem: names the isolation.
@@ -90,10 +87,9 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> V
         if rows.set == PromptSet::Train {
             refused.extend(easy_conversation(task, scorer, rows));
         }
-        refused.extend(made_up_values(task, rows));
+        refused.extend(label_problems(task, rows));
     }
     unusable.append(&mut refused);
-    unusable.extend(system_problem(task));
     let prompts = |set: &CheckedSet<'_>| -> SetPrompts {
         let marks = set.rows().iter();
         let prompts = marks.map(|mark| (mark.line, mark.prompt_hash)).collect();
@@ -169,35 +165,17 @@ fn failed_demonstrations(
     })
 }
 
-fn system_problem(task: &Task) -> Option<DataProblem> {
-    let toml = task.read(TASK_FILE).ok()?;
-    let (line, found) = system_names::of_task(task, &String::from_utf8_lossy(&toml))?;
-    Some(DataProblem {
-        kind: DataProblemKind::SystemMessage,
-        message: format!(
-            "{} line {line}: the system message {}",
-            task.label(TASK_FILE),
-            found.sentence
-        ),
-        set: PromptSet::Train,
-        refused_share: 0.0,
-    })
-}
-
-/// Fields that may not be null, whose value some prompts do not state, and labels in two spellings.
-fn made_up_values(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
-    let fields = rows.forced_fields(&rows.marks);
-    let unstated = |field: &ForcedField| field.is_unstated_in_some().then(|| field.sentence());
-    let sentences = fields
-        .iter()
-        .flat_map(|field| [unstated(field), field.spelling_problem()]);
+/// Labels that their prompt does not state, and labels in two spellings.
+fn label_problems(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
     let problem = |sentence: String| DataProblem {
-        kind: DataProblemKind::MadeUp,
+        kind: DataProblemKind::Label,
         message: format!("{}: {sentence}", label(task, rows.set)),
         set: rows.set,
         refused_share: 0.0,
     };
-    sentences.flatten().map(problem).collect()
+    let fields = rows.labelled_fields();
+    let problems = fields.iter().flat_map(LabelledField::problems);
+    problems.map(problem).collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.
@@ -375,11 +353,8 @@ fn refused_answers(task: &Task, scorer: &Scorer, rows: &CheckedSet<'_>) -> Optio
 
 /// Near duplicates between sets, exact and near duplicates within a set.
 pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
-    let system = SystemCheck::new(task);
-    let system_problem = |row: &PromptRow| system.of_row(row);
     let checks = Checks {
         expects_answers: task.expects_answers(),
-        system_problem: Some(&system_problem),
         ..Checks::default()
     };
     let health = check(task, &checks)?;
@@ -417,16 +392,6 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
                 ],
                 "remove them unless they ask different things",
             ),
-            FindingKind::SystemMessage => {
-                let (set, line) = *group.rows.first()?;
-                let message = format!("{} line {line}: {}", label(task, set), group.example);
-                return Some(DataProblem {
-                    kind: DataProblemKind::SystemMessage,
-                    message,
-                    set,
-                    refused_share: 0.0,
-                });
-            }
             _ => return None,
         };
         let (set, line) = *group.rows.first()?;

@@ -143,7 +143,6 @@ fn finding(task: &Task, name: &str, shown: &str, earned: &[(f64, Tier)]) -> Find
             "{name} earns {reward:.2} of {best:.2} in {}{easy}",
             counted(rows, "row")
         ),
-        forced: None,
     }
 }
 

@@ -9,10 +9,8 @@ mod completion_rows;
 mod data_problems;
 mod demonstration;
 mod hand_conversation;
-mod hide_values;
 mod lazy_conversations;
 mod rendering;
-mod system_names;
 
 pub use call_search::{
     MAX_TRIED, NoCalls, SearchedRows, demonstration_messages, find_calls_of, search_rows,
@@ -28,7 +26,6 @@ pub use demonstration::{
     DemonstratedTurn, demonstrated_chain, demonstrated_turns, demonstration_problem,
 };
 pub use hand_conversation::{HandChain, HandConversation};
-pub use hide_values::{FieldReport, HIDDEN_TAG, HiddenField, HiddenRows, hide_values};
 pub use lazy_conversations::audit_task;
 pub use rendering::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer,

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::system_names::SystemCheck;
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow, expected_target};
 use crate::score::{CommandRules, FailureClass, Grammar, Scorer, Task, Tier};
@@ -28,10 +27,7 @@ pub fn check_prompts<'a>(
         Some(tokenizer) => prompt_tokens(task, tokenizer, row),
         None => Ok(0),
     };
-    let system = SystemCheck::new(task);
-    let system_problem = |row: &PromptRow| system.of_row(row);
     let checks = Checks {
-        system_problem: Some(&system_problem),
         definition: task.definition_name(),
         expected_problem: scorer.is_some().then_some(&expected_problem),
         expects_answers: task.expects_answers(),

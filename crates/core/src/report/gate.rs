@@ -65,7 +65,7 @@ impl Threshold {
         };
         if rate.is_nan() && self.is_highest {
             return Some(format!(
-                "{}: {} is unknown, since no row expects null; `grpo-tui dataset hide` makes such rows",
+                "{}: {} is unknown, since no row expects null; add rows that do",
                 eval.name, self.metric
             ));
         }

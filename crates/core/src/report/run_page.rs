@@ -11,7 +11,6 @@ use super::run_report::Report;
 use super::run_row::RunRow;
 use crate::dataset;
 use crate::format::{duration, percent_short};
-use crate::judge_check::{check_table, checks_in};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::events::{Alert, Eval};
 use crate::run::read_proves;
@@ -172,7 +171,7 @@ pub(super) fn results(report: &Report, tasks: &[TaskSection<'_>]) -> Vec<Block> 
     tasks.iter().filter_map(task).flatten().collect()
 }
 
-/// Failure classes of a task, and how far its judges agreed with people at launch.
+/// Failure classes of a task, and the mutants of its expected answers.
 pub(super) fn failures(report: &Report, section: &TaskSection<'_>) -> Vec<Block> {
     let of_task = match section.name {
         "" => String::new(),
@@ -191,17 +190,12 @@ pub(super) fn failures(report: &Report, section: &TaskSection<'_>) -> Vec<Block>
         "Shares of completions; each has at most one class, the first that explains why it is not valid or not exact.",
         failure_table(&section.history, section.pair.as_ref()),
     );
-    let judges = part(
-        "Judge against people",
-        "Human labels at launch, with 95% intervals. Gain by instruction: what an answer that asks for full points earns more, of 1. Length bias: correlation of judge minus human with the answer's length.",
-        check_table(&checks_in(&report.directory.task_path().join(section.name))),
-    );
     let broken = broken_answers(&report.directory.task_path().join(section.name));
     let broken = broken.map(|found| {
         let title = format!("Mutation score of the reward{of_task}");
         [vec![Block::heading(title)], mutants::page(&found)].concat()
     });
-    let pages = classes.into_iter().chain(judges).flatten();
+    let pages = classes.into_iter().flatten();
     pages.chain(broken.into_iter().flatten()).collect()
 }
 

@@ -13,18 +13,13 @@ mod task; // a folder -> `Task`: definition and weighted parts
 mod scorer; // verdicts -> scores
 
 pub use answer::json;
-pub use answer::nullable_schema::with_null;
-pub(crate) use answer::stated_value::{Leaf as StatedLeaf, StatedValue};
 pub use definition::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use error::ScoreError;
-pub(crate) use grounded::mentions;
 pub use kinds::http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use kinds::json_schema::meta_problems;
 pub use kinds::json_schema::{WordEdge, encode_references, engine_pattern};
 pub use kinds::kinds_page;
-pub use kinds::rubric::{
-    Asker, Grade, Graded, INSTRUCTION, Question, ReadyModel, Usage, report_loading,
-};
+pub use kinds::rubric::{ReadyModel, report_loading};
 pub(crate) use kinds::state::share_of_state;
 pub(crate) use kinds::tool_calls::calls_of_message;
 pub use kinds::tool_calls::{
@@ -37,9 +32,7 @@ pub use needs::{
     RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{AppendLine, LineWork, score_stream};
-pub(crate) use scorer::forced_fields::MAX_FORCED_ROWS;
-pub(crate) use scorer::forced_fields::values_of;
-pub use scorer::forced_fields::{ForcedField, forced_fields};
+pub use scorer::unstated_values::{LabelledField, labelled_fields};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::{AgentOptionError, command_words};

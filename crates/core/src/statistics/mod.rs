@@ -1,9 +1,9 @@
 //! Statistics: what a rate on n prompts supports, and whether two models differ.
 
-mod agreement;
 mod beta;
 mod calibration;
 mod compare;
+mod correlation;
 #[cfg(test)]
 mod golden;
 mod rates;
@@ -11,7 +11,6 @@ mod runs;
 mod samples;
 mod smoothing;
 
-pub use agreement::{correlation, kappa};
 pub use calibration::{
     Forecast, ReliabilityBin, at_temperature, brier, calibration_error, fitted_temperature,
     reliability, threshold,
@@ -20,6 +19,7 @@ pub use compare::{
     Interval, PairedTest, SIGNIFICANT, Verdict, holm, look_adjusted, look_level, mcnemar_exact,
     over_represented, paired_counts, paired_means, required_n, required_n_of_means,
 };
+pub use correlation::correlation;
 pub use rates::{compound, normal_quantile, wilson, wilson_by_prompt};
 pub use runs::{OverRuns, Spread, over_runs};
 pub use samples::{mean_by_prompt, pass_at, student_mean};

@@ -24,8 +24,6 @@ pub struct LeafRules {
     pub keys: BTreeMap<String, String>,
     /// Where null earns something though a value is expected.
     pub absent: Vec<String>,
-    /// Members by which an answer says how sure it is (part `brier`): compared with nothing.
-    pub stated: Vec<String>,
     /// `null`, an empty text, list or object, and a missing member are one state.
     pub empty_is_absent: bool,
     /// A field earns credit as a whole.

@@ -9,7 +9,6 @@ pub mod file;
 mod interaction;
 mod keyword_help;
 mod layout;
-mod made_up;
 mod navigate;
 mod outline_pane;
 mod program_pane;

@@ -6,8 +6,6 @@ mod differing_parts;
 mod draw;
 mod interaction;
 pub mod items;
-mod label_queue;
-mod labelling;
 mod prompt_choice;
 mod sampling;
 mod save;
@@ -82,8 +80,6 @@ pub struct Scores {
     pub pane: Option<&'static str>,
     /// The first visible lines of the completion and of the summary.
     pub tops: [Cursor; 2],
-    /// The first visible line while answers are labelled.
-    label_top: Cursor,
     /// Sample from the base instead of the trained model.
     pub from_base: bool,
     /// Whether sampled values get their confidence.
@@ -93,8 +89,6 @@ pub struct Scores {
     pub sampling_error: Option<String>,
     /// The number of samplings: each has a seed of its own.
     pub samplings: u64,
-    /// Answers that are being labelled for a check of the task's judge.
-    labelling: Option<label_queue::LabelQueue>,
     /// Whether the schema has changed since the scores were made.
     is_old: bool,
     /// The lines of the list after filter and order.
@@ -155,7 +149,6 @@ pub struct RescoreJob {
 const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
-const LABELS: &str = "labels";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TierFilter {

@@ -22,8 +22,6 @@ const MAX_TAGS: usize = 1000;
 
 /// Failure class and reason if a row's `expected` would not count as right.
 pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, String)> + 'a;
-/// What a row's system message asks for and its schema refuses.
-pub type SystemProblem<'a> = dyn Fn(&PromptRow) -> Option<String> + 'a;
 /// Prompt length in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
@@ -31,7 +29,6 @@ pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 pub struct Checks<'a> {
     pub definition: &'a str,
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
-    pub system_problem: Option<&'a SystemProblem<'a>>,
     /// Whether `expected` is the right answer of its prompt, so that two contradict each other.
     pub expects_answers: bool,
     /// Whether all texts of the rows are searched for secrets.
@@ -161,9 +158,6 @@ impl<'a> Pass<'a> {
                 self.place(row.line),
                 message,
             );
-        }
-        if let Some(problem) = self.checks.system_problem.and_then(|check| check(row)) {
-            health.add(FindingKind::SystemMessage, self.place(row.line), || problem);
         }
         self.tokens(row, health);
         if self.checks.finds_secrets {

@@ -43,8 +43,6 @@ choices! {
         NearLeak = "near_leak",
         /// A prompt nearly like another of its set.
         NearDuplicate = "near_duplicate",
-        /// A system message that asks for what the schema refuses.
-        SystemMessage = "system_message",
         /// More rows than are compared.
         NotCompared = "not_compared",
     }
@@ -61,11 +59,9 @@ impl FindingKind {
 
     pub fn level(self) -> Level {
         match self {
-            Self::Duplicate
-            | Self::NearLeak
-            | Self::NearDuplicate
-            | Self::SystemMessage
-            | Self::NotCompared => Level::Warning,
+            Self::Duplicate | Self::NearLeak | Self::NearDuplicate | Self::NotCompared => {
+                Level::Warning
+            }
             _ => Level::Error,
         }
     }

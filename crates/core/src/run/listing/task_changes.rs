@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::dataset::read_rows;
 use crate::files;
-use crate::judge_check::CHECK_FILE;
 use crate::run::storage::directory::{RunDirectory, sha256};
 use crate::score::Task;
 use crate::task::PromptSet;
@@ -36,11 +35,11 @@ pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
         .iter()
         .map(|(name, bytes)| (name, sha256(bytes)))
         .collect();
-    // How a judge was checked does not define the task.
+    // A run of an earlier version may have the check of its judge, which does not define the task.
     let names: BTreeSet<&String> = texts
         .keys()
         .chain(then.keys())
-        .filter(|name| *name != CHECK_FILE)
+        .filter(|name| *name != "judge-check.json")
         .collect();
     let is_set = |name: &str| {
         PromptSet::ALL

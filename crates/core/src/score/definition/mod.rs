@@ -42,13 +42,6 @@ pub(crate) struct Kind {
         fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
-impl Kind {
-    /// Whether answers are compared with `expected` value by value.
-    pub(crate) fn compares_leaves(&self) -> bool {
-        self.score_keys.iter().any(|key| key.name == ABSENT.name)
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KeyInfo {
     pub(crate) name: &'static str,

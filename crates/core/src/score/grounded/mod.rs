@@ -6,7 +6,6 @@ mod numbers;
 mod prompt_index;
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::dataset::PromptRow;
 use crate::score::answer::json::Places;
@@ -152,14 +151,6 @@ impl Grounded {
             .map(|(found, value)| found.unwrap_or_else(|| nothing(value)))
             .collect()
     }
-}
-
-/// Finds the places in a row's messages of the roles `user` and `tool` that state a value, by
-/// message: bytes of its content.
-pub(crate) fn mentions(row: &PromptRow) -> impl Fn(&Leaf) -> Vec<(usize, Range<usize>)> {
-    let search = Search::new(row);
-    let place = |Place { message, span }| (message, span);
-    move |leaf| search.places(leaf).1.into_iter().map(place).collect()
 }
 
 fn summed(

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::format::{counted, listed, shortened, shown_lines};
+use crate::format::{counted, shortened, shown_lines};
 use crate::page::{Bar, Block, Cell, Level};
 use crate::score::answer::json::parse_prefix;
 use crate::score::definition::degenerate_answers::{self, FillStyle};
@@ -14,7 +14,6 @@ use crate::score::definition::lazy_answers::{
     LazyText, answer_text, most_common_expected, prompt_of,
 };
 use crate::score::scorer::Scorer;
-use crate::score::scorer::forced_fields::{ForcedField, forced_fields};
 use crate::score::task::{LengthUnit, PartValue, RewardPart, Task};
 use crate::score::verdict::{Tier, mean_reward};
 use crate::secrets::visible;
@@ -25,8 +24,6 @@ const MAX_ROWS: usize = 500;
 const MAX_JUDGED_ROWS: usize = 20;
 /// Total bytes per answer over all rows; long answers are tried on fewer.
 const MAX_BYTES: usize = 4 << 20;
-/// Fields that may not be null, named in one sentence.
-const MAX_NAMED: usize = 12;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
@@ -41,9 +38,6 @@ pub struct Finding {
     /// Whether training could be drawn to it.
     pub weak: bool,
     pub sentence: String,
-    /// Of a value that is invented in a field that may not be null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forced: Option<ForcedField>,
 }
 
 impl Finding {
@@ -122,35 +116,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
             advice,
         ));
     }
-    findings.extend(forced_fields(task, scorer, rows).into_iter().map(invented));
     findings
-}
-
-/// The fields that should allow null: those that some prompts do not state, else all.
-pub fn to_allow_null(findings: &[Finding]) -> Vec<String> {
-    let forced = findings
-        .iter()
-        .filter_map(|finding| finding.forced.as_ref());
-    let all: Vec<&ForcedField> = forced.filter(|field| !field.is_class()).collect();
-    let is_any = all.iter().any(|field| field.is_unstated_in_some());
-    all.into_iter()
-        .filter(|field| !is_any || field.is_unstated_in_some())
-        .map(|field| field.path.clone())
-        .collect()
-}
-
-/// What an invented value earns in a field that may not be null.
-fn invented(forced: ForcedField) -> Finding {
-    Finding {
-        name: format!("a made-up {}", forced.path),
-        completion: forced.made_up.clone(),
-        tier: Tier::Valid,
-        rows: forced.rows,
-        reward: forced.reward_of_made_up,
-        weak: forced.is_unstated_in_some(),
-        sentence: forced.sentence(),
-        forced: Some(forced),
-    }
 }
 
 /// The completion for an expected answer. Only a program knows which one matches; its text may.
@@ -176,7 +142,6 @@ fn best_reward(task: &Task) -> f64 {
 pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
     let weak = findings.iter().filter(|finding| finding.weak);
     let mut page: Vec<Block> = weak
-        .filter(|finding| finding.forced.is_none())
         .map(|finding| Block::Finding(Level::Warning, finding.sentence.clone()))
         .collect();
     let best = best_reward(task);
@@ -205,7 +170,6 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
             },
         );
     }
-    page.extend(forced_blocks(findings));
     let bar = |finding: &Finding| {
         let tier = finding.is_scored().then_some(finding.tier);
         let judged = tier.map_or("not scored", Tier::name);
@@ -220,72 +184,8 @@ pub fn page(task: &Task, findings: &[Finding]) -> Vec<Block> {
             )
         }
     };
-    let lazy = findings.iter().filter(|finding| finding.forced.is_none());
-    page.push(Block::Bars(lazy.map(bar).collect()));
+    page.push(Block::Bars(findings.iter().map(bar).collect()));
     page
-}
-
-/// Which fields an answer fills whether or not its prompt states them. A class is only named.
-fn forced_blocks(findings: &[Finding]) -> Vec<Block> {
-    let all = findings
-        .iter()
-        .filter_map(|finding| finding.forced.as_ref());
-    let (classes, forced): (Vec<&ForcedField>, Vec<_>) = all.partition(|field| field.is_class());
-    let mut blocks: Vec<Block> = classes
-        .iter()
-        .map(|field| Block::detail(field.sentence()))
-        .collect();
-    let (Some(first), Some(worst)) = (
-        forced.first(),
-        forced.iter().max_by(|a, b| a.gain().total_cmp(&b.gain())),
-    ) else {
-        return blocks;
-    };
-    let names: Vec<&str> = forced.iter().map(|field| field.path.as_str()).collect();
-    let may_not = match forced.len() {
-        1 => "may not be null",
-        _ => "may not be null or missing",
-    };
-    let pays = format!(
-        "{} {may_not}, so where a prompt does not state one the answer must make it up: `{}` earns {:.2} with a made-up {}, {:.2} with null",
-        listed(&names, MAX_NAMED),
-        visible(&worst.made_up),
-        worst.reward_of_made_up,
-        worst.path,
-        worst.reward_of_null,
-    );
-    blocks.push(Block::Finding(Level::Request, pays));
-    let named = |name: &str| findings.iter().find(|finding| finding.name == name);
-    if let (Some(null), Some(empty)) = (named("every value null"), named("empty strings and zeros"))
-        && (null.tier, empty.tier) == (Tier::Invalid, Tier::Valid)
-    {
-        blocks.push(Block::Finding(
-            Level::Request,
-            format!(
-                "empty strings and zeros are valid ({:.2}), nulls are not ({:.2}): an answer that admits to know nothing earns less than one that claims emptiness",
-                empty.reward, null.reward
-            ),
-        ));
-    }
-    blocks.extend(
-        forced
-            .iter()
-            .filter(|field| field.unstated > 0)
-            .map(|field| {
-                let level = match field.is_unstated_in_some() {
-                    true => Level::Warning,
-                    false => Level::Info,
-                };
-                Block::Finding(level, field.sentence())
-            }),
-    );
-    if classes.is_empty() && forced.iter().all(|field| field.stated == field.rows) {
-        blocks.push(Block::detail(format!(
-            "every expected value is stated by its prompt ({} tried)",
-            counted(first.rows, "row")
-        )));
-    }
-    blocks
 }
 
 /// An answer made of the prompt's most frequent word and number.
@@ -412,7 +312,6 @@ fn finding(
         reward,
         weak,
         sentence,
-        forced: None,
     }
 }
 

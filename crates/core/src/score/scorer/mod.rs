@@ -1,10 +1,9 @@
 //! A task's scorer: compiled once, used for every completion.
 
 pub mod audit;
-mod brier;
 pub(super) mod batch;
-pub(super) mod forced_fields;
 pub mod mutants;
+pub(super) mod unstated_values;
 
 use crate::dataset::PromptRow;
 use crate::facts::PartName;
@@ -19,7 +18,6 @@ use crate::score::verdict::{
     Trial, Verdict, without_answer,
 };
 use crate::task::TierValues;
-use brier::Brier;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -74,7 +72,6 @@ enum Worth {
     Tolerant,
     Chain,
     Grounded(Option<Grounded>),
-    Brier(Brier),
     Length(LengthRule),
     Scored { by: Rules, expected: Option<String> },
 }
@@ -91,7 +88,7 @@ impl Part {
     fn is_unknown(&self, score: &Score, row: Option<&PromptRow>) -> bool {
         match &self.worth {
             Worth::Fields => score.fields.is_none() && score.exact.is_none(),
-            Worth::Exact | Worth::Brier(_) => score.exact.is_none(),
+            Worth::Exact => score.exact.is_none(),
             Worth::Grounded(_) => row.is_none(),
             Worth::Length(length) => length.unit == LengthUnit::Tokens,
             Worth::Tolerant | Worth::Chain | Worth::Scored { .. } => false,
@@ -240,7 +237,6 @@ impl Scorer {
                 PartValue::Tolerant => Worth::Tolerant,
                 PartValue::Chain => Worth::Chain,
                 PartValue::Grounded => Worth::Grounded(Grounded::new(&*task.definition, task)),
-                PartValue::Brier(rule) => Worth::Brier(Brier::new(rule, &task.score)),
                 PartValue::Length(length) => Worth::Length(*length),
                 PartValue::Scored { task, expected } => Worth::Scored {
                     by: Rules::new(task)?,
@@ -587,13 +583,6 @@ impl Scorer {
                     Some(sought) => self.ground(sought, score, completion),
                     None => 0.0,
                 },
-                Worth::Brier(brier) => {
-                    let values = self
-                        .own
-                        .judge
-                        .stated_values(self.own.attempt(completion, row));
-                    brier.value(score, &values, row)
-                }
                 Worth::Length(length) => length.value(completion.len()),
                 Worth::Fields => share_of_fields(score),
                 Worth::Exact => f64::from(u8::from(score.exact == Some(true))),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::Task;
 use super::score_blocks::{defined_by, kind_of, names, read_rewards};
-use super::{PartValue, Task};
 use crate::environment::{AGENT_KEY, Agent, AgentRows, TOOL_KEYS, Toolset};
 use crate::score::definition::COMMON_KEYS;
 use crate::score::grounded::Grounded;
@@ -163,11 +163,6 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
         TaskFiles::from_toml(&top, &block, home)?,
     )?;
     task.rewards = read_rewards(&top, source, &task)?;
-    let stated = task.rewards.iter().filter_map(|part| match &part.value {
-        PartValue::Brier(rule) => Some(rule.stated.clone()),
-        _ => None,
-    });
-    task.files.score.leaves.stated = stated.collect();
     task.toolset = Toolset::read(&top, &task.name, &task.home)?;
     task.agent = Agent::read(&top, &task.name, &task.home)?;
     if let (Some((_, offset)), Some(_)) = (top.get(AGENT_KEY), &task.toolset) {

@@ -80,8 +80,6 @@ pub enum PartValue {
     Chain,
     /// Share of values that the prompt states.
     Grounded,
-    /// One minus the squared error of the probability that the answer states.
-    Brier(BrierRule),
     Length(LengthRule),
     Scored {
         /// The task with that scorer's definition and rules, without parts.
@@ -108,19 +106,8 @@ impl RewardPart {
     }
 
     pub fn compares(&self) -> bool {
-        matches!(
-            self.value,
-            PartValue::Fields | PartValue::Exact | PartValue::Brier(_)
-        ) || self.expected().is_some()
+        matches!(self.value, PartValue::Fields | PartValue::Exact) || self.expected().is_some()
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrierRule {
-    /// Member of the answer: how likely it is right, or an object with a probability for each value of `of`.
-    pub stated: String,
-    /// Member that has to be right; `None`: the whole answer.
-    pub of: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{BrierRule, LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task};
+use super::{LengthAim, LengthRule, LengthUnit, PartValue, RewardPart, Task};
 use crate::facts::PartName;
 use crate::score::definition::{GROUNDED, KeyInfo, Kind};
 use crate::score::grounded::Grounded;
@@ -14,8 +14,6 @@ use crate::text::THINK_MARKS;
 
 /// Keys of the part `length`.
 const LENGTH_KEYS: [&str; 4] = ["max", "target", "buffer", "unit"];
-/// Keys of the part `brier`.
-const BRIER_KEYS: [&str; 2] = ["stated", "of"];
 
 pub(super) fn read_rewards(
     top: &Section<'_>,
@@ -56,9 +54,12 @@ pub(super) fn read_rewards(
             (block, Some(task))
         } else {
             let part = table.get("part").and_then(|part| part.get_ref().as_str());
+            if part == Some("brier") {
+                let message = "`part = \"brier\"` is no longer a part: remove the block; evals state how sure the model is of each value (docs/confidence.md)";
+                return Err(source.error(start, message));
+            }
             let own = match part.and_then(PartName::from_name) {
                 Some(PartName::Length) => &LENGTH_KEYS[..],
-                Some(PartName::Brier) => &BRIER_KEYS[..],
                 _ => &[],
             };
             let known = [&["part", "weight", "after"], own].concat();
@@ -119,7 +120,6 @@ fn read_own_part(block: &Section<'_>, at: usize, task: &Task) -> Read<(String, P
             ));
         }
         Some(PartName::Grounded) => PartValue::Grounded,
-        Some(PartName::Brier) => PartValue::Brier(read_brier(block, at, task)?),
         Some(PartName::Length) => PartValue::Length(read_length(block, at)?),
         Some(PartName::Tier | PartName::Graded | PartName::Score) | None => {
             return Err(block.error("part", at, format!("takes {}, not {name:?}", names())));
@@ -167,28 +167,6 @@ fn read_after(block: &Section<'_>) -> Read<bool> {
         }
         (tier, _) => Ok(tier.is_some()),
     }
-}
-
-fn read_brier(block: &Section<'_>, at: usize, task: &Task) -> Read<BrierRule> {
-    if !task.definition.kind().compares_leaves() {
-        let message = format!(
-            "\"brier\" reads a member of a JSON answer: [score] kind json_schema or structured, not {}",
-            task.kind()
-        );
-        return Err(block.error("part", at, message));
-    }
-    let missing = || {
-        let message = "is missing: the member of the answer that says how sure it is, for example `stated = \"sure\"`";
-        block.error("stated", at, message)
-    };
-    let stated = block.string("stated")?.ok_or_else(missing)?;
-    let of = block.string("of")?;
-    if of.as_ref() == Some(&stated) {
-        let offset = block.get("of").map_or(at, |(_, offset)| offset);
-        let message = "is the member that `stated` names: name the one that has to be right";
-        return Err(block.error("of", offset, message));
-    }
-    Ok(BrierRule { stated, of })
 }
 
 fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {

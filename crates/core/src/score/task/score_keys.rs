@@ -18,7 +18,7 @@ pub struct ScoreKey {
     pub meaning: &'static str,
 }
 
-const REWARD_KEYS: [KeyInfo; 10] = [
+const REWARD_KEYS: [KeyInfo; 8] = [
     KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
     KeyInfo::new(
         "weight",
@@ -31,16 +31,6 @@ const REWARD_KEYS: [KeyInfo; 10] = [
         "the field of the rows that it compares with",
     ),
     KeyInfo::new("after", "none", "valid: 0 for answers that are not valid"),
-    KeyInfo::new(
-        "stated",
-        "",
-        "brier: the member of the answer that says how sure it is",
-    ),
-    KeyInfo::new(
-        "of",
-        "the whole answer",
-        "brier: the member that it is sure of",
-    ),
     KeyInfo::new("max", "none", "length: longer completions earn 0"),
     KeyInfo::new("target", "none", "length: this many earn 1"),
     KeyInfo::new(
@@ -54,7 +44,7 @@ const REWARD_KEYS: [KeyInfo; 10] = [
 const PART: KeyInfo = KeyInfo::new(
     "part",
     "",
-    "what is added: fields, exact, tolerant, chain, grounded, brier or length",
+    "what is added: fields, exact, tolerant, chain, grounded or length",
 );
 
 /// Keys of `[score]`, set or not, then of each `[[reward]]` with the part's name. Empty for invalid

@@ -53,8 +53,7 @@ pub(crate) fn compare_members(
 ) -> (OrderedMap<bool>, bool) {
     let found = root.as_object();
     let mut fields = Vec::with_capacity(members.len());
-    let is_stated = |name: &str| rules.root().member(name).is_stated();
-    for (name, value) in members.iter().filter(|(name, _)| !is_stated(name)) {
+    for (name, value) in members {
         let member = found.and_then(|object| object.get(name));
         let same = match (member, Expectation::from_value(value)) {
             (None, Expectation::Optional(_)) if found.is_some() => continue,
@@ -65,7 +64,7 @@ pub(crate) fn compare_members(
     }
     let is_expected = |object: &Object<'_>| {
         let mut keys = object.members().iter().map(|member| &*member.key);
-        keys.all(|key| has_key(members, key) || is_stated(key))
+        keys.all(|key| has_key(members, key))
     };
     let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(is_expected);
     (OrderedMap(fields), exact)

@@ -32,8 +32,6 @@ struct Field {
     leaf: LeafRule,
     /// Of a list: whether its order counts, and the member by which its items are matched.
     is_ordered: bool,
-    /// Whether it says how sure the answer is, and is compared with nothing.
-    is_stated: bool,
     key: Option<String>,
     members: BTreeMap<String, Field>,
 }
@@ -81,7 +79,6 @@ impl Rules {
             ordered,
             keys,
             absent,
-            stated,
             empty_is_absent,
             whole_fields,
         } = &rules.leaves;
@@ -112,9 +109,6 @@ impl Rules {
             if let Some(key) = keys.get(path) {
                 field.key = Some(key.clone());
             }
-        }
-        for name in stated {
-            compiled.field(name).is_stated = true;
         }
         compiled
     }
@@ -173,10 +167,6 @@ impl<'r> Rule<'r> {
 
     pub(super) fn is_ordered(self) -> bool {
         self.field.is_some_and(|field| field.is_ordered)
-    }
-
-    pub(super) fn is_stated(self) -> bool {
-        self.field.is_some_and(|field| field.is_stated)
     }
 
     pub(super) fn key(self) -> Option<&'r str> {

@@ -191,9 +191,6 @@ impl<'w> Walk<'w> {
         match (found.map(|found| &found.kind), plain) {
             (Some(Kind::Object(object)), Expected::Object(members)) if !members.is_empty() => {
                 for (name, value) in members {
-                    if rule.member(name).is_stated() {
-                        continue;
-                    }
                     let member = object.get(name).map(|member| &member.value);
                     let abstains = self.rules.empty_is_absent;
                     self.at(name, |walk| {
@@ -203,7 +200,7 @@ impl<'w> Walk<'w> {
                     });
                 }
                 for extra in object.members() {
-                    if !has_key(members, &extra.key) && !rule.member(&extra.key).is_stated() {
+                    if !has_key(members, &extra.key) {
                         self.at(&extra.key, |walk| walk.invented(&extra.value));
                     }
                 }

@@ -5,8 +5,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::completion::Completion;
 use super::file::{follow, show_text};
 use super::{
-    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, made_up, navigate, program_pane,
-    score_preview,
+    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -317,23 +316,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["expected answers", "breaks"])
     .unless(navigate::no_rejections),
-    Action::new(
-        "schema.nullable",
-        "Allow null where values are made up",
-        "",
-        &["alt-u"],
-        HERE,
-        |schema, shared| match made_up::allow_null(schema, shared) {
-            true => after(schema, shared, Effect::Edited),
-            false => Vec::new(),
-        },
-    )
-    .also(&["nullable", "fabrication", "hallucination", "invented"])
-    .unless(|schema, shared| {
-        no_text(schema, shared)
-            .or_else(|| undecided(schema, shared))
-            .or_else(|| made_up::nothing_made_up(schema))
-    }),
     Action::new(
         "schema.save",
         "Save schema",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
-use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, made_up, program_pane};
+use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
 use crate::format::counted;
 use crate::page::Block;
 use crate::pane::page::PageLines;
@@ -362,11 +362,5 @@ fn degenerate(schema: &Schema, shared: &Shared, columns: usize) -> Vec<Line<'sta
     let is_sentence = |block: &Block| !matches!(block, Block::Bars(_) | Block::Table(_));
     let blocks = [page(task, findings), broken].concat().into_iter();
     let (sentences, figures): (Vec<Block>, Vec<Block>) = blocks.partition(is_sentence);
-    let mut lines = PageLines { theme, columns }.lines(&[sentences, figures].concat());
-    if made_up::nothing_made_up(schema).is_none() {
-        let key = shared.key_of("schema.nullable");
-        let text = format!("{key} allows null where values are made up");
-        lines.insert(0, theme.line(text, Role::Faint));
-    }
-    lines
+    PageLines { theme, columns }.lines(&[sentences, figures].concat())
 }

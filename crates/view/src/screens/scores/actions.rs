@@ -2,8 +2,8 @@
 
 use super::items::Written;
 use super::{
-    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, labelling, next_class,
-    prompt_choice, sampling, save, selected, source,
+    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, next_class, prompt_choice,
+    sampling, save, selected, source,
 };
 use crate::action::Scope;
 use crate::message::Command;
@@ -22,25 +22,12 @@ impl Described for Scores {
         title: "Scores",
         help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
                Edits to the schema re-score them at once and show what would change in the run.",
-        panes: &[LIST, COMPLETION, SUMMARY, LABELS],
+        panes: &[LIST, COMPLETION, SUMMARY],
     };
     const TABLE: &'static [Action] = ACTIONS;
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
-const LABELLING: Scope = Scope::Pane(Screen::Scores, LABELS);
-
-const fn points(
-    id: &'static str,
-    title: &'static str,
-    hint: &'static str,
-    keys: &'static [&'static str],
-    perform: fn(&mut Scores, &mut Shared) -> Vec<Command>,
-) -> Action {
-    Action::new(id, title, hint, keys, LABELLING, perform)
-        .unless(|scores, _| labelling::unfit(scores, false))
-}
-
 const ACTIONS: &[Action] = &[
     Action::new(
         "scores.open",
@@ -52,95 +39,6 @@ const ACTIONS: &[Action] = &[
             scores.pane = Some(COMPLETION);
             Vec::new()
         },
-    ),
-    Action::new(
-        "scores.grade",
-        "Grade answers",
-        "",
-        &["J"],
-        HERE,
-        labelling::start,
-    )
-    .also(&["judge", "judge-check"])
-    .unless(labelling::blocked),
-    Action::new(
-        "scores.grades.yes",
-        "Grade yes",
-        "yes",
-        &["y"],
-        LABELLING,
-        |scores, _| labelling::label(scores, 1),
-    )
-    .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new(
-        "scores.grades.no",
-        "Grade no",
-        "no",
-        &["n"],
-        LABELLING,
-        |scores, _| labelling::label(scores, 0),
-    )
-    .unless(|scores, _| labelling::unfit(scores, true)),
-    points(
-        "scores.grades.0",
-        "Grade 0 points",
-        "points",
-        &["0"],
-        |scores, _| labelling::label(scores, 0),
-    ),
-    points(
-        "scores.grades.1",
-        "Grade 1 point",
-        "",
-        &["1"],
-        |scores, _| labelling::label(scores, 1),
-    ),
-    points(
-        "scores.grades.2",
-        "Grade 2 points",
-        "",
-        &["2"],
-        |scores, _| labelling::label(scores, 2),
-    ),
-    points(
-        "scores.grades.3",
-        "Grade 3 points",
-        "",
-        &["3"],
-        |scores, _| labelling::label(scores, 3),
-    ),
-    points(
-        "scores.grades.4",
-        "Grade 4 points",
-        "",
-        &["4"],
-        |scores, _| labelling::label(scores, 4),
-    ),
-    Action::new(
-        "scores.grades.skip",
-        "Skip answer",
-        "skip",
-        &["s"],
-        LABELLING,
-        |scores, _| labelling::skip(scores),
-    )
-    .unless(labelling::nothing_left),
-    Action::new(
-        "scores.grades.undo",
-        "Undo grade",
-        "undo",
-        &["u", "backspace"],
-        LABELLING,
-        |scores, _| labelling::undo(scores),
-    )
-    .unless(labelling::nothing_done),
-    Action::new(
-        "scores.grades.end",
-        "Close grading",
-        "close",
-        &["esc"],
-        LABELLING,
-        labelling::end,
     ),
     Action::new(
         "scores.source",
@@ -394,7 +292,6 @@ const ACTIONS: &[Action] = &[
         &["/"],
         HERE,
         |scores, _| {
-            scores.labelling = None;
             scores.filter.is_typing = true;
             scores.pane = Some(LIST);
             Vec::new()
@@ -541,7 +438,6 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
             },
         ),
     }
-    scores.labelling = None;
     scores.editor = Some(Editor::new(&text, false));
     scores.pane = Some(COMPLETION);
     source::turn_to(scores, shared, Source::Written)
@@ -566,7 +462,6 @@ fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn add(scores: &mut Scores, written: Written) {
-    scores.labelling = None;
     if scores.source != Source::Written {
         scores.source_before = scores.source;
     }

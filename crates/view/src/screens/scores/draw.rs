@@ -8,9 +8,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 use super::scoring::ScoredItems;
-use super::{
-    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, labelling, score_details, source, summary,
-};
+use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::format::{counted, short_id};
@@ -27,9 +25,6 @@ const SIDE_BY_SIDE: u16 = 72;
 
 pub(super) fn places(scores: &Scores, shared: &Shared, area: Rect) -> Vec<Place> {
     let focus = scores.pane();
-    if scores.labelling.is_some() {
-        return vec![Place::new(LABELS, area)];
-    }
     if shared.zoomed || area.height < 10 {
         return vec![Place::new(focus, area)];
     }
@@ -73,7 +68,6 @@ pub(super) fn places(scores: &Scores, shared: &Shared, area: Rect) -> Vec<Place>
 pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, place: &Place) -> Content<'a> {
     let inside = place.inside();
     match place.id {
-        LABELS => labelling::content(scores, shared, inside),
         LIST => list(scores, shared, inside.width.into()),
         SUMMARY => {
             let lines = summary::lines(scores, shared, inside.width.into());

@@ -6,7 +6,7 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::actions::{pasted, to_the_top, written};
-use super::{LABELS, LIST, SUMMARY, Scores, Source, arrange, draw, sampling, source};
+use super::{LIST, SUMMARY, Scores, Source, arrange, draw, sampling, source};
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
 use crate::screen;
@@ -18,11 +18,7 @@ use crate::widgets::list_cursor::Cursor;
 
 impl screen::Screen for Scores {
     fn pane(&self) -> &'static str {
-        if self.labelling.is_some() {
-            LABELS
-        } else {
-            self.pane.unwrap_or(LIST)
-        }
+        self.pane.unwrap_or(LIST)
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
@@ -48,7 +44,6 @@ impl screen::Screen for Scores {
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             LIST => Some(&mut self.cursor),
-            LABELS => Some(&mut self.label_top),
             _ => self.tops.get_mut(usize::from(pane == SUMMARY)),
         }
     }
@@ -122,7 +117,6 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
             }
         }
         Change::Task => {
-            scores.labelling = None;
             source::follow_task(scores, shared);
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();

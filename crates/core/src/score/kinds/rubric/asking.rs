@@ -21,34 +21,18 @@ const MAX_CONSECUTIVE_FAILURES: usize = 8;
 const TICK: Duration = Duration::from_millis(20);
 
 /// Grades of one question's answers, or why there are none.
-pub type Graded = Result<Vec<Vec<Grade>>, String>;
-
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
-    pub requests: usize,
-    pub prompt_tokens: usize,
-    pub tokens: usize,
-    pub cost: f64,
-    /// Answers without token count or prices: their cost is unknown.
-    pub uncounted: usize,
-}
-
-impl Usage {
-    /// Cost in the currency of the prices; `None` if any answer's is unknown.
-    pub fn known_cost(&self) -> Option<f64> {
-        (self.uncounted == 0).then_some(self.cost)
-    }
-}
+pub(super) type Graded = Result<Vec<Vec<Grade>>, String>;
 
 /// A trusted judge. Thread-safe.
 #[derive(Debug)]
-pub struct Asker {
+pub(super) struct Asker {
     pub(super) rules: RubricRules,
     system: Option<String>,
     /// A local model's is `None` before the first question.
     connection: Mutex<Option<Connection>>,
     cache: Cache,
-    usage: Mutex<Usage>,
+    /// Cost of the answers so far, in the currency of the prices.
+    cost: Mutex<f64>,
     /// Earliest start of the next request.
     next: Mutex<Option<Instant>>,
 }
@@ -77,18 +61,18 @@ impl Asker {
             .then(|| remote(&rules.endpoint))
             .transpose()?;
         let cache = Cache::new(&rules.rubric_digest());
-        let (usage, next) = (Mutex::default(), Mutex::default());
+        let (cost, next) = (Mutex::default(), Mutex::default());
         Ok(Self {
             rules,
             system,
             connection: Mutex::new(connection),
             cache,
-            usage,
+            cost,
             next,
         })
     }
 
-    pub fn local_digest(&self) -> Result<Option<String>, String> {
+    pub(super) fn local_digest(&self) -> Result<Option<String>, String> {
         let server = self.connection()?.server;
         Ok(server.map(|server| server.digest.clone()))
     }
@@ -134,16 +118,11 @@ impl Asker {
         })
     }
 
-    pub fn usage(&self) -> Usage {
-        *self.usage.lock()
-    }
-
     /// Grades in the order of questions; `None` once `keep_going` returns false. Equal questions
-    /// are asked once, and with `is_cached` only unknown ones.
-    pub fn grade_all(
+    /// are asked once, those whose grades are cached not at all.
+    pub(super) fn grade_all(
         &self,
         questions: &[Question<'_>],
-        is_cached: bool,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Graded>> {
         let bodies: Vec<String> = questions
@@ -158,25 +137,16 @@ impl Asker {
             .iter()
             .map(|body| digest(&format!("{identity}\n{body}")))
             .collect();
-        let read = if is_cached {
-            self.cache.refresh()
-        } else {
-            Ok(())
-        };
-        if let Err(problem) = read {
+        if let Err(problem) = self.cache.refresh() {
             return Some(vec![Err(problem); questions.len()]);
         }
         let mut found: Vec<Option<Graded>> = vec![None; questions.len()];
         let mut open: Vec<usize> = Vec::new();
         let mut first_of = std::collections::HashMap::new();
         for (place, key) in keys.iter().enumerate() {
-            match if is_cached {
-                self.cache.find(key)
-            } else {
-                Ok(None)
-            } {
+            match self.cache.find(key) {
                 Ok(Some(grades)) => found[place] = Some(Ok(grades)),
-                Ok(None) if is_cached && first_of.contains_key(key) => {}
+                Ok(None) if first_of.contains_key(key) => {}
                 Ok(None) => {
                     first_of.insert(key, place);
                     open.push(place);
@@ -188,9 +158,7 @@ impl Asker {
             self.ask(place, &questions[place], &bodies[place], keep_going)
                 .map(|outcome| {
                     let grades = outcome?;
-                    if is_cached {
-                        self.cache.insert(&keys[place], &grades)?;
-                    }
+                    self.cache.insert(&keys[place], &grades)?;
                     Ok(grades)
                 })
         };
@@ -269,11 +237,11 @@ impl Asker {
         if let Some(most) = self
             .rules
             .max_cost
-            .filter(|most| self.usage().cost >= *most)
+            .filter(|most| *self.cost.lock() >= *most)
         {
             let reason = format!(
                 "the judge has cost {:.4}, max_cost = {most} is reached: raise it",
-                self.usage().cost
+                *self.cost.lock()
             );
             return Err(Refusal {
                 reason,
@@ -346,12 +314,7 @@ impl Asker {
             .endpoint
             .prices
             .cost(answer.prompt_tokens, answer.tokens);
-        let mut usage = self.usage.lock();
-        usage.requests += 1;
-        usage.prompt_tokens += answer.prompt_tokens.unwrap_or(0);
-        usage.tokens += answer.tokens.unwrap_or(0);
-        usage.cost += cost.unwrap_or(0.0);
-        usage.uncounted += usize::from(cost.is_none());
+        *self.cost.lock() += cost.unwrap_or(0.0);
         cost
     }
 

@@ -14,19 +14,17 @@ const MAX_REASON_CHARS: usize = 300;
 
 /// Answers judged in one request.
 #[derive(Debug, Clone)]
-pub struct Question<'a> {
-    pub row: Option<&'a PromptRow>,
+pub(super) struct Question<'a> {
+    pub(super) row: Option<&'a PromptRow>,
     /// One, or the distinct ones of a group.
-    pub answers: Vec<&'a str>,
-    /// Reverses criteria and answers: an unbiased judge gives the same points.
-    pub is_reversed: bool,
+    pub(super) answers: Vec<&'a str>,
 }
 
 /// Points of one criterion, with the judge's reason.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Grade {
-    pub points: u8,
-    pub reason: String,
+pub(super) struct Grade {
+    pub(super) points: u8,
+    pub(super) reason: String,
 }
 
 impl Question<'_> {
@@ -45,9 +43,8 @@ impl Question<'_> {
             .filter(|_| rules.sees_expected);
         content.extend(expected.map(|expected| ("expected".to_owned(), expected.clone())));
         if rules.compares_group {
-            let named = self
-                .order(self.answers.len())
-                .map(|index| (answer_name(index), json!(self.answers[index])));
+            let answers = self.answers.iter().enumerate();
+            let named = answers.map(|(index, answer)| (answer_name(index), json!(answer)));
             content.insert("answers".to_owned(), Value::Object(named.collect()));
         } else {
             content.insert("answer".to_owned(), json!(self.answers.first()));
@@ -55,24 +52,10 @@ impl Question<'_> {
         Value::Object(content).to_string()
     }
 
-    fn order(&self, count: usize) -> Box<dyn Iterator<Item = usize>> {
-        if self.is_reversed {
-            Box::new((0..count).rev())
-        } else {
-            Box::new(0..count)
-        }
-    }
-
-    fn criteria<'r>(&self, rules: &'r RubricRules) -> Vec<&'r Criterion> {
-        self.order(rules.criteria.len())
-            .map(|index| &rules.criteria[index])
-            .collect()
-    }
-
     /// The request in OpenAI's form.
     pub(super) fn body(&self, rules: &RubricRules, system: Option<&str>) -> String {
-        let criteria = self.criteria(rules);
-        let line = |criterion: &&Criterion| {
+        let criteria = &rules.criteria;
+        let line = |criterion: &Criterion| {
             let scale = match criterion.scale {
                 Scale::YesNo => "verdict yes or no",
                 Scale::ZeroToFour => "points 0 (not at all), 1, 2 (half), 3, 4 (fully)",
@@ -94,14 +77,14 @@ impl Question<'_> {
             format!("{INSTRUCTIONS}{side_by_side}{expected}\n\nThe rubric:{rubric}");
         let schema = if rules.compares_group {
             instructions += "\n\nAnswer with one JSON object that has the grades of each answer under its name.";
-            object(self.order(self.answers.len()).map(|index| {
+            object((0..self.answers.len()).map(|index| {
                 (
                     answer_name(index),
-                    grades_schema(&criteria, rules.local.is_some()),
+                    grades_schema(criteria, rules.local.is_some()),
                 )
             }))
         } else {
-            grades_schema(&criteria, rules.local.is_some())
+            grades_schema(criteria, rules.local.is_some())
         };
         let mut body = json!({
             "model": rules.endpoint.model,
@@ -201,7 +184,7 @@ fn answer_name(index: usize) -> String {
 
 /// `is_bounded`: limits reasons, which small models may write endlessly. OpenAI's API has no such
 /// bound.
-fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
+fn grades_schema(criteria: &[Criterion], is_bounded: bool) -> Value {
     let reason = match is_bounded {
         true => json!({"type": "string", "maxLength": MAX_REASON_CHARS}),
         false => json!({"type": "string"}),
