@@ -167,7 +167,7 @@ pub fn sample_shaped(
 /// alternatives of [`sample_shaped`], in one pass and without candidates.
 pub fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    rows.iter().map(|row| first_of(row, count)).collect()
+    rows.par_iter().map(|row| first_of(row, count)).collect()
 }
 
 fn first_of(logits: &[f32], count: usize) -> Result<Vec<(u32, f32)>> {

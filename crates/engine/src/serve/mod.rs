@@ -316,13 +316,16 @@ impl rollout::Decoding for Decoding<'_> {
         !readings.is_empty() || !begun.is_empty()
     }
 
-    fn run_errand(&self) {
+    fn run_errand(&self) -> bool {
+        if !self.has_errand() {
+            return false;
+        }
         let begun = self.begun.lock().pop_front();
         let next = || self.shared.readings.lock().pop_front();
         let Some(mut reading) =
             begun.or_else(|| next().map(|(reading, adapter)| self.begin(reading, adapter)))
         else {
-            return;
+            return false;
         };
         let mut context = Context::from_waker(Waker::noop());
         match reading.event.as_mut().poll(&mut context) {
@@ -330,6 +333,7 @@ impl rollout::Decoding for Decoding<'_> {
             Poll::Ready(event) => _ = reading.events.try_send(event),
             Poll::Pending => self.begun.lock().push_front(reading),
         }
+        true
     }
 }
 

@@ -59,8 +59,12 @@ pub async fn read_tokens(
     let mut pauses = Pauses::default();
     let normed = forward(reading, micro_batch, &mut pauses).await?;
     let mut found = Vec::new();
+    let at_once = match count {
+        0 => HEAD_ROWS_OF_ONE,
+        _ => LOGIT_ROWS,
+    };
     for part in HeadPart::all(reading.model, &normed, micro_batch, 1.0) {
-        for (rows, targets) in part.chunks() {
+        for (rows, targets) in part.chunks(at_once) {
             let logits = part.logits(rows)?;
             let own = token_log_probs(&logits, targets, 1.0)?;
             let alternatives = match count {
@@ -72,7 +76,10 @@ pub async fn read_tokens(
                 log_prob: own.log_prob,
                 likeliest,
             }));
-            pauses.after_head(rows.len()).await;
+            match count {
+                0 => pauses.after_head(rows.len()).await,
+                _ => pauses.after_logits(rows.len()).await,
+            }
         }
     }
     Ok(found)
@@ -137,7 +144,7 @@ pub async fn read_logits(
             rows: Arc::clone(&rows),
             range: number * size..(number + 1) * size,
         }));
-        pauses.after_head(chunk.len()).await;
+        pauses.after_logits(chunk.len()).await;
     }
     Ok(found)
 }
@@ -230,7 +237,7 @@ impl<'a> HeadPart<'a> {
     /// Log-probs by sequence; and the logits if there is one chunk.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
-        for (rows, targets) in self.chunks() {
+        for (rows, targets) in self.chunks(HEAD_ROWS_OF_ONE) {
             let logits = self.logits(rows)?;
             flat.extend(token_log_probs(&logits, targets, self.temperature)?);
             kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then_some(logits);
@@ -247,9 +254,9 @@ impl<'a> HeadPart<'a> {
     }
 
     /// Rows and targets that the head takes at once.
-    fn chunks(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
-        let chunks = self.rows.chunks(HEAD_ROWS_OF_ONE);
-        chunks.zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
+    fn chunks(&self, at_once: usize) -> impl Iterator<Item = (&[u32], &[u32])> {
+        let chunks = self.rows.chunks(at_once);
+        chunks.zip(self.targets.chunks(at_once))
     }
 
     fn logits(&self, rows: &[u32]) -> Result<Tensor> {
@@ -263,7 +270,9 @@ impl<'a> HeadPart<'a> {
         weights: &[TokenWeight],
         gradients: &mut Gradients,
     ) -> Result<Vec<(Vec<u32>, Tensor)>> {
-        let chunks = self.chunks().zip(weights.chunks(HEAD_ROWS_OF_ONE));
+        let chunks = self
+            .chunks(HEAD_ROWS_OF_ONE)
+            .zip(weights.chunks(HEAD_ROWS_OF_ONE));
         let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[TokenWeight])| {
             let hidden = self.select(rows)?;
             let logits = logits

@@ -174,8 +174,11 @@ pub(crate) trait Decoding: Sync {
         false
     }
 
-    /// Called between passes.
-    fn run_errand(&self) {}
+    /// Called between passes. Returns whether there was work: other threads may have taken it since
+    /// [`Self::has_errand`].
+    fn run_errand(&self) -> bool {
+        false
+    }
 }
 
 impl Decoding for ThreadPool {

@@ -112,9 +112,8 @@ impl Worker<'_> {
         let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty();
         state.idle -= usize::from(is_idle);
         drop(state);
-        let has_errand = self.decoding.has_errand();
-        self.decoding.run_errand();
-        (!is_over || has_errand).then_some(taken)
+        let has_worked = self.decoding.run_errand();
+        (!is_over || has_worked).then_some(taken)
     }
 }
 

@@ -214,9 +214,11 @@ impl Decoding for Errands {
         *self.0.lock() > 0
     }
 
-    fn run_errand(&self) {
+    fn run_errand(&self) -> bool {
         let mut left = self.0.lock();
+        let has_worked = *left > 0;
         *left = left.saturating_sub(1);
+        has_worked
     }
 }
 
