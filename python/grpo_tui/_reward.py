@@ -56,7 +56,7 @@ class Reward:
                 yield Member(function, float(weight), objects, providers)
 
     def load(self):
-        with open(self.file, encoding="utf-8") as file:
+        with open(self.file, "rb") as file:  # it may name its encoding, or have a byte order mark
             tree = ast.parse(file.read(), self.file)
         lines = [node.lineno for node in tree.body if getattr(node, "name", None) == self.name]
         if len(lines) > 1:
@@ -159,7 +159,7 @@ class Reward:
                 try:
                     given = member.call([states[place] for place in places])
                     for place, value in zip(places, given):
-                        found[place] = None if value is None else number(value, member.name)
+                        found[place] = value
                 except Exception as error:
                     # A metric, which has no weight, decides nothing.
                     if member.weight != 0 and not isinstance(error, Wrong):
@@ -179,7 +179,8 @@ class Reward:
         metrics = {}
         for member, value in known:
             metrics.update(metric(member.name, value))
-        return {**self.of_number(sum(value * member.weight for member, value in known if member.weight != 0), ends), "metrics": metrics}
+        total = sum(number(value, member.name) * member.weight for member, value in known if member.weight != 0)
+        return {**self.of_number(total, ends), "metrics": metrics}
 
     def call(self, described, question):
         function, parameters, takes_all, form = described
@@ -266,17 +267,18 @@ class Reward:
         for key, other in {**value.get("metrics", {}), **numbers}.items():
             metrics.update(metric(key, other))
         score = value.get("score", value.get("reward"))
-        if score is not None and "tier" not in answer:
-            answer = {**answer, **self.of_number(number(score, self.name))}
+        if "tier" not in answer:
+            own = self.scored(None) if score is None else self.of_number(number(score, self.name))
+            answer = {**answer, **own}
         return answer
 
     def of_parts(self, value):
         """Parts by name: their mean counts, and each is a metric."""
         shares, reasons = {}, []
         for name, part in value.items():
-            if part is None:
-                continue
             answer = self.scored(part)
+            if "no_reward" in answer:
+                continue
             shares[name] = answer["score"] if "score" in answer else {"valid": 1.0, "invalid": 0.5}.get(answer.get("tier"), 0.0)
             reasons += [f"{name}: {reason}" for reason in answer.get("reasons") or ([f"{shares[name]:g}"] if shares[name] < 1 else [])]
         if not shares:

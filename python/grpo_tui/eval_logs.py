@@ -76,7 +76,7 @@ def first(record: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 def inspect_samples(path: str) -> Iterator[dict[str, Any]]:
     if not zipfile.is_zipfile(path):
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             yield from json.load(file).get("samples") or []
         return
     try:
@@ -230,6 +230,7 @@ def answers(path: str, steps: tuple[int, int] | None = None) -> Iterator[Answer]
             raise Unreadable("Parquet is read by pyarrow: pip install pyarrow") from None
         return table(iter(pyarrow.parquet.read_table(path).to_pylist()), steps)
     if ending in (".csv", ".tsv"):
+        csv.field_size_limit(MAX_SAMPLE_BYTES)
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t" if ending == ".tsv" else ","))
         return table(iter(lines), steps)
@@ -308,7 +309,7 @@ def main() -> None:
     try:
         for line in lines(given.log, given.model, given.steps, given.by_prompt):
             print(json.dumps(line, ensure_ascii=False))
-    except (Unreadable, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged log
         why = (
             error
             if isinstance(error, (Unreadable, OSError))

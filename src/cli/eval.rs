@@ -113,11 +113,6 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.report.check()?;
     let is_price_given = arguments.gpu_price_per_hour.is_some();
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
-    if arguments.task == "import" {
-        return Err(Failure::usage(
-            "eval import is gone: `python3 -m grpo_tui.eval_logs LOG > FILE`, then `eval TASK --completions NAME=FILE`",
-        ));
-    }
     let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);

@@ -112,7 +112,7 @@ enum Command {
     Task(task::Arguments),
     /// Import or check a task's prompt sets
     Dataset(dataset::Arguments),
-    /// Fetch, inspect, check and export models
+    /// Fetch, inspect, import and export models
     #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
@@ -261,13 +261,44 @@ fn has_json(arguments: &[OsString]) -> bool {
     own.any(|word| word == "--json")
 }
 
+/// Removed subcommands, and what replaces them.
+const REMOVED: [(&str, &str); 4] = [
+    (
+        "eval import",
+        "convert the log by `python3 -m grpo_tui.eval_logs LOG > FILE`, then `eval TASK --completions NAME=FILE`",
+    ),
+    (
+        "model check",
+        "`model inspect` shows what is read of a model",
+    ),
+    ("pull", "copy runs by rsync: docs/commands.md has the line"),
+    (
+        "study",
+        "train and sweep with each method: docs/sweeps.md has the lines",
+    ),
+];
+
+/// Names a removed subcommand; one of two words only with an argument, since the second may be a task.
+fn removed_subcommand(arguments: &[OsString]) -> Option<Failure> {
+    let words = arguments.iter().skip(1).map_while(|word| word.to_str());
+    let words: Vec<&str> = words.take_while(|word| !word.starts_with('-')).collect();
+    let (name, instead) = REMOVED
+        .iter()
+        .find(|(name, _)| match name.split_once(' ') {
+            Some((group, inner)) => words.len() > 2 && words[..2] == [group, inner],
+            None => words.first() == Some(name) && !std::path::Path::new(name).exists(),
+        })?;
+    Some(Failure::usage(format!("`{name}` was removed: {instead}")))
+}
+
 fn exit_code(arguments: Vec<OsString>) -> ExitCode {
     let has_json = has_json(&arguments);
     #[cfg(feature = "view")]
     let misspelled = workbench::misspelled_subcommand(arguments.get(1));
     #[cfg(not(feature = "view"))]
     let misspelled = None;
-    misspelled
+    removed_subcommand(&arguments)
+        .or(misspelled)
         .map_or_else(|| run_arguments(arguments), Err)
         .and_then(output::exit_code)
         .unwrap_or_else(|failure| {

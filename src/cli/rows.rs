@@ -33,6 +33,7 @@ impl Rows {
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
         let mut rows = dataset::load_from(on, BufReader::new(file))?;
+        dataset::expect_null(task, &mut rows);
         task.tag_schemas(&mut rows);
         Ok(Self {
             set: set.clone(),

@@ -64,8 +64,8 @@ pub(super) struct Arguments {
     #[arg(long, group = "form", value_name = "DIR", conflicts_with_all = ["html", "out"])]
     tensorboard: Option<PathBuf>,
     /// With --jsonl: at most this many steps, evenly spaced
-    #[arg(long, value_name = "N", requires = "jsonl")]
-    points: Option<usize>,
+    #[arg(long, value_name = "N", requires = "jsonl", value_parser = clap::value_parser!(u32).range(2..))]
+    points: Option<u32>,
     /// With --jsonl: only these metrics, separated by commas
     #[arg(
         long = "metrics",
@@ -141,7 +141,7 @@ fn metrics(seen: &Report, arguments: &Arguments) -> Result<Vec<Value>, Failure> 
     if let Some(unknown) = arguments
         .names
         .iter()
-        .find(|name| !known.contains_key(*name))
+        .find(|name| *name != "step" && !known.contains_key(*name))
     {
         let hint = did_you_mean(unknown, known.keys().map(String::as_str));
         let (id, names) = (
@@ -156,7 +156,7 @@ fn metrics(seen: &Report, arguments: &Arguments) -> Result<Vec<Value>, Failure> 
     let mut lines = json_lines(&seen.history);
     if let Some(points) = arguments.points {
         let places: Vec<f64> = (0..lines.len()).map(|place| place as f64).collect();
-        let places = spread(&places, points).into_iter();
+        let places = spread(&places, points as usize).into_iter();
         lines = places.map(|place| lines[place as usize].take()).collect();
     }
     let is_shown = |name: &String| {

@@ -465,13 +465,20 @@ fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
         line,
         problem: json_fault(error),
     };
-    match serde_json::from_slice(&bytes) {
+    let text = files::text(bytes).map_err(|error| DatasetError::Import {
+        label: label.clone(),
+        problem: format!(
+            "not UTF-8 from byte {}; save it as UTF-8",
+            error.valid_up_to() + 1
+        ),
+    })?;
+    match serde_json::from_str(&text) {
         Ok(Value::Array(answers)) => Ok(answers),
         Ok(answer) => Ok(vec![answer]),
         Err(error) if import::Format::from_path(path) != Some(import::Format::Jsonl) => {
             Err(fail(error.line().max(1), &error))
         }
-        Err(_) => read_lines(&bytes[..])
+        Err(_) => read_lines(text.as_bytes())
             .map(|line| {
                 let (line, bytes) = line.map_err(|(line, problem)| DatasetError::Line {
                     label: label.clone(),

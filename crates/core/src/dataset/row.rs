@@ -12,7 +12,7 @@ use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
 use super::row_fields::RowFields;
 use crate::exact_json;
-use crate::task::{PromptSet, TaskError, TaskFiles};
+use crate::task::{PromptSet, TaskError, TaskFiles, referenced_part};
 use crate::text::Message;
 
 /// Bounds memory for a file without line ends.
@@ -98,14 +98,15 @@ pub fn load_with(
 }
 
 /// Makes `"expected": null` an expected answer where null is one by the task's schema; elsewhere it means none.
-fn expect_null(task: &TaskFiles, rows: &mut [PromptRow]) {
-    let is_null = |row: &&mut PromptRow| row.expected.is_none();
-    let mut rows = rows.iter_mut().filter(is_null).peekable();
+pub fn expect_null(task: &TaskFiles, rows: &mut [PromptRow]) {
+    let may_be_null =
+        |row: &&mut PromptRow| row.expected.is_none() && row.fields.text().contains("null");
+    let mut rows = rows.iter_mut().filter(may_be_null).peekable();
     if rows.peek().is_none() || !task.definition_file.ends_with(".json") {
         return;
     }
     let schema = serde_json::from_str(&task.definition_text).unwrap_or_default();
-    if !allows_null(&schema) {
+    if !allows_null(&schema, &schema, MAX_DEPTH) {
         return;
     }
     for row in rows {
@@ -113,20 +114,32 @@ fn expect_null(task: &TaskFiles, rows: &mut [PromptRow]) {
     }
 }
 
-/// Whether a schema names null among its types or values, or an alternative does.
-fn allows_null(schema: &Value) -> bool {
+/// Depth limit for `$ref`, `anyOf` etc.
+const MAX_DEPTH: usize = 8;
+
+/// Whether a schema names null among its types or values, or a part of it does.
+fn allows_null(schema: &Value, root: &Value, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else {
+        return false;
+    };
     let lists = |key: &str, value: &Value| {
         let list = schema.get(key).and_then(Value::as_array);
         list.is_some_and(|list| list.contains(value))
     };
-    let alternatives = ["anyOf", "oneOf"]
+    let parts = ["anyOf", "oneOf", "allOf"]
         .iter()
         .filter_map(|key| schema.get(key)?.as_array());
+    let target = schema
+        .get("$ref")
+        .and_then(|reference| referenced_part(root, reference.as_str()?));
     schema.get("type").is_some_and(|name| name == "null")
         || lists("type", &json!("null"))
         || lists("enum", &Value::Null)
         || schema.get("const").is_some_and(Value::is_null)
-        || alternatives.flatten().any(allows_null)
+        || parts
+            .flatten()
+            .chain(target)
+            .any(|part| allows_null(part, root, depth))
 }
 
 /// As [`load_with`]: `visit` gets the rows batch by batch, so that they need not fit into memory.

@@ -192,8 +192,11 @@ fn of_text(task: &TaskFiles, text: &str) -> Result<Value, String> {
         let shown = crate::format::shortened(text, 60);
         format!("`schema` of the row, {shown:?}, is neither a JSON Schema nor a readable file of the task; {REMEDY}")
     })?;
-    serde_json::from_str(&crate::files::text(bytes).unwrap_or_default())
-        .map_err(|error| format!("`schema` of the row, {}: {error}", task.label(text)))
+    let fault = |error: &dyn std::fmt::Display| {
+        format!("`schema` of the row, {}: {error}", task.label(text))
+    };
+    let read = crate::files::text(bytes).map_err(|error| fault(&error))?;
+    serde_json::from_str(&read).map_err(|error| fault(&error))
 }
 
 fn of_format(format: Value) -> Result<Value, String> {

@@ -2,10 +2,10 @@
 //! folder, synced, renamed.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Error, ErrorKind, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failpoint::{failpoint, torn_write};
 
@@ -72,18 +72,11 @@ pub fn replace_files<'a>(
 }
 
 fn temporary(path: &Path) -> PathBuf {
-    // Two threads may write the same file at once.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Two threads may write the same file at once, and processes of two hosts or containers have the same id.
+    let random = RandomState::new().hash_one(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(
-        ".{}.{}.tmp",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    ));
-    let temporary = path.with_file_name(name);
-    // An earlier process with this id may have left one.
-    let _ = std::fs::remove_file(&temporary);
-    temporary
+    name.push(format!(".{}.{random:016x}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Removes temporary files of `path` that dead processes left, and one of an earlier process with this id.
@@ -187,6 +180,10 @@ fn lock_partial(target: &Path, access: Access) -> Result<(PathBuf, Option<File>)
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let partial = target.with_file_name(format!(".{name}.partial"));
     loop {
+        if partial.is_symlink() {
+            let why = format!("{} is a link: remove it", partial.display());
+            return Err(Error::new(ErrorKind::AlreadyExists, why));
+        }
         match create_folder(&partial, access) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}

@@ -303,7 +303,8 @@ impl EvalResult {
                 )));
             }
         };
-        let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
+        let mut rows = dataset::load_from(&label, Cursor::new(&bytes))?;
+        dataset::expect_null(&task, &mut rows);
         let stored = StoredTarget::read(&id.folder, &id.target);
         let mut summary = EvalSummary::from_records(&records);
         if let Some(confidence) = &mut summary.confidence {

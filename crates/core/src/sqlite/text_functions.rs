@@ -140,10 +140,7 @@ pub(super) fn register(
             let (items, whole) = match name {
                 "glob" => (glob(&pattern), whole),
                 _ => (
-                    like(
-                        &pattern.to_ascii_lowercase(),
-                        escape.to_ascii_lowercase().chars().next(),
-                    ),
+                    like(&pattern, escape.chars().next()),
                     whole.to_ascii_lowercase(),
                 ),
             };
@@ -174,15 +171,15 @@ fn text(context: &Context<'_>, index: usize) -> Result<Option<String>> {
     })
 }
 
-/// `None` if nothing matches it: the escape character ends it.
+/// For a text in lower case; `None` if nothing matches it: the escape character ends it.
 fn like(pattern: &str, escape: Option<char>) -> Option<Vec<Item>> {
     let (mut letters, mut items) = (pattern.chars(), Vec::new());
     while let Some(letter) = letters.next() {
         items.push(match letter {
-            letter if Some(letter) == escape => Item::Letter(letters.next()?),
+            letter if Some(letter) == escape => Item::Letter(letters.next()?.to_ascii_lowercase()),
             '%' => Item::Many,
             '_' => Item::One,
-            letter => Item::Letter(letter),
+            letter => Item::Letter(letter.to_ascii_lowercase()),
         });
     }
     Some(items)
@@ -278,6 +275,7 @@ mod tests {
             "'abc' LIKE '_b_'",
             "'abc' LIKE '%b'",
             "'a' LIKE 'a!' ESCAPE '!'",
+            "'axb' LIKE 'aXB' ESCAPE 'x'",
             "'aab' LIKE '%ab%%'",
             "'' LIKE '%'",
             "10 LIKE '1%'",

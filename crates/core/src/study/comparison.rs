@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::measure::{MeasuredRun, Metric};
-use crate::format::{p_value, points_interval};
+use crate::format::{p_equals, points_interval};
 use crate::page::Block;
 use crate::report::{MetricComparison, MetricVerdict};
 use crate::run::EvalRecord;
@@ -87,7 +87,7 @@ impl EvalDifference {
         };
         let p = self
             .p
-            .map_or_else(String::new, |p| format!(", p = {}", p_value(p)));
+            .map_or_else(String::new, |p| format!(", {}", p_equals(p)));
         format!("{} ({effect}{p})", self.setting)
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::exact_json;
 use crate::format::shortened;
 use crate::text::Message;
 
@@ -93,7 +94,7 @@ pub(super) fn stored_as_text(text: &str) -> Option<Value> {
     let text = text.trim();
     let value = text
         .starts_with('[')
-        .then(|| serde_json::from_str(text).ok())??;
+        .then(|| exact_json::parse(text).ok())??;
     is_conversation(&value).then_some(value)
 }
 

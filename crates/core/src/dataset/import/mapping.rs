@@ -184,6 +184,26 @@ impl MappingText {
         }
     }
 
+    /// Whether a completion in turns may end the conversation in `prompt`.
+    pub(super) fn may_join_completion(&self) -> bool {
+        ["", "prompt"].contains(&self.prompt.as_str())
+            && ["", "completion", LAST_TURN].contains(&self.expected.as_str())
+    }
+
+    /// Whether a column is taken as, or named like, the answer.
+    pub(super) fn is_answer(&self, column: &str) -> bool {
+        self.is_like(2, column)
+    }
+
+    pub(super) fn is_schema(&self, column: &str) -> bool {
+        self.is_like(5, column)
+    }
+
+    fn is_like(&self, part: usize, column: &str) -> bool {
+        let (name, columns) = PARTS[part];
+        columns.contains(&column) || self.parts_of(column).contains(&name)
+    }
+
     pub fn parts_of(&self, column: &str) -> Vec<&'static str> {
         let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
         let takes = |text: &str| match is_template(text) {

@@ -9,6 +9,7 @@ mod records;
 mod row_schemas;
 mod survey;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -47,27 +48,45 @@ pub fn import(
     // Two passes, since the records of a large file could exceed memory.
     let is_typed = Format::from_path(path) != Some(Format::Csv);
     let left_out = LeftOut::default();
-    let named = text.parts().map(|(_, named)| named.to_owned());
-    let is_named = |column: &str| named.iter().any(|part| part.contains(column));
-    let is_split = !is_named("prompt") && !is_named("completion");
+    // TRL's completion in turns is the answer, unless another column is.
+    let joins = Cell::new(text.may_join_completion());
+    let has_joined = Cell::new(false);
     let is_padded = Format::from_path(path) == Some(Format::Parquet);
     let whole = |mut record: Record| {
-        if is_split {
-            join_completion(&mut record);
+        if joins.get() && join_completion(&mut record) {
+            has_joined.set(true);
         }
         if is_padded {
-            record.fields.values_mut().for_each(remove_padding);
+            for (name, value) in &mut record.fields {
+                match text.is_schema(name) {
+                    true => remove_nulls(value),
+                    false => remove_padding(value, text.is_answer(name)),
+                }
+            }
         }
         record
     };
-    let read = records::records_without(path, most, &left_out)?;
-    let read = read.map(|record| record.map(whole));
-    let survey = Survey::from_records(read, schema.is_some(), is_typed)?;
+    let survey_of = || {
+        let read = records::records_without(path, most, &left_out)?;
+        let read = read.map(|record| record.map(whole));
+        Survey::from_records(read, schema.is_some(), is_typed)
+    };
+    let mut survey = survey_of()?;
     let stem = path.file_stem().map_or_else(
         || "row".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
     );
-    let text = text.clone().guessed(&survey, schema);
+    let mut guessed = text.clone();
+    if has_joined.get() && guessed.expected == "completion" {
+        LAST_TURN.clone_into(&mut guessed.expected);
+    }
+    guessed = guessed.guessed(&survey, schema);
+    if has_joined.get() && guessed.expected != LAST_TURN {
+        joins.set(false);
+        survey = survey_of()?;
+        guessed = text.clone().guessed(&survey, schema);
+    }
+    let text = guessed;
     let mapping =
         Mapping::new(&text, &survey, schema, &stem).map_err(|problem| DatasetError::Import {
             label: label.clone(),
@@ -134,14 +153,14 @@ pub fn import(
     Ok(imported)
 }
 
-/// TRL's prompt and completion in turns become one conversation.
-fn join_completion(record: &mut Record) {
+/// TRL's prompt and completion in turns become one conversation; whether they have.
+fn join_completion(record: &mut Record) -> bool {
     let is_turns = |name: &str| {
         let value = record.fields.get(name);
         value.is_some_and(conversation::is_conversation)
     };
     if !is_turns("prompt") || !is_turns("completion") {
-        return;
+        return false;
     }
     let completion = record.fields.shift_remove("completion");
     let prompt = record
@@ -151,16 +170,26 @@ fn join_completion(record: &mut Record) {
     if let (Some(prompt), Some(Value::Array(completion))) = (prompt, completion) {
         prompt.extend(completion);
     }
+    true
 }
 
-/// Removes null members from the turns of a conversation and from tools: Arrow gives all of them the members of each.
-fn remove_padding(value: &mut Value) {
+/// Removes null members from the turns of a conversation and from tools, also within objects unless these are an answer:
+/// Arrow gives all of them the members of each.
+fn remove_padding(value: &mut Value, is_answer: bool) {
     let is_tools = |value: &Value| {
         let tools = value.as_array().map(Vec::as_slice).unwrap_or_default();
-        !tools.is_empty() && tools.iter().all(|tool| tool.get("function").is_some())
+        let is_tool = |tool: &Value| {
+            let keys = ["function", "parameters"];
+            keys.iter()
+                .any(|key| tool.get(key).is_some_and(Value::is_object))
+        };
+        !tools.is_empty() && tools.iter().all(is_tool)
     };
     if conversation::is_conversation(value) || is_tools(value) {
         remove_nulls(value);
+    } else if let (Value::Object(members), false) = (value, is_answer) {
+        let mut values = members.values_mut();
+        values.for_each(|value| remove_padding(value, false));
     }
 }
 
@@ -441,6 +470,55 @@ mod tests {
             text(&["v"]),
             Err("expected: column `v`: the cell is empty, and the schema requires `v`"),
         );
+    }
+
+    #[test]
+    fn a_completion_in_turns_is_the_answer_unless_another_column_is() {
+        let record = r#"{"prompt":[{"role":"user","content":"a"}],"completion":[{"role":"assistant","content":"{\"x\":1}"}],"prompt_id":"p"}"#;
+        let with_answer = record.replacen('{', "{\"answer\":{\"x\":2},", 1);
+        let of = |id: &str, x: u8| asks(id, "a", &format!("{{\"x\":{x}}}"));
+        for (text, maps, expected) in [
+            (record, &["id=prompt_id"][..], of("p", 1)),
+            (record, &["id=prompt_id", "prompt=prompt"], of("p", 1)),
+            (record, &["id=prompt_id", "expected=completion"], of("p", 1)),
+            (&with_answer, &["id=prompt_id"], of("p", 2)),
+            (
+                &with_answer,
+                &["id=prompt_id", "expected=answer"],
+                of("p", 2),
+            ),
+        ] {
+            let (rows, problems) = imported("a.jsonl", text, maps, None);
+            assert_eq!(
+                (rows, problems),
+                (vec![expected], Vec::new()),
+                "{text} {maps:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn padding_is_removed_from_turns_and_tools_but_not_from_answers() {
+        let turns = json!([{"role": "user", "content": "a", "name": null}]);
+        let tools = json!([{"name": "f", "parameters": {"type": "object", "enum": null}}]);
+        for (value, is_answer, expected) in [
+            (
+                json!({"input": turns}),
+                false,
+                json!({"input": [{"role": "user", "content": "a"}]}),
+            ),
+            (json!({"input": turns}), true, json!({"input": turns})),
+            (
+                tools,
+                true,
+                json!([{"name": "f", "parameters": {"type": "object"}}]),
+            ),
+            (json!({"a": null}), false, json!({"a": null})),
+        ] {
+            let mut found = value;
+            remove_padding(&mut found, is_answer);
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value, json};
 
-use super::arrow_schema::duration_columns;
+use super::arrow_schema::{Durations, durations};
 use crate::dataset::row::NumberedLine;
 use crate::exact_json;
 use crate::format::{grouped, shortened};
@@ -56,9 +56,7 @@ pub fn parquet_lines(
         .into_iter()
         .flatten()
         .find(|pair| pair.key == "ARROW:schema");
-    let durations = arrow
-        .and_then(|pair| duration_columns(pair.value.as_deref()?))
-        .unwrap_or_default();
+    let durations = arrow.and_then(|pair| durations(pair.value.as_deref()?));
     let mut rows = Some(RowIter::from_file_into(Box::new(reader)));
     Ok((1..).map_while(move |number| {
         let row = guarded(|| rows.as_mut().and_then(Iterator::next).transpose()).transpose()?;
@@ -69,10 +67,8 @@ pub fn parquet_lines(
                     row[name] = instant(*time, false)?;
                 }
             }
-            for (name, nanoseconds) in &durations {
-                if let Some(count) = row.get(name).and_then(Value::as_i64) {
-                    row[name] = duration(count, *nanoseconds)?;
-                }
+            if let Some(durations) = &durations {
+                write_durations(&mut row, durations)?;
             }
             Ok(exact_json::write(&row).into())
         });
@@ -177,14 +173,7 @@ fn object(row: &Row, kinds: &[Arc<Type>], left_out: &LeftOut, path: &str) -> Res
     let mut members = Map::new();
     for (index, (name, field)) in row.get_column_iter().enumerate() {
         let kind = kinds.get(index).map(Arc::as_ref);
-        let found = match field {
-            Field::Group(row) => {
-                let path = format!("{path}{name}.");
-                object(row, kind.map_or(&[], fields), left_out, &path)
-            }
-            field => value(field, kind),
-        };
-        match found {
+        match value(field, kind, left_out, (path, name)) {
             Ok(value) => _ = members.insert(name.clone(), value),
             Err(problem) if problem == BINARY => {
                 left_out.borrow_mut().insert(format!("{path}{name}"));
@@ -199,7 +188,13 @@ fn object(row: &Row, kinds: &[Arc<Type>], left_out: &LeftOut, path: &str) -> Res
 
 const BINARY: &str = "binary, and not UTF-8 text; write it as text";
 
-fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
+/// `place`: of the column that has the value, as a path of objects with a dot at its end, and a name.
+fn value(
+    field: &Field,
+    kind: Option<&Type>,
+    left_out: &LeftOut,
+    place: (&str, &str),
+) -> Result<Value, String> {
     Ok(match field {
         Field::Null => Value::Null,
         Field::Bool(value) => json!(value),
@@ -233,12 +228,15 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::TimestampMicros(time) => {
             instant(i128::from(*time) * 1000, kind.is_some_and(is_utc))?
         }
-        Field::Group(row) => object(row, kind.map_or(&[], fields), &LeftOut::default(), "")?,
+        Field::Group(row) => {
+            let path = format!("{}{}.", place.0, place.1);
+            object(row, kind.map_or(&[], fields), left_out, &path)?
+        }
         Field::ListInternal(list) => {
             let kind = kind.and_then(item_type);
             list.elements()
                 .iter()
-                .map(|item| value(item, kind))
+                .map(|item| value(item, kind, left_out, place))
                 .collect::<Result<_, _>>()?
         }
         Field::MapInternal(map) => {
@@ -246,9 +244,10 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
                 .and_then(|kind| fields(kind).first())
                 .map_or(&[][..], |pair| fields(pair));
             let entry = |(key, item): &(Field, Field)| -> Result<(String, Value), String> {
-                let key = value(key, kinds.first().map(Arc::as_ref))?;
+                let key = value(key, kinds.first().map(Arc::as_ref), left_out, place)?;
                 let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
-                Ok((key, value(item, kinds.get(1).map(Arc::as_ref))?))
+                let kind = kinds.get(1).map(Arc::as_ref);
+                Ok((key, value(item, kind, left_out, place)?))
             };
             Value::Object(map.entries().iter().map(entry).collect::<Result<_, _>>()?)
         }
@@ -393,6 +392,35 @@ fn uuid(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Writes whole numbers that are durations as such.
+fn write_durations(value: &mut Value, durations: &Durations) -> Result<(), String> {
+    match (durations, value) {
+        (Durations::Unit(nanoseconds), value) => {
+            if let Some(count) = value.as_i64() {
+                *value = duration(count, *nanoseconds)?;
+            }
+        }
+        (Durations::Each(inner), Value::Array(items)) => {
+            return items
+                .iter_mut()
+                .try_for_each(|item| write_durations(item, inner));
+        }
+        (Durations::Each(inner), Value::Object(members)) => {
+            let mut values = members.values_mut();
+            return values.try_for_each(|value| write_durations(value, inner));
+        }
+        (Durations::Members(all), Value::Object(members)) => {
+            for (name, inner) in all {
+                if let Some(value) = members.get_mut(name) {
+                    write_durations(value, inner)?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// So many units of so many nanoseconds, as `PT1M30S`.

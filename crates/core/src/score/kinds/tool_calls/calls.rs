@@ -296,7 +296,7 @@ fn quoted<'d>(completion: &str, quote: usize, text: &'d str) -> Read<Arguments<'
 fn is_blank(value: &Value<'_>) -> bool {
     match &value.kind {
         Kind::Null => true,
-        Kind::String(text) => text.trim().is_empty(),
+        Kind::String(text) => ["", "null"].contains(&text.trim()),
         _ => false,
     }
 }
@@ -464,6 +464,10 @@ mod tests {
             (r#"{"name":"f"}"#, "f@1:9()"),
             (r#"{"name":"f","arguments":null}"#, "f@1:9()"),
             (r#"{"function":{"name":"f","arguments":" "}}"#, "f@1:21()"),
+            (
+                r#"{"function":{"name":"f","arguments":"null"}}"#,
+                "f@1:21()",
+            ),
             // An unknown key.
             (r#"{"name":"f","arguments":{},"why":1}"#, "f@1:9()+why@1:28"),
             (

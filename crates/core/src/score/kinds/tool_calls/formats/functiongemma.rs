@@ -54,9 +54,13 @@ impl CallSyntax for Gemma {
             after_white_space(text, at + self.openings[0].len()),
             "call:",
         )?;
-        let end = find_any(text, start, &["{"])?;
+        let mut end = find_any(text, start, &["{", self.close])?;
         calls.begin_named(text, start..start + text[start..end].trim_end().len());
-        let end = self.value(text, end, calls, 0)?;
+        if text[end..].starts_with('{') {
+            end = self.value(text, end, calls, 0)?;
+        } else {
+            calls.literal("null", end);
+        }
         calls.end_call(end);
         expect(text, after_white_space(text, end), self.close)
     }

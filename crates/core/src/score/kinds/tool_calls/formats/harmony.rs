@@ -77,7 +77,13 @@ impl CallSyntax for Harmony {
             ));
         }
         calls.begin_named(text, name.start + FUNCTIONS.len()..name.end);
-        let end = copy_object(text, after_white_space(text, start), calls)?;
+        let start = after_white_space(text, start);
+        let end = if ENDS.iter().any(|end| text[start..].starts_with(end)) {
+            calls.literal("null", start);
+            start
+        } else {
+            copy_object(text, start, calls)?
+        };
         calls.end_call(end);
         // A stop token is not part of the text.
         let end = after_white_space(text, end);
