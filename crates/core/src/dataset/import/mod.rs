@@ -188,8 +188,9 @@ fn remove_padding(value: &mut Value, is_answer: bool) {
     if conversation::is_conversation(value) || is_tools(value) {
         remove_nulls(value);
     } else if let (Value::Object(members), false) = (value, is_answer) {
-        let mut values = members.values_mut();
-        values.for_each(|value| remove_padding(value, false));
+        members
+            .values_mut()
+            .for_each(|value| remove_padding(value, false));
     }
 }
 
