@@ -140,7 +140,10 @@ fn an_unknown_subcommand_is_named_with_the_one_that_is_meant() {
         (&["nothing-alike"], "neither a subcommand"),
         (&["x"], "neither a subcommand"),
         (&["study", "invoice"], "`study` was removed: "),
-        (&["eval", "import", "log.eval"], "`eval import` was removed: "),
+        (
+            &["eval", "import", "log.eval"],
+            "`eval import` was removed: ",
+        ),
     ] {
         let output = call_anywhere_in_process(arguments);
         let message = stderr(&output);
