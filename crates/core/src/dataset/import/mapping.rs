@@ -184,24 +184,10 @@ impl MappingText {
         }
     }
 
-    /// Whether a completion in turns may end the conversation in `prompt`.
-    pub(super) fn may_join_completion(&self) -> bool {
-        ["", "prompt"].contains(&self.prompt.as_str())
-            && ["", "completion", LAST_TURN].contains(&self.expected.as_str())
-    }
-
-    /// Whether a column is taken as, or named like, the answer.
-    pub(super) fn is_answer(&self, column: &str) -> bool {
-        self.is_like(2, column)
-    }
-
-    pub(super) fn is_schema(&self, column: &str) -> bool {
-        self.is_like(5, column)
-    }
-
-    fn is_like(&self, part: usize, column: &str) -> bool {
-        let (name, columns) = PARTS[part];
-        columns.contains(&column) || self.parts_of(column).contains(&name)
+    /// Whether a column is taken as a part, or named like one.
+    pub(super) fn is_of(&self, column: &str, part: &str) -> bool {
+        let mut known = PARTS.iter().filter(|(name, _)| *name == part);
+        known.any(|(_, columns)| columns.contains(&column)) || self.parts_of(column).contains(&part)
     }
 
     pub fn parts_of(&self, column: &str) -> Vec<&'static str> {

@@ -49,7 +49,10 @@ pub fn import(
     let is_typed = Format::from_path(path) != Some(Format::Csv);
     let left_out = LeftOut::default();
     // TRL's completion in turns is the answer, unless another column is.
-    let joins = Cell::new(text.may_join_completion());
+    let joins = Cell::new(
+        ["", "prompt"].contains(&text.prompt.as_str())
+            && ["", "completion", LAST_TURN].contains(&text.expected.as_str()),
+    );
     let has_joined = Cell::new(false);
     let is_padded = Format::from_path(path) == Some(Format::Parquet);
     let whole = |mut record: Record| {
@@ -58,9 +61,9 @@ pub fn import(
         }
         if is_padded {
             for (name, value) in &mut record.fields {
-                match text.is_schema(name) {
+                match text.is_of(name, "schema") {
                     true => remove_nulls(value),
-                    false => remove_padding(value, text.is_answer(name)),
+                    false => remove_padding(value, text.is_of(name, "expected")),
                 }
             }
         }
