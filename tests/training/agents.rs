@@ -261,14 +261,11 @@ elif mode == "text":
     verdict["reasons"] = [f"{len(choice['token_ids'])} {len(choice['logprobs']['token_logprobs'])}"]
 elif mode == "tokens":
     ids = json.loads(ask(None, path="/completions", prompt="Hello", return_token_ids=True, logprobs=0))["choices"][0]["token_ids"]
-    body = {"model": MODEL, "token_ids": [5, 6, 7], "sampling_params": {"max_tokens": 8, "logprobs": 1}}
     def generate(ids):
-        request = urllib.request.Request(URL.removesuffix("/v1") + "/inference/v1/generate", json.dumps({**body, "token_ids": ids}).encode(),
-            {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
-        return json.loads(urllib.request.urlopen(request).read())["choices"][0]
+        return json.loads(ask(None, path="/completions", prompt=ids, max_tokens=8, return_token_ids=True, logprobs=0))["choices"][0]
     first = generate([5, 6, 7])
     second = generate([5, 6, 7, *first["token_ids"], 8])
-    verdict["reasons"] = [f"{len(second['token_ids'])} {len(second['logprobs']['content'])} tokens"]
+    verdict["reasons"] = [f"{len(second['token_ids'])} {len(second['logprobs']['token_logprobs'])} tokens"]
 elif mode == "responses":
     body = json.loads(ask(None, path="/responses", max_tokens=None, max_output_tokens=20, input=M))
     verdict["reasons"] = [body["output"][0]["type"]]

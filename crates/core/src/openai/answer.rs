@@ -13,8 +13,6 @@ pub enum Api {
     Completions,
     /// `/v1/responses`; answered by [`super::ResponseItems`].
     Responses,
-    /// vLLM's `/inference/v1/generate`: token ids in and out.
-    Generate,
 }
 
 choices! {
@@ -130,16 +128,10 @@ impl Answer {
             Api::Completions => {
                 json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish.name()})
             }
-            Api::Generate => {
-                json!({"index": index, "logprobs": log_probs, "finish_reason": finish.name()})
-            }
         }
     }
 
     pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
-        if self.api == Api::Generate {
-            return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
-        }
         let mut whole = self.head(
             if self.api == Api::Chat {
                 "chat.completion"
@@ -173,7 +165,7 @@ impl Answer {
             Api::Chat | Api::Responses => {
                 json!({"index": index, "delta": {"content": text}, "logprobs": log_probs, "finish_reason": null})
             }
-            Api::Completions | Api::Generate => {
+            Api::Completions => {
                 json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": null})
             }
         }])
@@ -215,7 +207,7 @@ impl Answer {
             Api::Chat | Api::Responses => {
                 json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish.name()})
             }
-            Api::Completions | Api::Generate => {
+            Api::Completions => {
                 json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish.name()})
             }
         }])
@@ -244,7 +236,7 @@ impl Answer {
 
     fn log_probs(&self, tokens: &[TokenLogProb], text_bytes: usize) -> Json {
         match self.api {
-            Api::Chat | Api::Responses | Api::Generate => {
+            Api::Chat | Api::Responses => {
                 json!({"content": tokens.iter().map(chat_log_prob).collect::<Vec<_>>(), "refusal": null})
             }
             Api::Completions => {

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 mod formats; // response formats
-mod generate; // bodies of `/inference/v1/generate`
 mod responses; // bodies of `/v1/responses`
 mod texts; // prompts of `/v1/completions`
 mod tokenize; // bodies of `/tokenize`
@@ -48,8 +47,6 @@ pub struct GenerationRequest {
     pub first_sample: u32,
     pub seed: Option<u64>,
     pub stop: Vec<String>,
-    /// vLLM's extension.
-    pub stop_token_ids: Vec<u32>,
     /// 0 only with `echo`.
     pub max_tokens: Option<usize>,
     /// Limit of a think block (vLLM's `thinking_token_budget`, always forced).
@@ -187,8 +184,7 @@ pub enum ResponseFormat {
 }
 
 impl GenerationRequest {
-    /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or
-    /// `/inference/v1/generate`.
+    /// Parses a body of `/v1/chat/completions`, `/v1/completions` or `/v1/responses`.
     pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
         let body = object(body)?;
         let fields = Fields::of(&body);
@@ -198,7 +194,6 @@ impl GenerationRequest {
                 fields.check_names(api)?;
                 fields.responses_request()
             }
-            Api::Generate => Self::parse_generate(&fields),
         }
     }
 
@@ -223,13 +218,9 @@ impl GenerationRequest {
                     "continuous_usage_stats",
                 ],
             )?;
-            for name in ["include_obfuscation", "continuous_usage_stats"] {
-                if options
-                    .get(name)
-                    .is_some_and(|value| *value == Json::Bool(true))
-                {
-                    return Err(unsupported(&format!("stream_options.{name}")));
-                }
+            let name = "continuous_usage_stats";
+            if options.get(name) == Some(&Json::Bool(true)) {
+                return Err(unsupported(&format!("stream_options.{name}")));
             }
         }
         let include_usage = match options.and_then(|options| options.get("include_usage")) {
@@ -255,7 +246,6 @@ impl GenerationRequest {
                 .unwrap_or(0) as u32,
             seed: fields.seed()?,
             stop,
-            stop_token_ids: Vec::new(),
             max_tokens,
             thinking_budget: fields.thinking_budget()?,
             temperature: fields.temperature()?,
@@ -284,7 +274,7 @@ impl GenerationRequest {
             response_format,
             format_field,
             prompt: match api {
-                Api::Completions | Api::Generate => Prompt::Texts(fields.texts()?),
+                Api::Completions => Prompt::Texts(fields.texts()?),
                 Api::Chat | Api::Responses => fields.chat()?,
             },
             repeated: Map::new(),
@@ -331,7 +321,7 @@ impl<'b> Fields<'b> {
     fn check_names(&self, api: Api) -> Result<(), ApiError> {
         let (common, own) = match api {
             Api::Chat => (NAMES, CHAT_NAMES),
-            Api::Completions | Api::Generate => (NAMES, COMPLETION_NAMES),
+            Api::Completions => (NAMES, COMPLETION_NAMES),
             Api::Responses => ("", RESPONSES_NAMES),
         };
         let is_known = |name: &str| {
@@ -591,7 +581,7 @@ impl<'b> Fields<'b> {
     fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
         match api {
             Api::Chat | Api::Responses => self.flag("logprobs"),
-            Api::Completions | Api::Generate => Ok(self.get("logprobs").is_some()),
+            Api::Completions => Ok(self.get("logprobs").is_some()),
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn router(sessions: Arc<Sessions>) -> Router {
     router.with_state(sessions)
 }
 
-const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /inference/v1/generate and /v1/models";
+const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses and /v1/models";
 
 async fn answered(sessions: State<Arc<Sessions>>, request: Request, api: Api) -> Response {
     let session = match session_of(&sessions, request.headers()) {

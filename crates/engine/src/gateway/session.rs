@@ -259,7 +259,7 @@ impl Session {
             })
         };
         let whole = match api {
-            Api::Completions | Api::Generate => Api::Completions,
+            Api::Completions => Api::Completions,
             Api::Chat | Api::Responses => Api::Chat,
         };
         if asked.confidence {

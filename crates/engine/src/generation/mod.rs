@@ -38,11 +38,10 @@ pub(crate) use responses::{
 pub(crate) use text_stream::TextStream;
 
 /// Paths that sample.
-pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 4] = [
+pub(crate) const GENERATION_ADDRESSES: [(&str, Api); 3] = [
     ("/v1/chat/completions", Api::Chat),
     ("/v1/completions", Api::Completions),
     ("/v1/responses", Api::Responses),
-    ("/inference/v1/generate", Api::Generate),
 ];
 
 /// Limit per request.
@@ -290,12 +289,6 @@ pub(crate) fn prepare_asked(
     let (sender, events) = channel(CLIENT_TOKENS);
     let stops = Arc::new(asked.stop);
     let ends = tokenizer.stop_ids();
-    if let Some(id) = asked.stop_token_ids.iter().find(|id| !ends.contains(id)) {
-        let message = format!(
-            "`stop_token_ids`: completions end with the model's own, {ends:?}, and not with {id}: use `stop`"
-        );
-        return Err(ApiError::invalid("stop_token_ids", message));
-    }
     let stop_ids = match asked.ignore_eos {
         true => Vec::new(),
         false => ends.to_vec(),

@@ -42,7 +42,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /inference/v1/generate, /v1/models, /tokenize, /health and /metrics";
+const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /tokenize, /health and /metrics";
 const NO_METHOD: &str =
     "this address does not take the method: completions take POST, all else GET";
 

@@ -44,7 +44,6 @@ impl Fields<'_> {
             first_sample: 0,
             seed: None,
             stop: Vec::new(),
-            stop_token_ids: Vec::new(),
             thinking_budget: None,
             max_tokens: self
                 .whole("max_output_tokens", 1, u64::from(u32::MAX))?

@@ -21,57 +21,6 @@ fn completion(changes: Json) -> Result<GenerationRequest, ApiError> {
 }
 
 #[test]
-fn bodies_of_token_ids_are_read_or_refused_by_name() {
-    let generate = |changes: Json, parameters: Json| {
-        let mut body = json!({"model": "m", "token_ids": [1, 2], "sampling_params": parameters, "request_id": "r"});
-        body.as_object_mut()
-            .unwrap()
-            .extend(changes.as_object().unwrap().clone());
-        GenerationRequest::parse(Api::Generate, body.to_string().as_bytes())
-    };
-    let parameters = json!({"n": 2, "seed": 3, "max_tokens": 7, "temperature": 0.5, "logprobs": 1, "stop_token_ids": [4],
-        "skip_special_tokens": false, "top_k": -1, "stop": null});
-    let expected = GenerationRequest {
-        token_ids: true,
-        stop_token_ids: vec![4],
-        ..completion(json!({"prompt": [1, 2], "n": 2, "seed": 3, "max_tokens": 7, "temperature": 0.5, "logprobs": 0}))
-            .unwrap()
-    };
-    assert_eq!(generate(json!({}), parameters).unwrap(), expected);
-    for (changes, parameters, name) in [
-        (json!({"stream": true}), json!({}), "stream"),
-        (json!({"features": {}}), json!({}), "features"),
-        (json!({"token_ids": "text"}), json!({}), "token_ids"),
-        (json!({"token_ids": null}), json!({}), "token_ids"),
-        (
-            json!({"sampling_params": null}),
-            json!({}),
-            "sampling_params",
-        ),
-        (
-            json!({}),
-            json!({"logprobs": 5}),
-            "sampling_params.logprobs",
-        ),
-        (
-            json!({}),
-            json!({"stop_token_ids": [-1]}),
-            "sampling_params.stop_token_ids",
-        ),
-        (json!({}), json!({"top_k": -2}), "top_k"),
-        (json!({}), json!({"echo": true}), "sampling_params.echo"),
-        (json!({}), json!({"frobnicate": 1}), "frobnicate"),
-    ] {
-        let error = generate(changes, parameters).unwrap_err();
-        assert_eq!(
-            (error.status, error.parameter.as_deref()),
-            (400, Some(name)),
-            "{error}"
-        );
-    }
-}
-
-#[test]
 fn a_body_is_read_with_its_defaults() {
     let plain = chat(json!({})).unwrap();
     assert_eq!(
