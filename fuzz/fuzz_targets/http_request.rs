@@ -18,16 +18,13 @@ const API: &str = r##"{"openapi":"3.0.3","servers":[{"url":"https://api.example.
 "/items":{"get":{"operationId":"list","parameters":[
  {"name":"limit","in":"query","schema":{"type":"integer"}},
  {"name":"tags","in":"query","schema":{"type":"array","items":{"enum":["a","b",1]}}},
- {"name":"ids","in":"query","explode":false,"style":"pipeDelimited","schema":{"type":"array","items":{"type":"number"}}},
- {"name":"filter","in":"query","style":"deepObject","schema":{"type":"object","properties":{"name":{"type":"string"}}}},
- {"name":"x","in":"query","schema":{"type":"object","properties":{"r":{"type":"boolean"},"g":{"nullable":true,"allOf":[{"type":"integer"}]}}}},
- {"name":"q","in":"query","content":{"application/json":{"schema":{"type":"object"}}}},
+ {"name":"ids","in":"query","explode":false,"schema":{"type":"array","items":{"type":"number"}}},
  {"name":"X-A","in":"header","schema":{"type":"array","items":{"type":"integer"}}}],"responses":{"200":{"description":""}}},
  "post":{"requestBody":{"required":true,"content":{"application/json":{"schema":{"$ref":"#/components/schemas/Item"}}}},
   "responses":{"2XX":{"description":"","content":{"application/json":{"schema":{"$ref":"#/components/schemas/Item"}}}},"default":{"description":""}}}},
 "/items/{id}":{"parameters":[{"name":"id","in":"path","required":true,"schema":{"type":"integer"}}],"delete":{"responses":{"204":{"description":""}}}},
 "/{from}-{to}":{"parameters":[{"name":"from","in":"path","required":true,"schema":{"type":"string"}},{"name":"to","in":"path","required":true,"schema":{"type":"array","items":{"type":"integer"}}}],"get":{"responses":{"204":{"description":""}}}}},
-"components":{"schemas":{"Item":{"type":"object","required":["id","name"],"properties":{"id":{"type":"integer","readOnly":true},"name":{"type":"string","nullable":true},
+"components":{"schemas":{"Item":{"type":"object","required":["id","name"],"properties":{"id":{"type":"integer"},"name":{"type":"string","nullable":true},
  "amount":{"type":"number","minimum":0,"exclusiveMinimum":true},"parts":{"type":"array","items":{"$ref":"#/components/schemas/Item"}},
  "kind":{"oneOf":[{"$ref":"#/components/schemas/Item"},{"type":"string"}]}}}}}}"##;
 
@@ -69,10 +66,10 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
         task: requests,
         rows: vec![
             row(
-                r#"{"method":"GET","path":"/items?limit=1&filter[name]=x","query":{"tags":["a"]},"headers":{"X-A":"1,2"}}"#,
+                r#"{"method":"GET","path":"/items?limit=1","query":{"tags":["a"]},"headers":{"X-A":"1,2"}}"#,
             ),
             row(
-                r#"{"method":"POST","url":"https://api.example.com/v1/items","body":{"name":"x","parts":[]}}"#,
+                r#"{"method":"POST","path":"/items","body":{"id":1,"name":"x","parts":[]}}"#,
             ),
             row(r#"{"status":201,"body":{"id":1,"name":null}}"#),
         ],

@@ -298,7 +298,7 @@ fn arguments_of_calls_and_bodies_of_requests_are_grounded() {
     );
     let (_folder, _, scorer) = loaded(&[("task.toml", &toml), ("o.json", document)]).unwrap();
     let score = scorer.score(
-        r#"{"method":"POST","path":"/a","query":{"n":4},"json":{"to":"Ana"}}"#,
+        r#"{"method":"POST","path":"/a","query":{"n":4},"body":{"to":"Ana"}}"#,
         Some(&asked),
     );
     assert_eq!(
@@ -307,7 +307,7 @@ fn arguments_of_calls_and_bodies_of_requests_are_grounded() {
         "{:?}",
         score.errors
     );
-    assert_eq!(score.grounded[0].instance_path, "/json/to");
+    assert_eq!(score.grounded[0].instance_path, "/body/to");
 }
 
 #[test]

@@ -57,12 +57,6 @@ pub(super) fn request_files(
     let file = |described: MessageSchema| {
         let (described, text) = (Arc::new(described), Arc::from(text));
         let mut file = SchemaFile::for_message(label, text, &described);
-        for pointer in &described.read_from_text {
-            if !is_read_alike(&described.schema, described.schema.pointer(pointer)) {
-                let message = "a list or an object of texts and other values, or JSON in a text, cannot be enforced while decoding: it is read from text";
-                return Err(file.error(pointer, message.to_owned()));
-            }
-        }
         let path = Path {
             described: &described,
             assert_formats,
@@ -333,49 +327,4 @@ fn referred<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
         found = next;
     }
     found
-}
-
-/// Kinds of scalars.
-#[derive(Default)]
-struct Scalars {
-    texts: bool,
-    others: bool,
-}
-
-/// Whether all contained scalars are text, or none: those read from text are parsed alike.
-fn is_read_alike(whole: &Value, schema: Option<&Value>) -> bool {
-    let mut found = Scalars::default();
-    schema.is_some_and(|schema| found.note(whole, schema, 0)) && !(found.texts && found.others)
-}
-
-impl Scalars {
-    /// Records a schema's kinds; returns whether they are known.
-    fn note(&mut self, whole: &Value, schema: &Value, depth: usize) -> bool {
-        let schema = referred(whole, schema);
-        if let Some(values) = schema.as_object().and_then(values_named) {
-            self.texts |= values.iter().any(Value::is_string);
-            self.others |= !values.iter().all(Value::is_string);
-            return values
-                .iter()
-                .all(|value| !value.is_array() && !value.is_object());
-        }
-        let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
-        match schema.get("type").and_then(Value::as_str) {
-            Some("string") => self.texts = true,
-            Some("integer" | "number" | "boolean" | "null") => self.others = true,
-            Some("array") if depth < MAX_NESTING => {
-                return schema
-                    .get("items")
-                    .is_some_and(|items| self.note(whole, items, depth + 1));
-            }
-            Some("object") if depth < MAX_NESTING && is_closed => {
-                let properties = schema.get("properties").and_then(Value::as_object);
-                return properties.is_none_or(|all| {
-                    all.values().all(|inner| self.note(whole, inner, depth + 1))
-                });
-            }
-            _ => return false,
-        }
-        true
-    }
 }

@@ -124,14 +124,9 @@ impl Definition for HttpRules {
         if let Some(first) = message_schemas(self, task.score.assert_formats).first() {
             let mut least = answer(&first.schema, FillStyle::Least);
             if let Some(path) = least.get("path").and_then(Value::as_str) {
-                // Each path variable is 1.
-                let pieces = path.split('{').enumerate().map(|(index, piece)| {
-                    match (index, piece.split_once('}')) {
-                        (1.., Some((_, rest))) => format!("1{rest}"),
-                        _ => piece.to_owned(),
-                    }
-                });
-                least["path"] = Value::String(pieces.collect());
+                let variables = first.path.iter().map(|(name, _)| format!("{{{name}}}"));
+                let path = variables.fold(path.to_owned(), |path, name| path.replace(&name, "1"));
+                least["path"] = path.into();
             }
             answers.push(LazyAnswer::same(
                 "the least that an operation takes",

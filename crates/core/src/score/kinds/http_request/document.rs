@@ -1,13 +1,14 @@
-//! An OpenAPI document, indexed: paths, operations, parameters, bodies, responses.
+//! An OpenAPI document, indexed: operations with their paths, parameters and bodies.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use regex::Regex;
 use serde_json::Value;
 
+use super::message_schema::CompiledForm;
 use super::openapi::{self, OpenApiError, find_operation, object, operations, resolved};
-use super::parameters::Style;
-use super::path::{Servers, Template};
-use super::schemas::{LazySchema, Schemas, Shape, shape};
+use super::schemas::{Schemas, Types};
 use crate::score::definition::{HttpRules, MessagePart};
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::schema_faults::Written;
@@ -15,80 +16,56 @@ use crate::task::escaped;
 
 type Read<T> = Result<T, OpenApiError>;
 
-/// Headers that OpenAPI does not describe as parameters.
-const UNDESCRIBED: [&str; 3] = ["accept", "content-type", "authorization"];
-
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) schemas: Schemas,
-    pub(super) servers: Servers,
-    /// Most concrete first; with their operations.
-    pub(super) paths: Vec<(Template, Vec<usize>)>,
+    /// Those of plain paths first, as the standard has it.
     pub(super) operations: Vec<Operation>,
-    by_name: HashMap<String, usize>,
-    /// Names of API keys in headers (lower case) and queries.
-    pub(super) keys: HashSet<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct Operation {
-    /// `POST /invoices (createInvoice)`.
-    pub(super) name: String,
+    /// `POST /invoices`.
+    pub(super) route: String,
+    pub(super) id: Option<String>,
     pub(super) method: String,
+    pub(super) path: String,
+    /// Matches paths; a group for each variable.
+    pub(super) pattern: Regex,
+    /// JSON pointer into the document.
     pub(super) pointer: String,
-    /// A sentence if an operation unused by the task is faulty.
+    /// Or why it cannot be scored.
     pub(super) parts: Result<Parts, String>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Parts {
+    /// In the order of the path's variables.
     pub(super) path: Vec<Parameter>,
     pub(super) query: Vec<Parameter>,
-    pub(super) headers: Vec<Parameter>,
-    pub(super) body: Option<Body>,
-    /// Responses by `200`, `2XX` or `default`.
-    pub(super) responses: BTreeMap<String, Response>,
+    /// The request's under an empty key, or responses by status: `200`, `2XX` or `default`.
+    pub(super) forms: BTreeMap<String, Form>,
 }
 
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
     pub(super) required: bool,
-    pub(super) style: Style,
+    pub(super) types: Types,
+    /// Whether items of a list repeat the parameter; else they are separated by commas.
     pub(super) explode: bool,
-    /// Whether its text is JSON: it has `content` instead of `schema`.
-    pub(super) is_json: bool,
-    pub(super) may_be_empty: bool,
-    pub(super) shape: Shape,
-    pub(super) schema: LazySchema,
-}
-
-#[derive(Debug)]
-pub(super) struct Body {
-    pub(super) required: bool,
-    pub(super) contents: Vec<Content>,
+    /// JSON pointer to the schema.
     pub(super) pointer: String,
 }
 
-#[derive(Debug)]
-pub(super) struct Content {
-    /// Lower case.
-    pub(super) media: String,
-    /// `None`: any value.
-    pub(super) schema: Option<LazySchema>,
-}
-
-#[derive(Debug)]
-pub(super) struct Response {
-    pub(super) headers: Vec<Parameter>,
-    pub(super) body: Body,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Path,
-    Query,
-    Header,
+/// A request or response of an operation.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    pub(super) has_body: bool,
+    pub(super) requires_body: bool,
+    /// JSON pointer to the body's schema; `None` where any body passes.
+    pub(super) body: Option<String>,
+    pub(super) compiled: OnceLock<Result<CompiledForm, String>>,
 }
 
 impl Api {
@@ -100,105 +77,70 @@ impl Api {
         let fault = |error: OpenApiError| written.error(&error.pointer, error.message);
         let document = &rules.document;
         let listed = operations(document).map_err(fault)?;
-        let named = match &rules.operation {
-            None => None,
-            Some(name) => Some(find_operation(&listed, name).map_err(|message| {
-                written.error(
-                    "/paths",
-                    format!("`score.operation` of task.toml {message}"),
-                )
-            })?),
+        let find = |name: &String| {
+            find_operation(&listed, name).map_err(|message| {
+                let message = format!("`score.operation` of task.toml {message}");
+                written.error("/paths", message)
+            })
         };
-        let mut api = Self {
-            schemas: Schemas::new(document.clone(), rules.part, assert_formats),
-            servers: Servers::default(),
-            paths: Vec::new(),
-            operations: Vec::with_capacity(listed.len()),
-            by_name: HashMap::new(),
-            keys: keys(document),
-        };
-        let mut used = Vec::new();
-        for (index, operation) in listed.iter().enumerate() {
-            [document, operation.item, operation.value]
-                .iter()
-                .for_each(|at| add_servers(&mut api.servers, at));
+        let named = rules.operation.as_ref().map(find).transpose()?;
+        let (mut found, mut used) = (Vec::with_capacity(listed.len()), Vec::new());
+        for operation in &listed {
             let parts = Parts::read(document, operation, rules.part);
-            let is_used = named.is_none_or(|named| {
-                named.pointer == operation.pointer && named.path == operation.path
-            });
-            if is_used {
-                match &parts {
-                    Ok(parts) => used.extend(parts.schemas().map(|schema| schema.pointer.clone())),
-                    Err(error) => return Err(fault(error.clone())),
-                }
+            if named.is_none_or(|named| named.route() == operation.route()) {
+                let parts = parts.as_ref().map_err(|error| fault(error.clone()))?;
+                let parameters = parts.path.iter().chain(&parts.query);
+                used.extend(parameters.map(|parameter| parameter.pointer.clone()));
+                used.extend(parts.forms.values().filter_map(|form| form.body.clone()));
             }
-            match api
-                .paths
-                .iter_mut()
-                .find(|(template, _)| template.text == operation.path)
-            {
-                Some((_, operations)) => operations.push(index),
-                None => api.paths.push((Template::new(operation.path), vec![index])),
-            }
-            api.by_name.insert(operation.route(), index);
-            api.by_name
-                .extend(operation.id.map(|id| (id.to_owned(), index)));
-            let id = operation
-                .id
-                .map_or_else(String::new, |id| format!(" ({id})"));
-            api.operations.push(Operation {
-                name: format!("{}{id}", operation.route()),
+            found.push(Operation {
+                route: operation.route(),
+                id: operation.id.map(str::to_owned),
                 method: operation.method.clone(),
+                path: operation.path.to_owned(),
+                pattern: Regex::new(&pattern(operation.path))
+                    .map_err(|error| written.error(&operation.pointer, error.to_string()))?,
                 pointer: operation.pointer.clone(),
                 parts: parts.map_err(|error| format!("{}: {}", error.pointer, error.message)),
             });
         }
-        api.paths.sort_by_key(|(template, _)| template.rank());
-        api.schemas.check(written, used)?;
-        Ok(api)
+        let is_variable = |segment: &str| segment.contains('{');
+        let rank = |one: &Operation| one.path.split('/').map(is_variable).collect::<Vec<_>>();
+        found.sort_by_key(rank);
+        let schemas = Schemas::new(document.clone(), rules.part, assert_formats);
+        schemas.check(written, used)?;
+        Ok(Self {
+            schemas,
+            operations: found,
+        })
     }
 
+    /// The operation with an `operationId` or a route.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
-        let route = || {
-            let (method, path) = name.split_once(' ')?;
-            self.by_name.get(&format!(
-                "{} {}",
-                method.to_ascii_uppercase(),
-                path.trim_start()
-            ))
+        let has_name = |one: &Operation| {
+            one.id.as_deref() == Some(name) || openapi::is_route(name, &one.method, &one.path)
         };
-        self.by_name.get(name).or_else(route).copied()
+        self.operations.iter().position(has_name)
     }
 }
 
-/// Headers and query parameters that carry API keys.
-fn keys(document: &Value) -> HashSet<String> {
-    let schemes = document
-        .pointer("/components/securitySchemes")
-        .and_then(Value::as_object);
-    let keys = schemes
-        .into_iter()
-        .flat_map(|schemes| schemes.values())
-        .filter_map(|scheme| {
-            let (place, name) = (scheme.get("in")?.as_str()?, scheme.get("name")?.as_str()?);
-            Some(if place == "header" {
-                name.to_ascii_lowercase()
-            } else {
-                name.to_owned()
-            })
-        });
-    keys.collect()
+/// Pattern of a path, with a group for each variable.
+fn pattern(path: &str) -> String {
+    let mut pattern = "^".to_owned();
+    for (index, piece) in path.split('{').enumerate() {
+        let (variable, text) = match piece.split_once('}') {
+            Some((_, rest)) if index > 0 => ("([^/]+?)", rest),
+            _ => ("", piece),
+        };
+        pattern.push_str(variable);
+        pattern.push_str(&regex::escape(text));
+    }
+    pattern + "$"
 }
 
-fn add_servers(servers: &mut Servers, at: &Value) {
-    let listed = at
-        .get("servers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    listed
-        .filter_map(|server| server.get("url")?.as_str())
-        .for_each(|url| servers.add(url));
+fn variables(path: &str) -> impl Iterator<Item = &str> {
+    let pieces = path.split('{').skip(1);
+    pieces.filter_map(|piece| Some(piece.split_once('}')?.0))
 }
 
 impl Parts {
@@ -206,101 +148,84 @@ impl Parts {
         let mut parts = Self::default();
         let pointer = &operation.pointer;
         if part == MessagePart::Response {
-            let responses = operation.value.get("responses").ok_or_else(|| {
-                OpenApiError::new(
-                    pointer,
-                    "an operation whose responses are scored needs `responses`",
-                )
-            })?;
+            let Some(responses) = operation.value.get("responses") else {
+                let message = "an operation whose responses are scored needs `responses`";
+                return Err(OpenApiError::new(pointer, message));
+            };
             let at = format!("{pointer}/responses");
-            for (status, response) in object(responses, &at, "`responses`")?
-                .iter()
-                .filter(|(key, _)| !key.starts_with("x-"))
-            {
+            let responses = object(responses, &at, "`responses`")?.iter();
+            for (status, response) in responses.filter(|(key, _)| !key.starts_with("x-")) {
                 let at = format!("{at}/{}", escaped(status));
-                parts.responses.insert(
-                    status_key(status, &at)?,
-                    Response::read(document, at, response)?,
-                );
+                if status != "default"
+                    && !(status.len() == 3 && status.starts_with(['1', '2', '3', '4', '5']))
+                {
+                    let message = format!(
+                        "a response is named by its status, such as 200, 2XX or default, not {status:?}"
+                    );
+                    return Err(OpenApiError::new(at, message));
+                }
+                let (at, response) = resolved(document, at, response)?;
+                let mut form = Form::read(&at, response)?;
+                form.requires_body = form.body.is_some();
+                parts.forms.insert(status.replace('x', "X"), form);
             }
             return Ok(parts);
         }
-        for (place, parameter) in parameters(document, operation)? {
-            match place {
-                Place::Path => parts.path.push(parameter),
-                Place::Query => parts.query.push(parameter),
-                Place::Header => parts.headers.push(parameter),
+        let parameters = parameters(document, operation)?.into_iter();
+        let (mut path, query) = parameters.partition::<Vec<_>, _>(|(place, _)| *place == "path");
+        parts.query = query.into_iter().map(|(_, parameter)| parameter).collect();
+        for name in variables(operation.path) {
+            let Some(known) = path.iter().position(|(_, known)| known.name == name) else {
+                let message = format!(
+                    "no parameter for {{{name}}} of the path: add {{\"name\": {name:?}, \"in\": \"path\", \"required\": true, \"schema\": {{\"type\": \"string\"}}}} to `parameters`"
+                );
+                return Err(OpenApiError::new(pointer, message));
+            };
+            parts.path.push(path.swap_remove(known).1);
+        }
+        let form = match operation.value.get("requestBody") {
+            Some(body) => {
+                let (at, body) = resolved(document, format!("{pointer}/requestBody"), body)?;
+                if body.get("content").is_none() {
+                    return Err(OpenApiError::new(at, "a body needs `content`"));
+                }
+                Form::read(&at, body)?
             }
-        }
-        let template = Template::new(operation.path);
-        let without = template
-            .variables()
-            .find(|name| !parts.path.iter().any(|parameter| parameter.name == *name));
-        if let Some(name) = without {
-            let message = format!(
-                "no parameter for {{{name}}} of the path: add {{\"name\": {name:?}, \"in\": \"path\", \"required\": true, \"schema\": {{\"type\": \"string\"}}}} to `parameters`"
-            );
-            return Err(OpenApiError::new(pointer, message));
-        }
-        if let Some(body) = operation.value.get("requestBody") {
-            let (at, body) = resolved(document, format!("{pointer}/requestBody"), body)?;
-            parts.body = Some(Body::read(&at, body)?);
-        }
+            None => Form::default(),
+        };
+        parts.forms.insert(String::new(), form);
         Ok(parts)
-    }
-
-    fn schemas(&self) -> impl Iterator<Item = &LazySchema> {
-        let of_responses = self.responses.values().flat_map(|response| {
-            let contents = response
-                .body
-                .contents
-                .iter()
-                .filter_map(|content| content.schema.as_ref());
-            response
-                .headers
-                .iter()
-                .map(|header| &header.schema)
-                .chain(contents)
-        });
-        let parameters = self
-            .path
-            .iter()
-            .chain(&self.query)
-            .chain(&self.headers)
-            .map(|parameter| &parameter.schema);
-        let bodies = self
-            .body
-            .iter()
-            .flat_map(|body| &body.contents)
-            .filter_map(|content| content.schema.as_ref());
-        parameters.chain(bodies).chain(of_responses)
     }
 }
 
-/// Parameters of path and operation; the operation's override equal ones.
-fn parameters(
-    document: &Value,
-    operation: &openapi::Operation<'_>,
-) -> Read<Vec<(Place, Parameter)>> {
-    let mut found: Vec<(Place, Parameter)> = Vec::new();
+/// Parameters in path and query, with their places. Headers and cookies are not checked.
+fn parameters<'a>(
+    document: &'a Value,
+    operation: &openapi::Operation<'a>,
+) -> Read<Vec<(&'a str, Parameter)>> {
+    let mut found: Vec<(&str, Parameter)> = Vec::new();
     for (pointer, holder) in [
         (&operation.item_pointer, operation.item),
         (&operation.pointer, operation.value),
     ] {
-        let Some(listed) = holder.get("parameters") else {
-            continue;
-        };
         let pointer = format!("{pointer}/parameters");
-        let listed = listed
-            .as_array()
-            .ok_or_else(|| OpenApiError::new(&pointer, "`parameters` is a list"))?;
+        let listed = match holder.get("parameters") {
+            Some(Value::Array(listed)) => listed,
+            Some(_) => return Err(OpenApiError::new(pointer, "`parameters` is a list")),
+            None => continue,
+        };
         for (index, parameter) in listed.iter().enumerate() {
             let (at, parameter) = resolved(document, format!("{pointer}/{index}"), parameter)?;
-            let Some((place, parameter)) = Parameter::read(document, &at, parameter)? else {
-                continue;
+            let place = match parameter.get("in").and_then(Value::as_str) {
+                Some("header" | "cookie") => continue,
+                Some(place @ ("path" | "query")) => place,
+                _ => {
+                    let message = "`in` takes path, query, header, cookie";
+                    return Err(OpenApiError::new(format!("{at}/in"), message));
+                }
             };
-            if place == Place::Path && !operation.path.contains(&format!("{{{}}}", parameter.name))
-            {
+            let parameter = Parameter::read(document, &at, parameter, place)?;
+            if place == "path" && !variables(operation.path).any(|name| name == parameter.name) {
                 let message = format!("the path {} has no {{{}}}", operation.path, parameter.name);
                 return Err(OpenApiError::new(format!("{at}/name"), message));
             }
@@ -312,243 +237,61 @@ fn parameters(
 }
 
 impl Parameter {
-    /// `None` for ignored ones: cookies, and headers that OpenAPI does not describe as parameters.
-    fn read(document: &Value, at: &str, parameter: &Value) -> Read<Option<(Place, Self)>> {
+    fn read(document: &Value, at: &str, parameter: &Value, place: &str) -> Read<Self> {
         let text = |key: &str| parameter.get(key).and_then(Value::as_str);
-        let name =
-            text("name").ok_or_else(|| OpenApiError::new(at, "a parameter needs a `name`"))?;
-        let place = match text("in") {
-            Some("path") => Place::Path,
-            Some("query") => Place::Query,
-            Some("header") if UNDESCRIBED.contains(&name.to_ascii_lowercase().as_str()) => {
-                return Ok(None);
-            }
-            Some("header") => Place::Header,
-            Some("cookie") => return Ok(None),
-            other => {
-                let pointer = if other.is_some() {
-                    format!("{at}/in")
-                } else {
-                    at.to_owned()
-                };
-                return Err(OpenApiError::new(
-                    pointer,
-                    "`in` takes path, query, header, cookie",
-                ));
-            }
+        let Some(name) = text("name") else {
+            return Err(OpenApiError::new(at, "a parameter needs a `name`"));
         };
-        let style = match (place, text("style")) {
-            (Place::Path | Place::Header, None | Some("simple"))
-            | (Place::Query, None | Some("form")) => Style::Comma,
-            (Place::Query, Some("spaceDelimited")) => Style::Space,
-            (Place::Query, Some("pipeDelimited")) => Style::Pipe,
-            (Place::Query, Some("deepObject")) => Style::DeepObject,
-            (_, Some(other)) => {
-                let takes = if place == Place::Query {
-                    "form, spaceDelimited, pipeDelimited, deepObject"
-                } else {
-                    "simple"
-                };
-                return Err(OpenApiError::new(
-                    format!("{at}/style"),
-                    format!("`style` supports {takes}, not {other}"),
-                ));
-            }
-        };
-        let explode = parameter.get("explode").and_then(Value::as_bool);
-        let explode = explode.unwrap_or(place == Place::Query && style == Style::Comma);
-        let parameter = Self::described(document, at, name, parameter, (style, explode))?;
-        Ok(Some((
-            place,
-            Self {
-                required: parameter.required || place == Place::Path,
-                ..parameter
-            },
-        )))
-    }
-
-    /// Fields common to parameters and headers.
-    fn described(
-        document: &Value,
-        at: &str,
-        name: &str,
-        value: &Value,
-        (style, explode): (Style, bool),
-    ) -> Read<Self> {
-        let is_true = |key: &str| value.get(key) == Some(&Value::Bool(true));
-        let has_content = value.get("schema").is_none();
-        let (pointer, is_json) = match (
-            value.get("schema"),
-            value.get("content").and_then(Value::as_object),
-        ) {
-            (Some(_), _) => (format!("{at}/schema"), false),
-            (None, Some(content)) => {
-                let inside = content
-                    .iter()
-                    .find(|(_, content)| content.get("schema").is_some());
-                let (media, _) = inside.ok_or_else(|| {
-                    OpenApiError::new(format!("{at}/content"), "no media type with a `schema`")
-                })?;
-                (
-                    format!("{at}/content/{}/schema", escaped(media)),
-                    is_json(&media.to_ascii_lowercase()),
-                )
-            }
-            (None, None) => {
-                let message = format!(
-                    "{name} has no `schema`: give it one, such as {{\"type\": \"string\"}}"
-                );
-                return Err(OpenApiError::new(at, message));
-            }
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            required: is_true("required"),
-            style,
-            explode,
-            is_json,
-            may_be_empty: is_true("allowEmptyValue"),
-            // Parsed as a whole if described by `content`.
-            shape: document
-                .pointer(&pointer)
-                .filter(|_| !has_content)
-                .map_or(Shape::Scalar, |schema| shape(document, schema)),
-            schema: LazySchema::at(pointer),
-        })
-    }
-}
-
-impl Body {
-    fn read(at: &str, body: &Value) -> Read<Self> {
-        let content = body
-            .get("content")
-            .ok_or_else(|| OpenApiError::new(at, "a body needs `content`"))?;
-        Ok(Self {
-            required: body.get("required") == Some(&Value::Bool(true)),
-            contents: contents(at, content)?,
-            pointer: at.to_owned(),
-        })
-    }
-
-    /// Content for a `Content-Type`; without one, JSON if allowed.
-    pub(super) fn content(&self, media: Option<&str>) -> Option<&Content> {
-        let Some(media) = media else {
-            return self
-                .contents
-                .iter()
-                .find(|content| content.is_json())
-                .or(self.contents.first());
-        };
-        let media = media
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        let kind = media.split('/').next().unwrap_or_default();
-        let named = |name: &str| self.contents.iter().find(|content| content.media == name);
-        named(&media)
-            .or_else(|| named(&format!("{kind}/*")))
-            .or_else(|| named("*/*"))
-    }
-}
-
-fn contents(at: &str, content: &Value) -> Read<Vec<Content>> {
-    let at = format!("{at}/content");
-    let mut found = Vec::new();
-    for (media, value) in object(content, &at, "`content`")? {
-        let pointer = format!("{at}/{}", escaped(media));
-        object(value, &pointer, "a media type")?;
-        let schema = value
-            .get("schema")
-            .map(|_| LazySchema::at(format!("{pointer}/schema")));
-        found.push(Content {
-            media: media
-                .split(';')
-                .next()
-                .unwrap_or(media)
-                .trim()
-                .to_ascii_lowercase(),
-            schema,
-        });
-    }
-    Ok(found)
-}
-
-impl Content {
-    fn is_json(&self) -> bool {
-        is_json(&self.media)
-    }
-
-    /// Whether the body is JSON; schemas do not apply to other types, such as XML.
-    pub(super) fn is_described(&self) -> bool {
-        self.is_json() || self.media.starts_with("text/") || self.media.contains("form")
-    }
-}
-
-fn is_json(media: &str) -> bool {
-    media.ends_with("/json")
-        || media.ends_with("+json")
-        || media == "*/*"
-        || media == "application/*"
-}
-
-impl Response {
-    fn read(document: &Value, at: String, response: &Value) -> Read<Self> {
-        let (at, response) = resolved(document, at, response)?;
-        object(response, &at, "a response")?;
-        let content = response
-            .get("content")
-            .map(|content| contents(&at, content))
-            .transpose()?;
-        let mut headers = Vec::new();
-        for (name, header) in response
-            .get("headers")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            let (at, header) =
-                resolved(document, format!("{at}/headers/{}", escaped(name)), header)?;
-            let explode = header.get("explode") == Some(&Value::Bool(true));
-            if !name.eq_ignore_ascii_case("content-type") {
-                headers.push(Parameter::described(
-                    document,
-                    &at,
-                    name,
-                    header,
-                    (Style::Comma, explode),
-                )?);
-            }
-        }
-        let contents = content.unwrap_or_default();
-        // A response whose body has a schema must have a body.
-        let required = contents.iter().any(|content| content.schema.is_some());
-        Ok(Self {
-            headers,
-            body: Body {
-                required,
-                contents,
-                pointer: at,
-            },
-        })
-    }
-}
-
-/// `200`, `2XX` or `default`.
-fn status_key(status: &str, at: &str) -> Read<String> {
-    let key = status.to_ascii_uppercase();
-    let is_status = key.len() == 3
-        && key.starts_with(|first: char| ('1'..='5').contains(&first))
-        && (key.ends_with("XX") || key.bytes().all(|byte| byte.is_ascii_digit()));
-    match status {
-        "default" => Ok(status.to_owned()),
-        _ if is_status => Ok(key),
-        _ => Err(OpenApiError::new(
-            at,
-            format!(
-                "a response is named by its status, such as 200, 2XX or default, not {status:?}"
+        let simple = if place == "path" { "simple" } else { "form" };
+        let schema = parameter.get("schema");
+        let types = Types::new(document, schema.unwrap_or(&Value::Null));
+        let (key, problem) = match (schema, text("style")) {
+            (_, Some(style)) if style != simple => (
+                "/style",
+                format!("has `style` {style}, but only {simple} is supported"),
             ),
-        )),
+            (None, _) => (
+                "",
+                "has no `schema`, and `content` is not supported: give it a schema, such as {\"type\": \"string\"}".to_owned(),
+            ),
+            _ if types.states("object") => (
+                "/schema",
+                "is an object, but only texts, numbers, booleans and lists of them are supported".to_owned(),
+            ),
+            _ => {
+                let explode = parameter.get("explode").and_then(Value::as_bool);
+                return Ok(Self {
+                    name: name.to_owned(),
+                    required: place == "path" || parameter.get("required") == Some(&true.into()),
+                    explode: place == "query" && explode.unwrap_or(true),
+                    pointer: format!("{at}/schema"),
+                    types,
+                });
+            }
+        };
+        let message = format!("parameter {name} {problem}");
+        Err(OpenApiError::new(format!("{at}{key}"), message))
+    }
+}
+
+impl Form {
+    /// The JSON of the `content` of a body or a response, else its first.
+    fn read(at: &str, holder: &Value) -> Read<Self> {
+        let at_content = format!("{at}/content");
+        let content = match object(holder, at, "a body or a response")?.get("content") {
+            Some(content) => Some(object(content, &at_content, "`content`")?),
+            None => None,
+        };
+        let is_json =
+            |(media, _): &(&String, &Value)| media.contains("json") || media.contains('*');
+        let json = content.and_then(|content| content.iter().find(is_json));
+        let first = json.or_else(|| content?.iter().next());
+        let described = first.filter(|(_, one)| one.get("schema").is_some());
+        Ok(Self {
+            has_body: first.is_some(),
+            requires_body: holder.get("required") == Some(&Value::Bool(true)),
+            body: described.map(|(media, _)| format!("{at_content}/{}/schema", escaped(media))),
+            compiled: OnceLock::new(),
+        })
     }
 }

@@ -1,24 +1,27 @@
 //! Judges a message by its operation and the expected message.
 
-use super::check::{Checked, Route, check_request, check_response, route};
-use super::compare::{Comparison, Side, compare_messages};
-use super::document::Api;
-use super::message::{Message, Start, read};
+use super::document::{Api, Form, Operation};
+use super::message::{MAX_PATH_BYTES, Message, Normal};
+use super::message_schema::CompiledForm;
 use crate::dataset::{PromptRow, expected};
 use crate::exact_json;
-use crate::score::answer::json::{self, Document, Value};
+use crate::format::did_you_mean;
+use crate::score::answer::json::{self, Value};
 use crate::score::answer::stated_value::{StatedValue, state};
 use crate::score::definition::{HttpRules, Judge, MessagePart};
 use crate::score::error::ScoreError;
 use crate::score::kinds::json_schema::exact_numbers;
 use crate::score::kinds::json_schema::judge::{duplicate_keys, reasons};
+use crate::score::kinds::json_schema::pattern::shorten;
 use crate::score::kinds::json_schema::schema::Violation;
 use crate::score::kinds::json_schema::schema_faults::Written;
+use crate::score::verdict::field_compare::compare;
 use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::unwrap_answer::{Unreadable, inner_values};
-use crate::score::verdict::{Attempt, FailureClass, Tier, Verdict};
-use crate::task::{TaskFiles, escaped};
+use crate::score::verdict::{Attempt, FailureClass, OrderedMap, Tier, Verdict};
+use crate::task::{TaskFiles, decode_path};
 
+/// Messages sought within a text.
 const MAX_EMBEDDED_MESSAGES: usize = 1_000;
 const OPERATION: &str = "operation";
 
@@ -27,9 +30,21 @@ pub(super) struct HttpRequest {
     api: Api,
     part: MessagePart,
     operation: Option<usize>,
-    /// Rules by parameter, header or body field.
+    /// Rules by parameter or body field.
     normalise: Rules,
 }
+
+/// What a message is by the document.
+#[derive(Debug, Clone, Copy)]
+struct Target<'a> {
+    operation: usize,
+    /// Empty for a request.
+    status: &'a str,
+    form: &'a Form,
+}
+
+/// Violations, or why the document's schema is unusable.
+type Checked<T> = Result<T, String>;
 
 impl Judge for HttpRequest {
     fn can_read(&self, completion: &str, from: usize) -> bool {
@@ -37,82 +52,30 @@ impl Judge for HttpRequest {
     }
 
     fn judge(&self, attempt: Attempt<'_>) -> Verdict {
-        let (completion, expected) = (attempt.completion, attempt.expected());
         if let Some(verdict) = attempt.unreadable_expected() {
             return verdict;
         }
-        let operation = match self.operation_of(attempt.row) {
-            Ok(operation) => operation,
-            Err(message) => return attempt.failed(message),
-        };
-        let expected_text = expected.map(exact_json::write).unwrap_or_default();
-        let expected_document = expected
-            .map(|_| json::parse(&expected_text, 0))
-            .and_then(Result::ok);
-        let expected_message = match expected_document
-            .as_ref()
-            .map(|document| read(self.part, &document.root))
-        {
-            Some(Err(why)) => {
-                return attempt.failed(format!(
-                    "the row's `expected` is not a {}: {}",
-                    self.part.name(),
-                    why.message
-                ));
-            }
-            message => message.and_then(Result::ok),
-        };
-        let parsed = json::parse(completion, attempt.from);
-        let document = parsed
-            .as_ref()
-            .map_err(|error| Unreadable::json(completion, error));
-        let message =
-            document.and_then(|document| Ok((document, read(self.part, &document.root)?)));
-        let found = match &message {
-            Ok((document, message)) => {
-                let expected = expected_message
-                    .as_ref()
-                    .map(|message| (message, expected_text.as_str(), expected));
-                self.judge_message(completion, document, message, expected, operation)
-            }
-            Err(why) => Ok(Verdict {
-                exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(attempt, why.clone(), operation)
-            }),
-        };
-        found.unwrap_or_else(|why| attempt.failed(why))
+        self.verdict(attempt)
+            .unwrap_or_else(|why| attempt.failed(why))
     }
 
-    /// Query and body only; path and headers do not count.
+    /// Of the query object and the body; path and headers do not count.
     fn stated_values(&self, attempt: Attempt<'_>) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        let Ok(document) = json::parse(attempt.completion, attempt.from) else {
+        let document = json::parse(attempt.completion, attempt.from);
+        let root = document.as_ref().ok().map(|document| &document.root);
+        let Some(Ok(message)) = root.map(|root| Message::read(self.part, attempt.completion, root))
+        else {
             return found;
         };
-        let Ok(message) = read(self.part, &document.root) else {
-            return found;
-        };
-        let members = message.query.iter().flat_map(|query| {
-            query
-                .value
-                .members()
-                .iter()
-                .map(|member| (query.key, member))
-        });
-        for (key, member) in members {
-            let path = ["query".to_owned(), member.key.to_string()];
-            let pointer = format!("/{key}/{}", escaped(&member.key));
+        for member in ["query", "body"]
+            .iter()
+            .filter_map(|key| message.member(key))
+        {
+            let (path, at) = ([member.key.to_string()], format!("/{}", member.key));
             state(
                 &member.value,
-                (&path, &pointer),
-                &mut |offset| offset,
-                &mut found,
-            );
-        }
-        if let Some(body) = message.body {
-            state(
-                body.value,
-                (&["body".to_owned()], &format!("/{}", body.key)),
+                (&path, &at),
                 &mut |offset| offset,
                 &mut found,
             );
@@ -153,156 +116,239 @@ impl HttpRequest {
     }
 
     /// The row's operation, else the task's.
-    fn operation_of(&self, row: Option<&PromptRow>) -> Result<Option<usize>, String> {
+    fn operation_of(&self, row: Option<&PromptRow>) -> Checked<Option<usize>> {
         let own = row
             .and_then(|row| row.fields.get(OPERATION))
             .filter(|own| !own.is_null());
-        let operation = match own {
-            None => self.operation,
+        match own {
             Some(own) => {
                 let known = own.as_str().and_then(|name| self.api.named(name));
-                Some(known.ok_or_else(|| {
-                    format!("`operation` of the row, {own}, is not in the document")
-                })?)
+                let missing = || format!("`operation` of the row, {own}, is not in the document");
+                known.map(Some).ok_or_else(missing)
             }
-        };
-        if operation.is_none() && self.part == MessagePart::Response {
-            return Err(
+            None if self.operation.is_none() && self.part == MessagePart::Response => Err(
                 "no operation: name one, `[score] operation`, or give the row an `operation`"
                     .to_owned(),
-            );
+            ),
+            None => Ok(self.operation),
         }
-        Ok(operation)
     }
 
-    fn judge_message(
-        &self,
-        completion: &str,
-        document: &Document<'_>,
-        message: &Message<'_>,
-        expected: Option<(&Message<'_>, &str, Option<&serde_json::Value>)>,
-        operation: Option<usize>,
-    ) -> Checked<Verdict> {
-        let routed = self.route(completion, message);
-        let mut faults = self.faults(completion, message, &routed, operation)?;
-        let compared = expected.map(|(wanted, text, value)| {
-            let wanted_route = self.route(text, wanted);
-            let side = Side {
-                text: completion,
-                message,
-                routed: routed.as_ref().ok().and_then(Option::as_ref),
-            };
-            let routed = wanted_route.as_ref().ok().and_then(Option::as_ref);
-            let body = wanted.body.as_ref().and_then(|body| value?.get(body.key));
-            compare_messages(
-                &self.api,
-                side,
-                Side {
-                    text,
-                    message: wanted,
-                    routed,
-                },
-                body,
-                &self.normalise,
-            )
+    fn verdict(&self, attempt: Attempt<'_>) -> Checked<Verdict> {
+        let (completion, expected) = (attempt.completion, attempt.expected());
+        let wanted = self.operation_of(attempt.row)?;
+        let expected_text = expected.map(exact_json::write).unwrap_or_default();
+        let expected_document = expected.and_then(|_| json::parse(&expected_text, 0).ok());
+        let no_message = |why: Unreadable| {
+            let name = self.part.name();
+            format!("the row's `expected` is not a {name}: {}", why.message)
+        };
+        let expected_message = match &expected_document {
+            Some(document) => {
+                let read = Message::read(self.part, &expected_text, &document.root);
+                let message = read.map_err(no_message)?;
+                let fault = |fault: Violation| format!("the row's `expected`: {}", fault.message);
+                let target = self.target(&message, wanted)?.map_err(fault)?;
+                Some((message, target))
+            }
+            None => None,
+        };
+        let parsed = json::parse(completion, attempt.from);
+        let unreadable = |error| Unreadable::json(completion, error);
+        let document = parsed.as_ref().map_err(unreadable);
+        let read = document.and_then(|document| {
+            let message = Message::read(self.part, completion, &document.root)?;
+            Ok((document, message))
         });
+        let (document, message) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                return Ok(Verdict {
+                    exact: expected.is_some().then_some(false),
+                    ..self.judge_unreadable(attempt, why, wanted)
+                });
+            }
+        };
+        let target = self.target(&message, wanted)?;
+        let mut faults = self.faults(&message, &target)?;
+        let compared = expected_message.map(|expected| self.compare(&message, &expected));
         let valid = faults.is_empty();
-        let (fields, differences) = compared
-            .map(
-                |Comparison {
-                     fields,
-                     differences,
-                 }| (fields, differences),
-            )
-            .unzip();
-        let same = differences
-            .as_ref()
-            .map(|differences| differences.is_empty());
-        if valid {
-            faults = differences.unwrap_or_default();
-        }
+        let exact = compared.as_ref().map(|(_, same)| *same && valid);
         faults.sort_by_key(|fault| fault.offset);
-        let mut verdict = Verdict::new(
-            if valid { Tier::Valid } else { Tier::Invalid },
-            class_of(&faults),
-        );
+        let (tier, class) = match valid {
+            true => (Tier::Valid, FailureClass::WrongValue),
+            false => (Tier::Invalid, class_of(&faults)),
+        };
+        let is_wrong = !valid || exact == Some(false);
+        let mut verdict = Verdict::new(tier, is_wrong.then_some(class));
         verdict.warnings = duplicate_keys(completion, std::slice::from_ref(document));
         verdict.errors = reasons(completion, faults, &mut verdict.warnings);
         Ok(Verdict {
-            exact: same.map(|same| same && valid),
-            fields,
+            exact,
+            fields: compared.map(|(fields, _)| fields),
             ..verdict
         })
     }
 
-    fn route<'m>(
-        &'m self,
-        text: &str,
-        message: &'m Message<'_>,
-    ) -> Result<Option<Route<'m>>, Violation> {
-        match &message.start {
-            Start::Request { method, path } => route(&self.api, text, *method, *path).map(Some),
-            Start::Response { .. } => Ok(None),
+    /// The operation and form of a message.
+    fn target(
+        &self,
+        message: &Message<'_>,
+        wanted: Option<usize>,
+    ) -> Checked<Result<Target<'_>, Violation>> {
+        let operation = match (self.part, wanted) {
+            (MessagePart::Response, Some(wanted)) => wanted,
+            _ => match self.route(message) {
+                Ok(found) => found,
+                Err(fault) => return Ok(Err(fault)),
+            },
+        };
+        let own = &self.api.operations[operation];
+        let wrong = |text: String, key: &str, class| Violation {
+            schema_path: own.pointer.clone(),
+            ..violation(text, message, key, class)
+        };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != operation) {
+            let wanted = &self.api.operations[wanted].route;
+            let text = format!("expected {wanted}, found {}", own.route);
+            return Ok(Err(wrong(text, "path", FailureClass::WrongOperation)));
         }
+        let parts = own.parts.as_ref().map_err(Clone::clone)?;
+        let code = message.status;
+        let keys = match self.part {
+            MessagePart::Request => vec![String::new()],
+            MessagePart::Response if !(100..600).contains(&code) => Vec::new(),
+            MessagePart::Response => {
+                vec![
+                    code.to_string(),
+                    format!("{}XX", code / 100),
+                    "default".to_owned(),
+                ]
+            }
+        };
+        let form = keys.iter().find_map(|key| parts.forms.get_key_value(key));
+        let Some((status, form)) = form else {
+            let all: Vec<&str> = parts.forms.keys().map(String::as_str).collect();
+            let (route, all) = (&own.route, all.join(", "));
+            let text = format!("{route} defines no status {code}; it has {all}");
+            return Ok(Err(wrong(text, "status", FailureClass::WrongStatus)));
+        };
+        Ok(Ok(Target {
+            operation,
+            status,
+            form,
+        }))
+    }
+
+    fn route(&self, message: &Message<'_>) -> Result<usize, Violation> {
+        let class = FailureClass::WrongOperation;
+        let (method, path) = (message.method, message.path);
+        if path.len() > MAX_PATH_BYTES {
+            let text = format!("the path is longer than {MAX_PATH_BYTES} bytes");
+            return Err(violation(text, message, "path", class));
+        }
+        let operations = &self.api.operations;
+        let is_own =
+            |one: &Operation| one.method.eq_ignore_ascii_case(method) && one.pattern.is_match(path);
+        operations.iter().position(is_own).ok_or_else(|| {
+            let written = shorten(&format!("{method} {path}"));
+            let near = did_you_mean(&written, operations.iter().map(|one| one.route.as_str()));
+            let text = format!("no {written} in the document{near}");
+            violation(text, message, "path", class)
+        })
+    }
+
+    fn normal(&self, message: &Message<'_>, target: &Target<'_>) -> Normal {
+        let operation = &self.api.operations[target.operation];
+        message.normal(operation, target.form)
     }
 
     fn faults(
         &self,
-        text: &str,
         message: &Message<'_>,
-        routed: &Result<Option<Route<'_>>, Violation>,
-        wanted: Option<usize>,
+        target: &Result<Target<'_>, Violation>,
     ) -> Checked<Vec<Violation>> {
-        let routed = match (routed, wanted) {
-            (Ok(Some(routed)), _) => routed,
-            (Ok(None), Some(operation)) => {
-                return check_response(&self.api, text, message, operation);
-            }
-            (Ok(None), None) => return Ok(Vec::new()),
-            (Err(fault), _) => return Ok(vec![fault.clone()]),
+        let target = match target {
+            Ok(target) => target,
+            Err(fault) => return Ok(vec![fault.clone()]),
         };
-        match (
-            &message.start,
-            wanted.filter(|wanted| *wanted != routed.operation),
-        ) {
-            (Start::Request { path, .. }, Some(wanted)) => {
-                let name = |operation: usize| self.api.operations[operation].name.as_str();
-                let message = format!(
-                    "expected {}, found {}",
-                    name(wanted),
-                    name(routed.operation)
-                );
-                let place = format!("/{}", path.key);
-                let class = FailureClass::WrongOperation;
-                let schema_path = self.api.operations[wanted].pointer.clone();
-                Ok(vec![Violation {
-                    message,
-                    instance_path: place,
-                    schema_path,
-                    offset: path.at,
-                    class,
-                }])
+        let operation = &self.api.operations[target.operation];
+        let compile = || CompiledForm::new(&self.api, operation, target.status);
+        let compiled = target.form.compiled.get_or_init(compile);
+        let compiled = compiled.as_ref().map_err(Clone::clone)?;
+        Ok(compiled.violations(&self.normal(message, target)))
+    }
+
+    /// Compares a message with the expected one: fields, and whether all is equal.
+    fn compare(
+        &self,
+        message: &Message<'_>,
+        (wanted, wanted_target): &(Message<'_>, Target<'_>),
+    ) -> (OrderedMap<bool>, bool) {
+        let mut fields = Vec::new();
+        match self.part {
+            MessagePart::Request => {
+                let same_method = message.method.eq_ignore_ascii_case(wanted.method);
+                let same_path = decode_path(message.path) == decode_path(wanted.path);
+                fields.extend([("method", same_method), ("path", same_path)]);
             }
-            _ => check_request(&self.api, text, message, routed),
+            MessagePart::Response => fields.push(("status", message.status == wanted.status)),
         }
+        let mut same = fields.iter().all(|(_, same)| *same);
+        let named = fields
+            .into_iter()
+            .map(|(name, same)| (name.to_owned(), same));
+        let mut fields: Vec<(String, bool)> = named.collect();
+        // Both by the expected operation, so that values are read alike.
+        let found = self.normal(message, wanted_target);
+        let expected = self.normal(wanted, wanted_target);
+        let document = json::parse(&found.text, 0);
+        let expected = exact_json::parse(&expected.text).unwrap_or_default();
+        let root = document
+            .as_ref()
+            .ok()
+            .and_then(|document| document.root.as_object());
+        for part in ["query", "body"] {
+            let nothing = Value {
+                start: 0,
+                end: 0,
+                kind: json::Kind::Null,
+            };
+            let member = root.and_then(|root| root.get(part));
+            let Some(expected) = expected.get(part) else {
+                same &= member.is_none();
+                continue;
+            };
+            let value = member.map_or(&nothing, |member| &member.value);
+            let (inner, is_same) = compare(value, expected, &self.normalise);
+            same &= is_same && member.is_some();
+            match inner {
+                Some(inner) => {
+                    let named = inner.0.into_iter();
+                    fields.extend(named.map(|(name, same)| (format!("{part}.{name}"), same)));
+                }
+                None => fields.push((part.to_owned(), is_same)),
+            }
+        }
+        (OrderedMap(fields), same)
     }
 
     fn judge_unreadable(
         &self,
         attempt: Attempt<'_>,
         why: Unreadable,
-        operation: Option<usize>,
+        wanted: Option<usize>,
     ) -> Verdict {
         let completion = attempt.completion;
         let mut left = MAX_EMBEDDED_MESSAGES;
         let mut accept = |value: &Value<'_>| {
-            let Ok(message) = read(self.part, value) else {
+            let Ok(message) = Message::read(self.part, completion, value) else {
                 return false;
             };
             left = left.saturating_sub(1);
-            let routed = self.route(completion, &message);
-            self.faults(completion, &message, &routed, operation)
-                .is_ok_and(|faults| faults.is_empty() && left > 0)
+            let target = self.target(&message, wanted);
+            let faults = target.and_then(|target| self.faults(&message, &target));
+            left > 0 && faults.is_ok_and(|faults| faults.is_empty())
         };
         attempt.unparsable(why, |open| {
             inner_values(completion, attempt.from, |value| {
@@ -312,13 +358,23 @@ impl HttpRequest {
     }
 }
 
-/// Class of the most informative fault: another operation, then something missing, then the first
-/// in the text.
-fn class_of(faults: &[Violation]) -> Option<FailureClass> {
+/// A fault of a part of a message.
+fn violation(message: String, found: &Message<'_>, key: &str, class: FailureClass) -> Violation {
+    Violation {
+        message,
+        instance_path: format!("/{key}"),
+        schema_path: "/paths".to_owned(),
+        offset: found.offset(key),
+        class,
+    }
+}
+
+/// The most informative class: something missing, else the first in the text.
+fn class_of(faults: &[Violation]) -> FailureClass {
     let classes = || faults.iter().map(|fault| fault.class);
-    let explains = |class: FailureClass| classes().find(|found| *found == class);
-    explains(FailureClass::WrongOperation)
-        .or_else(|| explains(FailureClass::MissingParameter))
-        .or_else(|| explains(FailureClass::MissingKey))
+    [FailureClass::MissingParameter, FailureClass::MissingKey]
+        .into_iter()
+        .find(|missing| classes().any(|class| class == *missing))
         .or_else(|| classes().next())
+        .unwrap_or(FailureClass::Other)
 }

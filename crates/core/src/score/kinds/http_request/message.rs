@@ -1,192 +1,312 @@
-//! Parses a completion as a request or response: one JSON object.
+//! A completion as a request or response: one JSON object, and its normal form for validation.
 
-use crate::score::answer::json::{Kind, Member, Object, Value};
+use std::collections::BTreeMap;
+
+use super::document::{Form, Operation, Parameter};
+use super::schemas::Types;
+use crate::score::answer::json::position::StringPlaces;
+use crate::score::answer::json::{self, Kind, Member, Object, Value};
 use crate::score::definition::MessagePart;
 use crate::score::verdict::FailureClass;
-use crate::score::verdict::unwrap_answer::Unreadable;
+use crate::score::verdict::unwrap_answer::{Read, unreadable};
+use crate::task::decode_path;
 
-/// Accepted names of a message's parts, the documented one first.
-const METHOD: &[&str] = &["method"];
-const PATH: &[&str] = &["path", "url"];
-const QUERY: &[&str] = &["query", "params"];
-const HEADERS: &[&str] = &["headers"];
-const BODY: &[&str] = &["body", "json", "data"];
-const STATUS: &[&str] = &["status", "status_code"];
+/// Including the query; servers refuse far shorter ones.
+pub(super) const MAX_PATH_BYTES: usize = 65_536;
 
-const REQUEST: &[&[&str]] = &[METHOD, PATH, QUERY, HEADERS, BODY];
-const RESPONSE: &[&[&str]] = &[STATUS, HEADERS, BODY];
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'d, T> {
-    pub(super) key: &'d str,
-    /// Byte offset of the value.
-    pub(super) at: usize,
-    pub(super) value: T,
-}
-
-/// A message with positions in the completion. Requests and responses have their own parts.
 #[derive(Debug)]
 pub(super) struct Message<'d> {
-    pub(super) start: Start<'d>,
-    pub(super) query: Option<Part<'d, &'d Object<'d>>>,
-    pub(super) headers: Option<Part<'d, &'d Object<'d>>>,
-    pub(super) body: Option<Part<'d, &'d Value<'d>>>,
-    /// An unknown key with its byte offset.
-    pub(super) extra_key: Option<(&'d str, usize)>,
+    part: MessagePart,
+    text: &'d str,
+    root: &'d Value<'d>,
+    object: &'d Object<'d>,
+    /// Empty in a response.
+    pub(super) method: &'d str,
+    /// Without its query; empty in a response.
+    pub(super) path: &'d str,
+    search: &'d str,
+    /// 0 in a request.
+    pub(super) status: u64,
+}
+
+/// Values of a query parameter.
+#[derive(Debug, Default)]
+struct Given<'d> {
+    items: Vec<Item<'d>>,
+    /// Byte offset in the completion.
+    at: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Start<'d> {
-    Request {
-        method: Part<'d, &'d str>,
-        path: Part<'d, &'d str>,
-    },
-    Response {
-        status: Part<'d, u16>,
-    },
+enum Item<'d> {
+    /// Of the URL, undecoded.
+    Text(&'d str),
+    Json(&'d Value<'d>),
 }
 
-type Read<T> = Result<T, Unreadable>;
-
-pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'d>> {
-    let form = Form(part);
-    let object = root
-        .as_object()
-        .ok_or_else(|| form.wrong_type(&format!("a {}", part.name()), "an object", root))?;
-    let known = match part {
-        MessagePart::Request => REQUEST,
-        MessagePart::Response => RESPONSE,
-    };
-    let start = match part {
-        MessagePart::Request => Start::Request {
-            method: form.text(root, object, METHOD)?,
-            path: form.text(root, object, PATH)?,
-        },
-        MessagePart::Response => Start::Response {
-            status: form.status(root, object)?,
-        },
-    };
-    // Unknown members, and a second name for the same part.
-    let is_extra = |member: &&'d Member<'_>| {
-        let names = known.iter().find(|names| names.contains(&&*member.key));
-        names.is_none_or(|names| {
-            find(object, names).is_some_and(|first| !std::ptr::eq(first, *member))
-        })
-    };
-    let extra = object.members().iter().find(is_extra);
-    Ok(Message {
-        start,
-        query: if part == MessagePart::Request {
-            form.object(object, QUERY)?
-        } else {
-            None
-        },
-        headers: form.object(object, HEADERS)?,
-        body: find(object, BODY).map(|member| part_of(member, &member.value)),
-        extra_key: extra.map(|member| (&*member.key, member.key_start)),
-    })
+/// A message as JSON: `path` is an object of its variables, `query` has every parameter; texts are
+/// numbers where their schema has those.
+#[derive(Debug)]
+pub(super) struct Normal {
+    pub(super) text: String,
+    /// Bytes of [`Self::text`], ascending, with those of the completion, and whether the text from there on is copied.
+    marks: Vec<(usize, usize, bool)>,
 }
 
-fn find<'d>(object: &'d Object<'_>, names: &[&str]) -> Option<&'d Member<'d>> {
-    names.iter().find_map(|name| object.get(name))
-}
-
-fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
-    Part {
-        key: &member.key,
-        at: member.value.start,
-        value,
-    }
-}
-
-struct Form(MessagePart);
-
-impl Form {
-    fn example(&self) -> &'static str {
-        match self.0 {
+impl<'d> Message<'d> {
+    /// Reads a JSON value of `text`.
+    ///
+    /// # Errors
+    /// It is not a message of that part.
+    pub(super) fn read(part: MessagePart, text: &'d str, root: &'d Value<'d>) -> Read<Self> {
+        let form = match part {
             MessagePart::Request => {
                 "a request is {\"method\": …, \"path\": …, \"query\": {…}, \"headers\": {…}, \"body\": …}"
             }
             MessagePart::Response => "a response is {\"status\": …, \"headers\": {…}, \"body\": …}",
-        }
-    }
-
-    fn required<'d>(
-        &self,
-        root: &Value<'_>,
-        object: &'d Object<'_>,
-        names: &[&str],
-    ) -> Read<&'d Member<'d>> {
-        find(object, names).ok_or_else(|| {
-            let name = names.first().copied().unwrap_or_default();
-            let message = format!("a {} without `{name}`; {}", self.0.name(), self.example());
-            Unreadable {
-                message,
-                offset: root.start,
-                class: FailureClass::MissingKey,
-                is_wrapped: false,
-            }
-        })
-    }
-
-    fn text<'d>(
-        &self,
-        root: &Value<'_>,
-        object: &'d Object<'_>,
-        names: &[&str],
-    ) -> Read<Part<'d, &'d str>> {
-        let member = self.required(root, object, names)?;
-        match &member.value.kind {
-            Kind::String(text) => Ok(part_of(member, text)),
-            _ => Err(self.wrong_type(&format!("`{}`", member.key), "a string", &member.value)),
-        }
-    }
-
-    fn status<'d>(&self, root: &Value<'_>, object: &'d Object<'_>) -> Read<Part<'d, u16>> {
-        let member = self.required(root, object, STATUS)?;
-        let number = match &member.value.kind {
-            Kind::Number(number) => number
-                .as_u64()
-                .and_then(|number| u16::try_from(number).ok()),
-            _ => None,
         };
-        match number {
-            Some(status) => Ok(part_of(member, status)),
-            None => Err(self.wrong_type(
+        let wrong_type = |what: &str, expected: &str, found: &Value<'_>| {
+            let message = format!("{what} is {expected}, not {}; {form}", found.type_name());
+            unreadable(message, found.start, FailureClass::WrongType)
+        };
+        let name = part.name();
+        let Some(object) = root.as_object() else {
+            return Err(wrong_type(&format!("a {name}"), "an object", root));
+        };
+        let mut message = Self {
+            part,
+            text,
+            root,
+            object,
+            method: "",
+            path: "",
+            search: "",
+            status: 0,
+        };
+        for key in part.keys() {
+            let Some(member) = message.member(key) else {
+                if ["method", "path", "status"].contains(key) {
+                    let problem = format!("a {name} without `{key}`; {form}");
+                    return Err(unreadable(problem, root.start, FailureClass::MissingKey));
+                }
+                continue;
+            };
+            let expected = match (*key, &member.value.kind) {
+                ("method", Kind::String(method)) => {
+                    message.method = method.trim();
+                    continue;
+                }
+                ("path", Kind::String(path)) if path.len() > MAX_PATH_BYTES => {
+                    message.path = path;
+                    continue;
+                }
+                ("path", Kind::String(path)) => {
+                    let path = path.split('#').next().unwrap_or_default();
+                    (message.path, message.search) = path.split_once('?').unwrap_or((path, ""));
+                    continue;
+                }
+                ("status", Kind::Number(status)) if status.as_u64().is_some() => {
+                    message.status = status.as_u64().unwrap_or(0);
+                    continue;
+                }
+                ("body", _) | (_, Kind::Object(_))
+                    if !["method", "path", "status"].contains(key) =>
+                {
+                    continue;
+                }
+                ("query" | "headers", Kind::Null) => continue,
+                ("method" | "path", _) => "a string",
+                ("status", _) => "a status code, such as 200",
+                _ => "an object",
+            };
+            return Err(wrong_type(
                 &format!("`{}`", member.key),
-                "a status code, such as 200",
+                expected,
                 &member.value,
-            )),
+            ));
         }
+        Ok(message)
     }
 
-    /// `null` means absent.
-    fn object<'d>(
-        &self,
-        object: &'d Object<'_>,
-        names: &[&str],
-    ) -> Read<Option<Part<'d, &'d Object<'d>>>> {
-        let Some(member) = find(object, names) else {
-            return Ok(None);
+    pub(super) fn member(&self, name: &str) -> Option<&'d Member<'d>> {
+        self.object.get(name)
+    }
+
+    /// Byte offset in the completion of a member's value, or of the message.
+    pub(super) fn offset(&self, name: &str) -> usize {
+        let member = self.member(name);
+        member.map_or(self.root.start, |member| member.value.start)
+    }
+
+    pub(super) fn normal(&self, operation: &Operation, form: &Form) -> Normal {
+        let mut normal = Normal::new(self.root.start);
+        for member in self.object.members() {
+            let is_null = member.value.kind == Kind::Null;
+            match &*member.key {
+                "path" | "query" | "headers" if self.part == MessagePart::Request => {}
+                "headers" => {}
+                // Null means none where none is required.
+                "body" if is_null && !form.requires_body => {}
+                _ => {
+                    normal.key("", member.key_start);
+                    normal.copy(self.text, member.key_start, member.value.end);
+                }
+            }
+        }
+        if let (MessagePart::Request, Ok(parts)) = (self.part, &operation.parts) {
+            self.write_path(&parts.path, operation, &mut normal);
+            self.write_query(&parts.query, &mut normal);
+        }
+        normal.text.push('}');
+        normal
+    }
+
+    fn write_path(&self, parameters: &[Parameter], operation: &Operation, normal: &mut Normal) {
+        let mut places = StringPlaces::new(self.text, self.offset("path"));
+        normal.key("path", self.offset("path"));
+        normal.text.push('{');
+        let found = operation.pattern.captures(self.path);
+        let groups = found
+            .iter()
+            .flat_map(|found| found.iter().skip(1).flatten());
+        for (parameter, group) in parameters.iter().zip(groups) {
+            let (name, value) = (&parameter.name, group.as_str());
+            // One that is not filled in is missing.
+            if value != format!("{{{name}}}") && value != format!(":{name}") {
+                normal.key(name, places.locate(group.start()));
+                normal.text += &parameter.written(&[Item::Text(value)], self.text, decode_path);
+            }
+        }
+        normal.text.push('}');
+    }
+
+    fn write_query(&self, parameters: &[Parameter], normal: &mut Normal) {
+        let mut query: BTreeMap<String, Given<'d>> = BTreeMap::new();
+        let mut add = |name: String, item, at| {
+            let given = query.entry(name).or_insert(Given {
+                items: Vec::new(),
+                at,
+            });
+            given.items.push(item);
         };
-        match &member.value.kind {
-            Kind::Object(inner) => Ok(Some(part_of(member, inner))),
-            Kind::Null => Ok(None),
-            _ => Err(self.wrong_type(&format!("`{}`", member.key), "an object", &member.value)),
+        let mut places = StringPlaces::new(self.text, self.offset("path"));
+        let mut at = self.path.len() + 1;
+        for pair in self.search.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !pair.is_empty() {
+                add(decode_query(name), Item::Text(value), places.locate(at));
+            }
+            at += pair.len() + 1;
+        }
+        let own = self.member("query").and_then(|own| own.value.as_object());
+        for member in own.iter().flat_map(|own| own.members()) {
+            let value = &member.value;
+            add(member.key.to_string(), Item::Json(value), value.start);
+        }
+        let start = if own.is_some() { "query" } else { "path" };
+        normal.key("query", self.offset(start));
+        normal.text.push('{');
+        for (name, given) in &query {
+            normal.key(name, given.at);
+            let parameter = parameters.iter().find(|parameter| parameter.name == *name);
+            normal.text += &match parameter {
+                Some(parameter) => parameter.written(&given.items, self.text, decode_query),
+                None => "null".to_owned(),
+            };
+        }
+        normal.text.push('}');
+    }
+}
+
+impl Parameter {
+    /// Values as JSON.
+    fn written(&self, items: &[Item<'_>], source: &str, decode: fn(&str) -> String) -> String {
+        let types = &self.types;
+        let is_list = types.states("array");
+        let separator = |letter: char| is_list && !self.explode && letter == ',';
+        let mut found = Vec::new();
+        for item in items {
+            match item {
+                Item::Text(text) => {
+                    let texts = text.split(separator).map(decode);
+                    found.extend(texts.map(|text| of_text(&text, types)));
+                }
+                Item::Json(value) => match &value.kind {
+                    Kind::Array(items) if is_list => {
+                        found.extend(items.iter().map(|item| of_json(item, source, types)));
+                    }
+                    Kind::String(texts) if is_list => {
+                        found.extend(texts.split(separator).map(|text| of_text(text, types)));
+                    }
+                    _ => found.push(of_json(value, source, types)),
+                },
+            }
+        }
+        match (is_list, found.as_slice()) {
+            (false, [one]) => one.clone(),
+            _ => format!("[{}]", found.join(",")),
+        }
+    }
+}
+
+fn decode_query(text: &str) -> String {
+    decode_path(&text.replace('+', " "))
+}
+
+/// A text as JSON: a number, boolean or null where the schema has it.
+fn of_text(text: &str, types: &Types) -> String {
+    let parsed = json::parse(text, 0);
+    let name = parsed.map_or("string", |document| document.root.type_name());
+    match ["number", "boolean", "null"].contains(&name) && types.allow(name) {
+        true => text.trim().to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
+/// A value of `source` as JSON of a type that the schema has.
+fn of_json(value: &Value<'_>, source: &str, types: &Types) -> String {
+    let own = source.get(value.start..value.end).unwrap_or_default();
+    match &value.kind {
+        _ if types.allow(value.type_name()) => own.to_owned(),
+        Kind::String(text) => of_text(text, types),
+        Kind::Number(_) | Kind::Bool(_) | Kind::Null if types.allow("string") => format!("{own:?}"),
+        _ => own.to_owned(),
+    }
+}
+
+impl Normal {
+    fn new(start: usize) -> Self {
+        Self {
+            text: "{".to_owned(),
+            marks: vec![(0, start, false)],
         }
     }
 
-    fn wrong_type(&self, what: &str, expected: &str, found: &Value<'_>) -> Unreadable {
-        let message = format!(
-            "{what} is {expected}, not {}; {}",
-            found.type_name(),
-            self.example()
-        );
-        Unreadable {
-            message,
-            offset: found.start,
-            class: FailureClass::WrongType,
-            is_wrapped: false,
+    /// Begins a member, whose key is at an offset of the completion; an empty name is copied later.
+    fn key(&mut self, name: &str, offset: usize) {
+        if !self.text.ends_with('{') {
+            self.text.push(',');
+        }
+        self.marks.push((self.text.len(), offset, false));
+        if !name.is_empty() {
+            self.text += &serde_json::Value::from(name).to_string();
+            self.text.push(':');
+        }
+    }
+
+    fn copy(&mut self, source: &str, start: usize, end: usize) {
+        self.marks.push((self.text.len(), start, true));
+        self.text
+            .push_str(source.get(start..end).unwrap_or_default());
+    }
+
+    /// Byte offset in the completion of one in the text.
+    pub(super) fn locate(&self, offset: usize) -> usize {
+        let known = self.marks.partition_point(|(at, ..)| *at <= offset);
+        match known.checked_sub(1).map(|last| self.marks[last]) {
+            Some((at, start, true)) => start + (offset - at),
+            Some((_, start, false)) => start,
+            None => 0,
         }
     }
 }

@@ -1,16 +1,11 @@
 //! Judges API requests or responses by an OpenAPI document and the expected message.
 
-mod check;
-mod compare;
 mod definition;
 mod document;
 mod judge;
 mod message;
 pub(crate) mod message_schema;
 mod openapi;
-mod parameters;
-mod path;
-mod query;
 mod schemas;
 
 pub(super) use definition::KIND;

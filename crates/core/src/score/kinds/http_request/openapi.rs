@@ -39,11 +39,14 @@ impl Operation<'_> {
     }
 
     fn is_named(&self, name: &str) -> bool {
-        let is_route = |(method, path): (&str, &str)| {
-            method.eq_ignore_ascii_case(&self.method) && path.trim_start() == self.path
-        };
-        self.id == Some(name) || name.split_once(' ').is_some_and(is_route)
+        self.id == Some(name) || is_route(name, &self.method, self.path)
     }
+}
+
+/// Whether a name such as `POST /invoices` is that of an operation.
+pub(super) fn is_route(name: &str, method: &str, path: &str) -> bool {
+    name.split_once(' ')
+        .is_some_and(|(own, rest)| own.eq_ignore_ascii_case(method) && rest.trim_start() == path)
 }
 
 /// Why a document is unusable.
