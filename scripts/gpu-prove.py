@@ -175,7 +175,7 @@ for name, document in found.items():
     print(f"{name}: {document.get('verdict', document.get('error'))}; log-probs {document.get('log_prob_difference')} nats/token, {document.get('seconds', 0):.1f} s")
     for finding in document["findings"]:
         print(f"    {finding['fault']}: {finding['sentence']}")
-    not_applied = faults == ["adapter_not_applied"]
+    not_applied = faults == ["adapter"]
     is_right = {"base": not_applied, "misnamed": not_applied, "fp8": document["differs"] is not None}.get(name, document["differs"] is False)
     if not is_right:
         failed.append(name)

@@ -12,8 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::program::{
-    HttpRequest, call, call_in_process, json as json_of, program, sample_task_named, serve, stderr,
-    until,
+    HttpRequest, call, call_in_process, json as json_of, sample_task_named, serve, stderr,
 };
 use crate::serve::{Server, answered};
 
@@ -27,19 +26,10 @@ enum Fault {
     OtherTemplate,
     DoubledStart,
     ThinksByDefault,
-    /// Thinks in the text whatever is asked for; chat alone, without counts.
-    IgnoresThinking,
-    /// Thinks apart from the text unless `chat_template_kwargs` are sent; chat alone, without counts.
-    ThinksUntold,
-    AnswerInThink,
-    CallsNotParsed,
     WrongStop,
-    StreamCut,
-    BatchDependent,
     SchemaIgnored,
     /// Chat alone, without usage: no ids, no log-probs.
     TellsNothing,
-    BrokenStream,
     Refuses,
     /// Answers the first request and keeps the others waiting.
     Stalls,
@@ -48,7 +38,6 @@ enum Fault {
 struct Proxy {
     upstream: SocketAddr,
     fault: Fault,
-    in_flight: AtomicUsize,
     requests: AtomicUsize,
 }
 
@@ -63,7 +52,6 @@ fn proxied(upstream: &Server, fault: Fault) -> (String, Arc<Proxy>) {
     let proxy = Proxy {
         upstream: address.parse().unwrap(),
         fault,
-        in_flight: AtomicUsize::new(0),
         requests: AtomicUsize::new(0),
     };
     let proxy = Arc::new(proxy);
@@ -101,33 +89,23 @@ impl Proxy {
         serde_json::from_str(&self.forward(path, &body.to_string()).2).unwrap()
     }
 
-    /// The completion of a chat's prompt, its first token once more if `is_doubled`; `write` makes a message of it.
-    fn completed(&self, chat: &Value, is_doubled: bool, write: impl Fn(&str) -> Value) -> Answer {
+    /// The completion of a chat's prompt with its first token once more.
+    fn doubled_start(&self, chat: &Value) -> Answer {
         let rendered = ["model", "messages", "tools", "chat_template_kwargs"];
         let rendered = rendered.map(|name| (name.to_owned(), chat[name].clone()));
         let rendered = rendered.into_iter().filter(|(_, value)| !value.is_null());
         let rendered = Value::Object(rendered.collect());
         let ids = self.document("/tokenize", &rendered)["tokens"].clone();
         let mut ids: Vec<u64> = serde_json::from_value(ids).unwrap();
-        if is_doubled {
-            ids.insert(0, ids[0]);
-        }
+        ids.insert(0, ids[0]);
         let mut body = json!({"model": chat["model"], "prompt": ids, "temperature": 0, "max_tokens": chat["max_tokens"], "response_format": chat["response_format"]});
         body.as_object_mut()
             .unwrap()
             .retain(|_, value| !value.is_null());
-        let mut answer = self.document("/v1/completions", &body);
-        if [Fault::IgnoresThinking, Fault::ThinksUntold].contains(&self.fault) {
-            answer["usage"] = Value::Null;
-        }
+        let answer = self.document("/v1/completions", &body);
         let choice = &answer["choices"][0];
-        let message = write(choice["text"].as_str().unwrap_or_default());
+        let message = json!({"role": "assistant", "content": choice["text"]});
         let finish = &choice["finish_reason"];
-        if chat["stream"] == true {
-            let chunk = json!({"choices": [{"delta": message, "finish_reason": finish}], "usage": answer["usage"]});
-            let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
-            return (200, STREAM, text);
-        }
         let whole = json!({"choices": [{"message": message, "finish_reason": finish}], "usage": answer["usage"]});
         (200, JSON, whole.to_string())
     }
@@ -144,30 +122,7 @@ impl Proxy {
             let error = json!({"error": {"message": "not here"}});
             (status, JSON, error.to_string())
         };
-        let message = |text: &str| json!({"role": "assistant", "content": text});
-        let untold = [Fault::IgnoresThinking, Fault::ThinksUntold];
         match self.fault {
-            _ if untold.contains(&self.fault)
-                && !path.ends_with("/models")
-                && (!is_chat || !body["logprobs"].is_null()) =>
-            {
-                refused(404)
-            }
-            Fault::IgnoresThinking if is_chat && body["response_format"].is_null() => self
-                .completed(&body, false, |text| {
-                    message(&format!(
-                        "<think>\nThe invoice is short.\n</think>\n\n{text}"
-                    ))
-                }),
-            Fault::ThinksUntold if is_chat && body["response_format"].is_null() => {
-                self.completed(&body, false, |text| {
-                    let mut message = message(text);
-                    if body["chat_template_kwargs"].is_null() {
-                        message["reasoning_content"] = json!("The invoice is short.");
-                    }
-                    message
-                })
-            }
             Fault::Refuses => refused(503),
             Fault::OtherTemplate if body["messages"].is_array() => changed(&|body| {
                 let system = json!({"role": "system", "content": "You are a helpful assistant."});
@@ -178,13 +133,7 @@ impl Proxy {
             {
                 changed(&|body| body["chat_template_kwargs"] = json!({"enable_thinking": true}))
             }
-            Fault::DoubledStart if is_chat => self.completed(&body, true, message),
-            Fault::CallsNotParsed if is_chat => self.completed(&body, false, message),
-            Fault::AnswerInThink if is_chat && body["response_format"].is_null() => self.completed(
-                &body,
-                false,
-                |text| json!({"role": "assistant", "content": "", "reasoning_content": text}),
-            ),
+            Fault::DoubledStart if is_chat => self.doubled_start(&body),
             Fault::WrongStop
                 if body["prompt_logprobs"].is_null()
                     && body["response_format"].is_null()
@@ -192,32 +141,12 @@ impl Proxy {
             {
                 changed(&|body| body["ignore_eos"] = json!(true))
             }
-            Fault::BatchDependent if is_chat => {
-                let others = self.in_flight.fetch_add(1, Ordering::SeqCst);
-                let answer = changed(&|body| {
-                    if others > 0 && body["response_format"].is_null() {
-                        body["repetition_penalty"] = json!(1.6);
-                    }
-                });
-                self.in_flight.fetch_sub(1, Ordering::SeqCst);
-                answer
-            }
             Fault::SchemaIgnored if is_chat => {
                 changed(&|body| _ = body.as_object_mut().unwrap().remove("response_format"))
             }
-            Fault::StreamCut if body["stream"] == true => {
-                let (status, kind, text) = self.forward(path, text);
-                let events: Vec<&str> = text.split_inclusive("\n\n").collect();
-                let cut = events.len() / 2;
-                let kept = events.iter().enumerate().filter(|(index, _)| *index != cut);
-                (status, kind, kept.map(|(_, event)| *event).collect())
-            }
-            Fault::BrokenStream if body["stream"] == true => {
-                (200, STREAM, "data: {\"choices\": [{\"del\n\n".to_owned())
-            }
             Fault::TellsNothing if !is_chat && !path.ends_with("/models") => refused(404),
             Fault::TellsNothing if is_chat && !body["logprobs"].is_null() => refused(400),
-            Fault::TellsNothing if is_chat && body["stream"] != true => {
+            Fault::TellsNothing if is_chat => {
                 let (status, kind, text) = self.forward(path, text);
                 let mut answer: Value = serde_json::from_str(&text).unwrap();
                 answer.as_object_mut().unwrap().remove("usage");
@@ -409,8 +338,6 @@ fn correct_servers_are_called_equal() {
         ("prompt tokens", "not compared"),
         ("log-probs", "not compared"),
         ("answers, chat", "equal"),
-        ("answers, completions, token ids in", "not compared"),
-        ("alone and in a batch", "equal"),
     ] {
         assert_eq!(outcome(&document, name), expected, "{name}");
     }
@@ -420,14 +347,6 @@ fn correct_servers_are_called_equal() {
             .unwrap()
             .contains("not compared")
     );
-    // Without weights the recorded answers serve.
-    let (code, document) = proven(&invoice.base_url(), "invoice", &["--recorded"]);
-    assert_eq!(
-        (code, outcome(&document, "answers, chat")),
-        (0, "equal"),
-        "{document:#}"
-    );
-    assert_eq!(outcome(&document, "log-probs"), "not compared");
 }
 
 #[test]
@@ -436,69 +355,35 @@ fn each_fault_of_a_server_is_named() {
     let invoice = served("invoice");
     for (fault, expected) in [
         (Fault::OtherTemplate, "template"),
-        (Fault::DoubledStart, "doubled_start_token"),
-        (Fault::ThinksByDefault, "thinking"),
-        (Fault::WrongStop, "stop_token"),
-        (Fault::StreamCut, "stream"),
-        (Fault::BrokenStream, "stream"),
-        (Fault::BatchDependent, "batch_dependent"),
+        (Fault::DoubledStart, "template"),
+        (Fault::ThinksByDefault, "template"),
+        (Fault::WrongStop, "sampling"),
         (Fault::SchemaIgnored, "schema_not_enforced"),
     ] {
         check_faults(&faulty(&invoice, fault), "invoice", &[expected]);
     }
-    for (fault, expected) in [
-        (
-            Fault::IgnoresThinking,
-            "the server ignores chat_template_kwargs",
-        ),
-        (
-            Fault::ThinksUntold,
-            "with chat_template_kwargs {\"enable_thinking\":false} there are none",
-        ),
-    ] {
-        let (code, document) = proven(&faulty(&invoice, fault), "invoice", &[]);
-        assert_eq!(
-            (code, faults(&document)),
-            (1, vec!["thinking"]),
-            "{document:#}"
-        );
-        let sentence = document["findings"][0]["sentence"].as_str().unwrap();
-        assert!(sentence.contains(expected), "{document:#}");
-        assert_eq!(outcome(&document, "prompt tokens"), "not compared");
-    }
     drop(invoice);
     let base = Server::start(&["tiny", "--cpu"]);
-    check_faults(&base.base_url(), "invoice", &["adapter_not_applied"]);
+    check_faults(&base.base_url(), "invoice", &["adapter"]);
     drop(base);
     let twice = Server::start(&[&doubled_adapter(folder.path()), "--cpu"]);
     // A folder says nothing of the run's thinking: both faults are there, and named.
-    let found = ["thinking", "adapter_applied_twice"];
+    let found = ["template", "adapter"];
     check_faults(&twice.base_url(), "invoice", &found);
     drop(twice);
     let rounded = Server::start(&[&rounded_model(folder.path(), 3.0), "--cpu"]);
     check_faults(
         &rounded.base_url(),
         "invoice",
-        &["thinking", "quantisation"],
+        &["template", "quantisation"],
     );
-}
-
-#[test]
-fn calls_that_a_server_loses_are_named() {
-    let tools = served("tool-calls");
-    for (fault, expected) in [
-        (Fault::AnswerInThink, "call_in_think_block"),
-        (Fault::CallsNotParsed, "call_parser"),
-    ] {
-        check_faults(&faulty(&tools, fault), "tool-calls", &[expected]);
-    }
 }
 
 #[test]
 fn another_model_and_another_tokenizer_are_named() {
     let other = Server::start(&[crate::program::NANO, "--cpu"]);
     // A folder that says nothing of thinking thinks by default.
-    let found = ["thinking", "other_model"];
+    let found = ["template", "other_weights"];
     check_faults(&other.base_url(), "invoice", &found);
     drop(other);
     // The same vocabulary with fewer merges.
@@ -516,41 +401,6 @@ fn another_model_and_another_tokenizer_are_named() {
         (1, "tokenizer"),
         "{document:#}"
     );
-}
-
-#[test]
-fn a_comparison_that_was_killed_goes_on_with_what_it_has() {
-    let invoice = served("invoice");
-    let (url, proxy) = proxied(&invoice, Fault::None);
-    let run = run_of("invoice");
-    let arguments = ["prove", &url, "--run", &run, "--limit", PROMPTS, "--cpu"];
-    let mut killed = program(trained(), &arguments);
-    let mut killed = killed
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("answers", || proxy.requests.load(Ordering::SeqCst) > 30);
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    let before = proxy.requests.load(Ordering::SeqCst);
-    let output = call(trained(), &arguments);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(
-        said.contains("of an interrupted comparison are used"),
-        "{said}"
-    );
-    let resumed = proxy.requests.load(Ordering::SeqCst) - before;
-    let again = call(trained(), &arguments);
-    let whole = proxy.requests.load(Ordering::SeqCst) - before - resumed;
-    // The one that ended has left nothing to go on with.
-    assert!(
-        !stderr(&again).contains("interrupted"),
-        "{}",
-        stderr(&again)
-    );
-    assert!(resumed + 20 < whole, "{resumed} of {whole}");
 }
 
 /// llama.cpp's server with a run's export in f16.
@@ -614,8 +464,7 @@ fn a_server_that_refuses_is_an_error_and_a_verdict_is_kept() {
         "{said}"
     );
     for (more, expected) in [
-        (&["--max-cost", "1"][..], "has no prices"),
-        (&["--model", "x"], "leave the option out"),
+        (&["--model", "x"][..], "leave the option out"),
         (&["--max-nats", "0"], "must be a number > 0"),
         (&["--on", "missing.jsonl"], "no such file"),
     ] {
@@ -639,20 +488,11 @@ fn a_server_that_refuses_is_an_error_and_a_verdict_is_kept() {
     );
     let requests = proxy.requests.load(Ordering::SeqCst);
     assert!(requests <= 5, "{requests}");
-    // The cost limit ends it, and says what was not compared.
     let served = invoice.base_url();
-    let prices = "price_per_million_input = 1000\nprice_per_million_output = 1000\n";
-    let limited = text(&served).replace("model = \"m\"", &model) + prices;
-    std::fs::write(&endpoints, limited).unwrap();
-    let output = prove(&["--max-cost", "0.5", "--json"]);
+    let right = text(&served).replace("model = \"m\"", &model);
+    std::fs::write(&endpoints, right).unwrap();
+    let output = prove(&["--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(
-        document
-            .to_string()
-            .contains("the cost limit 0.5 is reached"),
-        "{document:#}"
-    );
-    assert!(document["cost"].as_f64().unwrap() >= 0.5);
     // The verdict stands in the run, and in its model card.
     let kept = grpo_tui::run::read_proves(Path::new(&run));
     let own = kept

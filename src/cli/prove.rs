@@ -17,11 +17,10 @@ use super::status_line::StatusLine;
 use super::targets::ENDPOINT;
 use super::{Failure, Outcome, print, print_json};
 use crate::api_client::{Endpoint, ProbeClient, ProbePath};
-use crate::format::counted;
 use crate::page::{markdown, text};
 use crate::prove::{Asker, ProveError, prove};
 use crate::report::{Page, prove_page};
-use crate::run::{ProveRecord, RunFolders, prove_answers, write_prove};
+use crate::run::{ProveRecord, RunFolders, write_prove};
 use crate::task::SetName;
 use reference::RunSide;
 
@@ -54,15 +53,9 @@ pub(super) struct Arguments {
     /// Limit of the mean |difference| of log-probs, nats/token
     #[arg(long, value_name = "X", default_value_t = 0.02, value_parser = positive)]
     max_nats: f64,
-    /// Send no more once the answers cost X, in the currency of the endpoint's prices
-    #[arg(long, value_name = "X", value_parser = positive)]
-    max_cost: Option<f64>,
     /// Send the prompt ID although it seems to contain a secret; repeatable
     #[arg(long, value_name = "ID")]
     allow_secret: Vec<String>,
-    /// Compare with the run's recorded answers, without its weights: no log-probs
-    #[arg(long)]
-    recorded: bool,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -86,12 +79,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let begun = Instant::now();
     check_page(arguments.markdown.as_deref(), arguments.force)?;
     let endpoint = endpoint(&arguments)?;
-    if arguments.max_cost.is_some() && !endpoint.prices.are_known() {
-        return Err(Failure::usage(format!(
-            "--max-cost: endpoint `{}` has no prices: add price_per_million_input and price_per_million_output to endpoints.toml",
-            endpoint.name
-        )));
-    }
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let side = RunSide::open(&arguments, &endpoint, &run_folders)?;
     let status = Mutex::new(StatusLine::new());
@@ -99,15 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         status.lock().show(|| format!("{what}: {done} of {all}"));
     };
     let folder = side.run.path().to_owned();
-    let log = prove_answers(&folder, &endpoint.base_url, &endpoint.model, side.step);
-    let log = log
-        .inspect_err(|error| eprint_line(&format!("warning: answers are not kept: {error}")))
-        .ok();
-    let asker = Asker::new(&endpoint, log, arguments.max_cost, &progress)?;
-    if asker.known() > 0 {
-        let known = counted(asker.known(), "answer");
-        eprint_line(&format!("{known} of an interrupted comparison are used"));
-    }
+    let asker = Asker::new(&endpoint, &progress)?;
     let others = |other| {
         let found = side.other_log_probs(other);
         found.map_err(|failure| failure.message)
@@ -128,9 +107,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         seconds: begun.elapsed().as_secs_f64(),
         ..record
     };
-    match write_prove(&folder, &record) {
-        Ok(()) => asker.finish(),
-        Err(error) => eprint_line(&format!("warning: the verdict is not kept: {error}")),
+    if let Err(error) = write_prove(&folder, &record) {
+        eprint_line(&format!("warning: the verdict is not kept: {error}"));
     }
     let page = prove_page(&record);
     if let Some(file) = &arguments.markdown {

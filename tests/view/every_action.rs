@@ -137,8 +137,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("home b end j", Outcome::Done, "live.changes.open"),
     ("t", Outcome::Done, "eval.chat.leave"),
-    ("e esc", Outcome::Done, "eval.prove.choose eval.prove.leave"),
-    ("e x", Outcome::Done, "eval.prove.cancel"),
     ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
     ("m", Outcome::Done, "live.charts.toggle"),
     ("m space", Outcome::Done, "live.charts.reset"),
@@ -167,11 +165,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
 const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"files\"\n";
 
 /// Actions that end what goes on, and the key that begins it.
-const BEGUN: [(&str, &str); 3] = [
-    ("launch.cancel", "f"),
-    ("scores.cancel", "r"),
-    ("eval.prove.cancel", "enter"),
-];
+const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
 /// run, and a program that answers forecasts. `part`: one of the task's reward, which a program or a judge scores.

@@ -2,8 +2,8 @@
 //! in the background.
 
 use grpo_tui_core::{
-    advantage, api_client, confidence, config, dataset, environment, exact_json, facts, files,
-    format, help, hub, page, plan, prompts, report, run, schema_keywords, score, secrets,
+    advantage, confidence, config, dataset, environment, exact_json, facts, files, format, help,
+    hub, page, plan, prompts, report, run, schema_keywords, score, secrets,
     statistics, study, task, text,
 };
 

@@ -1,7 +1,6 @@
 //! The run's side of `prove`: prompts as in training, greedy answers, and log-probs of these.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -13,10 +12,8 @@ use crate::cli::output::eprint_line;
 use crate::cli::rows::Rows;
 use crate::cli::targets::lengths;
 use crate::config::TrainConfig;
-use crate::dataset::PromptRow;
 use crate::endpoint::{Question, RequestForm, Sampling as EndpointSampling};
 use crate::eval::{greedy_questions, record};
-use crate::facts::Target;
 use crate::format::counted;
 use crate::model::{Adapters, without_breaks};
 use crate::policy::{
@@ -24,10 +21,7 @@ use crate::policy::{
 };
 use crate::prove::{OtherWeights, ProvePrompt, Reference, RunAnswer};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
-use crate::run::{
-    At, EvalRecord, RunDirectory, RunError, RunFolders, RunReference, checkpoint_path, eval_path,
-    list_checkpoints, read_evals,
-};
+use crate::run::{RunDirectory, RunFolders, RunReference, checkpoint_path, list_checkpoints};
 use crate::score::{Scorer, Task, for_model};
 use crate::text::{TextError, Tokenizer};
 use crate::update::{MicroBatch, ReadToken, ReadingModel, log_probs, pack, read_tokens};
@@ -39,12 +33,11 @@ pub(super) struct RunSide {
     pub(super) task: Task,
     pub(super) rows: Rows,
     prompts: Vec<ProvePrompt>,
-    tokenizer: Arc<Tokenizer>,
-    scorers: [Scorer; 2],
+    /// Reads OpenAI's messages.
+    scorer: Scorer,
     kwargs: Map<String, Value>,
     why_no_answers: String,
-    /// `None` if no weights are at hand, or asked for.
-    weights: Option<Weights>,
+    weights: Weights,
 }
 
 struct Weights {
@@ -62,15 +55,7 @@ impl RunSide {
         run_folders: &RunFolders,
     ) -> Result<Self, Failure> {
         let reference = RunReference::parse(&arguments.run);
-        let (run, step, has_weights) = match run_folders.find_checkpoint(&reference) {
-            Ok((run, step)) => (run, step, true),
-            Err(RunError::NoCheckpoint { .. }) => {
-                let run = run_folders.find(&reference.run)?;
-                let step = recorded_step(&run, &reference, arguments)?;
-                (run, step, false)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let (run, step) = run_folders.find_checkpoint(&reference)?;
         let config = run.file().config.clone();
         let task = Task::load(&run.first_task_path())?;
         let mut rows = Rows::on(&task, &arguments.on)?;
@@ -91,90 +76,53 @@ impl RunSide {
                 rows.set, task.name
             )));
         }
-        let has_weights = has_weights && !arguments.recorded;
         let name = format!("{}@{step}", run.path().display());
         let names = [name, config.base_model.clone()];
-        let mut start = StartModel::find(&names[usize::from(!has_weights)], run_folders)?;
+        let mut start = StartModel::find(&names[0], run_folders)?;
         start.tokenizer.set_time(run.file().created_ms);
         let judged = for_model(&task, &start.tokenizer);
-        let scorers = [Scorer::new(&judged)?, Scorer::new(&task)?];
+        let scorer = Scorer::new(&task)?;
         let kwargs = kwargs(&task, &start.tokenizer);
         let limit = config.max_completion_tokens;
         let requests = requests(endpoint, &task, &rows, limit, &arguments.allow_secret)?;
-        let rendered = |task: &Task| -> Result<Vec<Prompt>, TextError> {
-            let prompts = rows.rows.iter();
-            prompts
-                .map(|row| render(task, row.clone(), &start.tokenizer))
-                .collect()
+        let prompts = rows.rows.iter();
+        let prompts = prompts.map(|row| render(&judged, row.clone(), &start.tokenizer));
+        let prompts: Vec<Prompt> = prompts.collect::<Result<_, TextError>>()?;
+        let engine = arguments.device.engine()?;
+        let model = start.model.decoder(None, &engine)?;
+        let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
+        let policy = Policy::new(engine, model, start.tokenizer, threads);
+        let weights = Weights {
+            policy,
+            names,
+            run_folders: run_folders.clone(),
+            tokens_per_micro_batch: config.tokens_per_micro_batch,
         };
-        let prompts = rendered(&judged)?;
-        let mut other_ids = vec![None; prompts.len()];
-        if start.tokenizer.has_thinking_switch() {
-            let mut switched = judged.clone();
-            switched.thinking = !switched.thinking;
-            let switched = rendered(&switched)?.into_iter();
-            other_ids = switched.map(|prompt| Some(prompt.token_ids)).collect();
+        let mut answers = Vec::new();
+        if why_no_answers.is_empty() {
+            let count = counted(prompts.len(), "prompt");
+            eprint_line(&format!("answering {count} with step {step}"));
+            answers = weights.answers(&judged, &Scorer::new(&judged)?, &prompts, &config)?;
         }
-        let (weights, tokenizer) = if has_weights {
-            let engine = arguments.device.engine()?;
-            let model = start.model.decoder(None, &engine)?;
-            let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
-            let policy = Policy::new(engine, model, start.tokenizer, threads);
-            let tokenizer = Arc::clone(&policy.tokenizer);
-            let weights = Weights {
-                policy,
-                names,
-                run_folders: run_folders.clone(),
-                tokens_per_micro_batch: config.tokens_per_micro_batch,
-            };
-            (Some(weights), tokenizer)
-        } else {
-            (None, Arc::new(start.tokenizer))
-        };
-        let recorded = recorded(&run, step, &rows, &tokenizer);
-        let mut answers = match (&weights, recorded) {
-            _ if !why_no_answers.is_empty() => Vec::new(),
-            (_, Some(answers)) => answers?,
-            (Some(weights), None) => {
-                let count = counted(prompts.len(), "prompt");
-                eprint_line(&format!("answering {count} with step {step}"));
-                weights.answers(&judged, &scorers[0], &prompts, &config)?
-            }
-            (None, None) => {
-                why_no_answers = format!(
-                    "the run has no eval of step {step} on {} recorded, and no weights are read",
-                    rows.set
-                );
-                Vec::new()
-            }
-        };
         answers.resize_with(prompts.len(), || None);
-        let parts = prompts
-            .into_iter()
-            .zip(requests)
-            .zip(other_ids)
-            .zip(answers);
+        let parts = prompts.into_iter().zip(requests).zip(answers);
         let mut prompts: Vec<ProvePrompt> = parts
-            .map(|(((prompt, request), other_ids), answer)| ProvePrompt {
+            .map(|((prompt, request), answer)| ProvePrompt {
                 row: prompt.row,
                 body: request.body,
                 response_format: request.response_format,
                 token_ids: prompt.token_ids,
-                other_ids,
                 answer,
             })
             .collect();
-        if let Some(weights) = &weights {
-            weights.read(&mut prompts)?;
-        }
+        weights.read(&mut prompts)?;
         Ok(Self {
             run,
             step,
             task,
             rows,
             prompts,
-            tokenizer,
-            scorers,
+            scorer,
             kwargs,
             why_no_answers,
             weights,
@@ -189,17 +137,12 @@ impl RunSide {
         Reference {
             endpoint,
             prompts: &self.prompts,
-            tokenizer: &self.tokenizer,
-            scorers: [&self.scorers[0], &self.scorers[1]],
-            has_calls: self.task.calls_functions(),
+            tokenizer: &self.weights.policy.tokenizer,
+            scorer: &self.scorer,
             kwargs: self.kwargs.clone(),
             has_adapter: self.has_adapter(),
             other_steps: self.other_steps(),
             why_no_answers: self.why_no_answers.clone(),
-            why_no_log_probs: match &self.weights {
-                Some(_) => self.why_no_answers.clone(),
-                None => "no weights of the run are read".to_owned(),
-            },
             max_nats: arguments.max_nats,
             at_once: arguments.at_once as usize,
         }
@@ -207,8 +150,7 @@ impl RunSide {
 
     /// Log-probs of the answers under other weights, which are loaded when asked for.
     pub(super) fn other_log_probs(&self, other: OtherWeights) -> Result<Vec<Vec<f32>>, Failure> {
-        let weights = self.weights.as_ref();
-        let weights = weights.ok_or_else(|| Failure::failed("no weights"))?;
+        let weights = &self.weights;
         let policy = &weights.policy;
         let decoder = |name: &str, adapter: Option<&Path>| {
             let found = StartModel::find(name, &weights.run_folders)?;
@@ -256,15 +198,6 @@ impl RunSide {
 /// Answers of the run by prompt.
 type Answers = Vec<Option<RunAnswer>>;
 
-fn answer(record: EvalRecord, token_ids: Vec<u32>) -> RunAnswer {
-    RunAnswer {
-        record,
-        token_ids,
-        log_probs: Vec::new(),
-        margins: Vec::new(),
-    }
-}
-
 impl Weights {
     /// Greedy answers with their ids.
     fn answers(
@@ -294,7 +227,12 @@ impl Weights {
             let conversation = held.into_iter().next()?;
             let ids = conversation.turns.first();
             let ids = ids.map_or_else(Vec::new, |turn| turn.completion.token_ids.clone());
-            Some(record(prompt, conversation).map(|record| answer(record, ids)))
+            Some(record(prompt, conversation).map(|record| RunAnswer {
+                record,
+                token_ids: ids,
+                log_probs: Vec::new(),
+                margins: Vec::new(),
+            }))
         };
         let answers = prompts.iter().zip(conversed.conversations).map(found);
         Ok(answers.map(Option::transpose).collect::<Result<_, _>>()?)
@@ -345,51 +283,6 @@ impl Weights {
         let own = |prompt| tokens.by_ref().take(answer(prompt).len()).collect();
         Ok(prompts.iter().map(own).collect())
     }
-}
-
-/// The step of the recorded eval that stands for a checkpoint that is gone.
-fn recorded_step(
-    run: &RunDirectory,
-    reference: &RunReference,
-    arguments: &Arguments,
-) -> Result<u64, Failure> {
-    let has_eval =
-        |step: &u64| eval_path(run.path(), *step, &arguments.on, Target::Trained.name()).exists();
-    let found = match reference.at {
-        At::Step(step) => Some(step).filter(has_eval),
-        At::Best | At::Last => (0..=run.file().config.max_steps).rev().find(has_eval),
-    };
-    found.ok_or_else(|| {
-        Failure::usage(format!(
-            "--run {}: neither a checkpoint nor a recorded eval on {}: name a step that has one",
-            arguments.run, arguments.on
-        ))
-    })
-}
-
-/// The recorded answers of the step, if all are there.
-fn recorded(
-    run: &RunDirectory,
-    step: u64,
-    rows: &Rows,
-    tokenizer: &Tokenizer,
-) -> Option<Result<Answers, TextError>> {
-    let path = eval_path(run.path(), step, &rows.set, Target::Trained.name());
-    let mut records = read_evals(&path).ok()?;
-    records.retain(|record| record.sample == 0);
-    let of_row = |row: &PromptRow| {
-        let found = records.iter().position(|record| record.prompt_id == row.id);
-        found.map(|at| records.swap_remove(at))
-    };
-    let records: Option<Vec<EvalRecord>> = rows.rows.iter().map(of_row).collect();
-    let with_ids = |record: EvalRecord| {
-        let ids = match record.truncated {
-            true => tokenizer.encode(&record.completion),
-            false => tokenizer.answer_ids(&record.completion),
-        };
-        Ok(Some(answer(record, ids?)))
-    };
-    Some(records?.into_iter().map(with_ids).collect())
 }
 
 /// What a request says so that a template renders it as in the run.

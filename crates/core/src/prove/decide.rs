@@ -1,8 +1,6 @@
 //! Facts -> checks, and the cause of what differs. Nothing is equal that was not compared.
 
-use super::facts::{
-    EXPLAINED, Facts, IdFacts, LogProbFacts, SchemaFact, Setting, SettingFacts, ThinkFacts,
-};
+use super::facts::{EXPLAINED, Facts, IdFacts, LogProbFacts, SchemaFact, SettingFacts};
 use crate::format::{counted, percent};
 use crate::report::{Metric, MetricVerdict};
 use crate::run::CheckOutcome::{Differs, Equal, NotCompared};
@@ -13,8 +11,6 @@ use crate::statistics::Verdict;
 
 /// A server may answer so many of a hundred prompts otherwise without a cause of its own.
 const MAX_OTHER_PERCENT: usize = 10;
-/// A further step from 1 is a scale of its own.
-const MIN_SCALE_STEP: f64 = 0.15;
 /// Weights whose log-probs are this unlike the run's are not roundings of them. Where most tokens are certain, a few
 /// outliers decide the correlation: it counts from this distance on.
 const MIN_CORRELATION: f64 = 0.5;
@@ -44,113 +40,49 @@ impl Decision {
             });
         }
     }
-
-    fn has(&self, faults: &[ServingFault]) -> bool {
-        self.findings
-            .iter()
-            .any(|finding| faults.contains(&finding.fault))
-    }
 }
 
 pub(super) fn decide(facts: &Facts) -> (Vec<ServingCheck>, Vec<ServingFinding>) {
     let mut found = Decision::default();
     prompts(facts, &mut found);
-    thinking(facts, &mut found);
     log_probs(facts, &mut found);
-    calls(facts, &mut found);
-    batch(facts, &mut found);
-    stream(facts, &mut found);
     schema(facts, &mut found);
-    for (setting, result) in &facts.settings {
-        let name = format!("answers, {}", setting.name());
-        match result {
-            Ok(answers) => compare_answers(facts, *setting, &name, answers, &mut found),
-            Err(reason) => found.check(&name, NotCompared, reason),
-        }
-    }
+    compare_answers(facts, &facts.chat, false, &mut found);
+    compare_answers(facts, &facts.format, true, &mut found);
     (found.checks, found.findings)
 }
 
 fn prompts(facts: &Facts, found: &mut Decision) {
     let name = "prompt tokens";
-    let ids = match &facts.ids {
-        Ok(ids) => ids,
-        Err(reason) => return found.check(name, NotCompared, reason),
-    };
     let IdFacts {
         channel,
         compared,
         differ,
         fault,
-    } = ids;
-    let Some((fault, example)) = fault else {
-        return found.check(
-            name,
-            Equal,
-            format!("{}, by {channel}", counted(*compared, "prompt")),
-        );
+    } = match &facts.ids {
+        Ok(ids) => ids,
+        Err(reason) => return found.check(name, NotCompared, reason),
     };
-    let detail = format!(
-        "{differ} of {}, by {channel}; {example}",
-        counted(*compared, "prompt")
-    );
+    let compared = counted(*compared, "prompt");
+    let Some((fault, example)) = fault else {
+        return found.check(name, Equal, format!("{compared}, by {channel}"));
+    };
+    let detail = format!("{differ} of {compared}, by {channel}; {example}");
     found.check(name, Differs, detail);
     let with_kwargs = facts.ids_with_kwargs.as_ref();
-    // The switch is only not sent: whatever it changes is thinking, or a variable of the template.
-    let is_default = with_kwargs.is_some_and(|ids| ids.fault.is_none());
-    let fault = if is_default {
-        ServingFault::Thinking
-    } else {
-        *fault
-    };
     let sentence = match fault {
-        ServingFault::Thinking if is_default => format!(
+        // The switch is only not sent: whatever it changes is a variable of the template.
+        _ if with_kwargs.is_some_and(|ids| ids.fault.is_none()) => format!(
             "requests without chat_template_kwargs are rendered otherwise than in training; with {} they are the same",
             facts.kwargs
         ),
-        ServingFault::Thinking => "the server renders prompts with thinking switched: they are the run's with the other value of enable_thinking".to_owned(),
-        ServingFault::DoubledStart => format!("prompts have one token more than in training, as with a second start token ({example})"),
-        ServingFault::MissingStart => format!("prompts have one token less than in training, as without the start token ({example})"),
         ServingFault::Context => format!("prompts are cut to the server's context ({example})"),
-        ServingFault::Tokenizer => format!("the server has another tokenizer: a plain text has other ids ({example})"),
-        _ => format!("the server's chat template is not the one trained with ({example})"),
-    };
-    found.find(fault, sentence);
-}
-
-/// Thoughts where the run has none, or the other way around.
-fn thinking(facts: &Facts, found: &mut Decision) {
-    let ThinkFacts {
-        compared,
-        more,
-        less,
-    } = facts.thinking;
-    if compared == 0 || !facts.has_thinking_switch && !facts.thinking.is_unlike() {
-        return;
-    }
-    let detail = format!(
-        "{more} of {} with thoughts where the run's has none, {less} the other way around",
-        counted(compared, "answer")
-    );
-    let name = "thinking";
-    if !facts.thinking.is_unlike() {
-        return found.check(name, Equal, detail);
-    }
-    found.check(name, Differs, detail.clone());
-    let how = match &facts.thinking_with_kwargs {
-        Some(with) if with.compared > 0 && !with.is_unlike() => {
-            format!(
-                "; with chat_template_kwargs {} there are none",
-                facts.kwargs
-            )
+        ServingFault::Tokenizer => {
+            format!("the server has another tokenizer: a plain text has other ids ({example})")
         }
-        _ if facts.kwargs == "{}" => String::new(),
-        _ => format!(
-            "; the server ignores chat_template_kwargs {}: make them its default",
-            facts.kwargs
-        ),
+        _ => format!("the server renders prompts otherwise than in training ({example})"),
     };
-    found.find(ServingFault::Thinking, format!("{detail}{how}"));
+    found.find(*fault, sentence);
 }
 
 fn log_probs(facts: &Facts, found: &mut Decision) {
@@ -164,34 +96,33 @@ fn log_probs(facts: &Facts, found: &mut Decision) {
         tokens,
         answers,
         mean,
-        bias,
         max,
-        median,
-        likelier,
         ..
     } = measured;
     let detail = format!(
-        "mean |difference| {mean:.4} nats/token, limit {} (median {median:.4}, mean {bias:+.4}, max {max:.3}, {} likelier; {} of {}, by {channel})",
+        "mean |difference| {mean:.4} nats/token, limit {} (max {max:.3}; {} of {}, by {channel})",
         facts.max_nats,
-        percent(*likelier),
         counted(*tokens, "token"),
         counted(*answers, "answer"),
     );
     let is_far = *mean > facts.max_nats;
     found.check(name, if is_far { Differs } else { Equal }, detail);
-    weights(facts, measured, found);
-    if is_far && !found.has(&[ServingFault::AdapterOff]) {
+    let is_base = weights(facts, measured, found);
+    if is_far && !is_base {
         let (fault, sentence) = weights_fault(facts, measured);
         found.find(fault, sentence);
     }
 }
 
-/// Whether the server is the run's model or the one that training started from.
-fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
+/// Checks whether the server is the run's model, and returns whether it is the one that training started from.
+fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) -> bool {
     let name = "trained weights";
     let base = match &measured.base {
         Ok(base) => base,
-        Err(reason) => return found.check(name, NotCompared, reason),
+        Err(reason) => {
+            found.check(name, NotCompared, reason);
+            return false;
+        }
     };
     let mean = measured.mean;
     let detail = format!(
@@ -207,10 +138,15 @@ fn weights(facts: &Facts, measured: &LogProbFacts, found: &mut Decision) {
             } else {
                 "the base is served, not the trained weights"
             };
-            found.find(ServingFault::AdapterOff, format!("{what}: {detail}"));
+            let fault = match facts.has_adapter {
+                true => ServingFault::Adapter,
+                false => ServingFault::OtherWeights,
+            };
+            found.find(fault, format!("{what}: {detail}"));
             found.check(name, Differs, detail);
         }
     }
+    measured.is_base() == Some(true)
 }
 
 fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, String) {
@@ -224,7 +160,7 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
     };
     if let Some(distance) = explains(measured.twice) {
         return (
-            ServingFault::AdapterTwice,
+            ServingFault::Adapter,
             format!(
                 "the adapter is applied twice: log-probs are {distance:.4} nats/token from those with it doubled, and {mean:.4} from the run's"
             ),
@@ -234,28 +170,16 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
         && explains(Some(distance)).is_some()
     {
         return (
-            ServingFault::OtherStep,
+            ServingFault::OtherWeights,
             format!(
                 "step {step} of the run is served: log-probs are {distance:.4} nats/token from those of its checkpoint, and {mean:.4} from the run's"
-            ),
-        );
-    }
-    if let Some((slope, left)) = measured.slope
-        && facts.has_adapter
-        && left < EXPLAINED
-        && (slope - 1.0).abs() > MIN_SCALE_STEP
-    {
-        return (
-            ServingFault::AdapterScale,
-            format!(
-                "log-probs went {slope:.2} times as far from the base as the run's: the adapter's scale is not the trained one"
             ),
         );
     }
     let is_unlike = correlation < MIN_CORRELATION && mean > MIN_OTHER_NATS;
     if is_unlike || mean > MAX_NOISE_NATS {
         return (
-            ServingFault::OtherModel,
+            ServingFault::OtherWeights,
             format!(
                 "the weights are not the run's: log-probs differ by {mean:.2} nats/token, with a correlation of {correlation:.2}"
             ),
@@ -266,44 +190,13 @@ fn weights_fault(facts: &Facts, measured: &LogProbFacts) -> (ServingFault, Strin
 
 fn rounded(facts: &Facts, measured: &LogProbFacts) -> String {
     let LogProbFacts {
-        mean,
-        bias,
-        correlation,
-        ..
+        mean, correlation, ..
     } = measured;
-    let chat = facts.settings.iter().find_map(|(setting, facts)| {
-        let facts = facts.as_ref().ok()?;
-        (*setting != Setting::Schema).then(|| rates(&facts.result))
-    });
-    let cost = chat.unwrap_or_else(|| "not measured".to_owned());
-    let scatter = format!(
-        "log-probs scatter around the run's by {mean:.3} nats/token (mean {bias:+.3}, correlation {correlation:.3})"
-    );
-    let named = facts.model_names.iter().find_map(|name| rounding(name));
-    match named {
-        Some(kind) => format!("the server calls the model {kind}: {scatter}; cost: {cost}"),
-        None => {
-            format!("likely rounded weights, by nothing but this: {scatter}; cost: {cost}")
-        }
-    }
-}
-
-/// The type that a model's name says its weights are rounded to, such as `Q4_K_M`, `awq` and `fp8`.
-fn rounding(name: &str) -> Option<&str> {
-    const TYPES: [&str; 16] = [
-        "fp8", "fp4", "mxfp4", "nvfp4", "nf4", "int8", "int4", "awq", "gptq", "bnb", "exl2",
-        "w4a16", "w8a16", "w8a8", "4bit", "8bit",
-    ];
-    let is_type = |word: &str| {
-        let word = word.to_ascii_lowercase();
-        let of_gguf = ["iq", "q"]
-            .iter()
-            .find_map(|start| word.strip_prefix(start));
-        let of_gguf = of_gguf.unwrap_or_default().as_bytes();
-        TYPES.contains(&word.as_str()) || matches!(of_gguf, [b'1'..=b'8', b'_', ..])
-    };
-    let mut words = name.split(['/', '-', '.', ':', ' ']);
-    words.find(|word| is_type(word))
+    let cost = facts.chat.as_ref().map(|chat| rates(&chat.result));
+    let cost = cost.unwrap_or_else(|_| "not measured".to_owned());
+    format!(
+        "likely rounded weights, by nothing but this: log-probs scatter around the run's by {mean:.3} nats/token (correlation {correlation:.3}); cost: {cost}"
+    )
 }
 
 /// The server's rates against the run's.
@@ -317,91 +210,9 @@ fn rates(result: &SettingResult) -> String {
     )
 }
 
-impl ThinkFacts {
-    pub(super) fn is_unlike(self) -> bool {
-        is_beyond_limit(self.more + self.less, self.compared)
-    }
-}
-
 /// Whether more than a server may do otherwise without a cause of its own.
 fn is_beyond_limit(count: usize, all: usize) -> bool {
     100 * count > MAX_OTHER_PERCENT * all
-}
-
-fn calls(facts: &Facts, found: &mut Decision) {
-    if facts.in_think > 0 {
-        let count = counted(facts.in_think, "answer");
-        let sentence = format!("{count} in the server's reasoning and not in its content");
-        found.check("reasoning and content", Differs, sentence.clone());
-        found.find(ServingFault::CallInThink, sentence);
-    }
-    let Some(calls) = &facts.calls else { return };
-    let name = "calls parsed by the server";
-    let calls = match calls {
-        Ok(calls) => calls,
-        Err(reason) => return found.check(name, NotCompared, reason),
-    };
-    let (compared, missing, wrong) = (calls.compared, calls.missing, calls.wrong);
-    let detail = format!("{missing} of {compared} without tool_calls, {wrong} with wrong ones");
-    if missing + wrong == 0 {
-        return found.check(name, Equal, detail);
-    }
-    found.check(name, Differs, detail.clone());
-    if missing + wrong > calls.untold {
-        if !found.has(&[ServingFault::CallInThink]) && !facts.has_other_prompts() {
-            found.find(
-                ServingFault::CallParser,
-                format!("the model's calls are the run's, but the server's parser reads them otherwise: {detail}"),
-            );
-        }
-    } else if found.findings.is_empty() {
-        let why = "calls are not the run's, and the server does not tell whether the model or its parser changed them";
-        found.find(ServingFault::Unexplained, format!("{why}: {detail}"));
-    }
-}
-
-fn batch(facts: &Facts, found: &mut Decision) {
-    let name = "alone and in a batch";
-    let batch = match &facts.batch {
-        Ok(batch) => batch,
-        Err(reason) => return found.check(name, NotCompared, reason),
-    };
-    let changed = batch.changed + batch.unlike;
-    let detail = format!(
-        "{changed} of {} answered otherwise at 1, 8 and {} at once",
-        counted(batch.prompts, "prompt"),
-        batch.at_once
-    );
-    if batch.changed < 2 && 2 * batch.unlike <= batch.prompts {
-        return found.check(name, Equal, detail);
-    }
-    found.check(name, Differs, detail.clone());
-    found.find(
-        ServingFault::Batch,
-        format!("greedy answers depend on what else is computed: {detail}"),
-    );
-}
-
-fn stream(facts: &Facts, found: &mut Decision) {
-    let name = "streamed and whole";
-    let stream = match &facts.stream {
-        Ok(stream) => stream,
-        Err(reason) => return found.check(name, NotCompared, reason),
-    };
-    let detail = format!(
-        "{} of {} differ, {} malformed",
-        stream.differ,
-        counted(stream.prompts, "answer"),
-        counted(stream.broken, "stream")
-    );
-    if stream.broken == 0 && !is_beyond_limit(stream.differ, stream.prompts) {
-        return found.check(name, Equal, detail);
-    }
-    found.check(name, Differs, detail.clone());
-    found.find(
-        ServingFault::Stream,
-        format!("streamed answers are not the whole ones: {detail}"),
-    );
 }
 
 fn schema(facts: &Facts, found: &mut Decision) {
@@ -422,22 +233,29 @@ fn schema(facts: &Facts, found: &mut Decision) {
     }
 }
 
+/// `is_format`: answers with `response_format`.
 fn compare_answers(
     facts: &Facts,
-    setting: Setting,
-    name: &str,
-    answers: &SettingFacts,
+    answers: &Result<SettingFacts, String>,
+    is_format: bool,
     found: &mut Decision,
 ) {
+    let name = match is_format {
+        true => "answers, chat with response_format",
+        false => "answers, chat",
+    };
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(reason) => return found.check(name, NotCompared, reason),
+    };
     let result = &answers.result;
     // A schema that is enforced may well make answers valid that were not.
-    let is_other = |comparison: &Comparison| match setting {
-        Setting::Schema => comparison.verdict() == Verdict::Worse,
-        _ => comparison.verdict() != Verdict::NoDifference,
+    let is_other = |comparison: &Comparison| match is_format {
+        true => comparison.verdict() == Verdict::Worse,
+        false => comparison.verdict() != Verdict::NoDifference,
     };
     let is_paired_other = is_other(&result.valid) || result.exact.as_ref().is_some_and(is_other);
-    let others = answers.others();
-    let is_text_other = is_beyond_limit(others, result.comparable);
+    let is_text_other = is_beyond_limit(answers.others(), result.comparable);
     let texts = match result.comparable {
         0 => String::new(),
         count => format!(
@@ -460,72 +278,39 @@ fn compare_answers(
         };
         return found.check(name, outcome, detail);
     }
-    found.check(name, Differs, detail);
-    let own_causes = [ServingFault::SchemaIgnored, ServingFault::Stream];
-    let is_cause = |finding: &ServingFinding| !own_causes.contains(&finding.fault);
-    if !found.findings.iter().any(is_cause) {
-        let (fault, why) = answers_fault(facts, setting, answers);
-        found.find(fault, format!("{why}: {}", answers.example));
+    let is_cause = |finding: &ServingFinding| finding.fault != ServingFault::SchemaIgnored;
+    let is_explained = found.findings.iter().any(is_cause);
+    let example = &answers.example;
+    found.check(
+        name,
+        Differs,
+        format!("{detail}; {example}").trim_end_matches("; "),
+    );
+    if !is_explained && let Some((fault, why)) = answers_fault(facts, is_format, answers) {
+        found.find(fault, format!("{why}: {example}"));
     }
 }
 
-/// Why answers differ, where nothing else that was found says so.
+/// Why answers differ, where nothing else that was found says so; `None` without log-probs that would say it.
 fn answers_fault(
     facts: &Facts,
-    setting: Setting,
+    is_format: bool,
     answers: &SettingFacts,
-) -> (ServingFault, String) {
-    let ends = answers.longer.max(answers.shorter);
-    if is_beyond_limit(ends, answers.result.comparable) && 2 * ends >= answers.others() {
-        let how = if answers.longer >= answers.shorter {
-            "go on where the run's end"
-        } else {
-            "end before the run's do"
-        };
-        let why = format!("{} {how}", counted(ends, "answer"));
-        return (ServingFault::StopToken, why);
-    }
-    if setting == Setting::Schema && facts.schema == Ok(SchemaFact::Reordered) {
+) -> Option<(ServingFault, String)> {
+    if is_format && facts.schema == Ok(SchemaFact::Reordered) {
         let why = "response_format makes the model write keys in another order than the schema's, as it does not by itself";
-        return (ServingFault::SchemaOrder, why.to_owned());
+        return Some((ServingFault::SchemaOrder, why.to_owned()));
     }
-    let is_same = |raw: &SettingFacts| {
-        raw.result.comparable > 0 && !is_beyond_limit(raw.others(), raw.result.comparable)
-    };
-    let is_chat_alone = setting == Setting::Chat
-        && facts
-            .settings
-            .iter()
-            .any(|(other, raw)| *other == Setting::Raw && raw.as_ref().is_ok_and(is_same));
-    if let (Ok(measured), Ok(_)) = (&facts.log_probs, &facts.ids)
-        && !is_chat_alone
-        && 2 * answers.noisy > answers.others()
-    {
-        return (ServingFault::Quantised, rounded(facts, measured));
+    let measured = facts.log_probs.as_ref().ok()?;
+    if facts.ids.is_err() {
+        let why = "log-probs of given tokens are the run's, but chat answers are not: the prompt is rendered otherwise";
+        return Some((ServingFault::Template, why.to_owned()));
     }
-    let (fault, why) = match (facts.log_probs.is_ok(), facts.ids.is_ok()) {
-        _ if is_chat_alone => (
-            ServingFault::Template,
-            "answers to token ids are the run's, but chat answers are not: the prompt is rendered, or the answer parsed, otherwise",
-        ),
-        (true, true) => (
-            ServingFault::Decoding,
-            "prompts and log-probs are the run's, but the server does not take its likeliest tokens",
-        ),
-        (true, false) if setting == Setting::Raw => (
-            ServingFault::Decoding,
-            "log-probs are the run's, but the server does not take its likeliest tokens",
-        ),
-        (true, false) => (
-            ServingFault::Template,
-            "log-probs of given tokens are the run's, but chat answers are not: the prompt is rendered otherwise",
-        ),
-        (false, _) => (
-            ServingFault::Unexplained,
-            "answers differ, and the server tells no log-probs that would say why",
-        ),
-    };
-    (fault, why.to_owned())
+    if 2 * answers.noisy > answers.others() {
+        return Some((ServingFault::Quantised, rounded(facts, measured)));
+    }
+    let why = "prompts and log-probs are the run's, but the server does not take its likeliest tokens, or ends elsewhere";
+    Some((ServingFault::Sampling, why.to_owned()))
 }
 
 #[cfg(test)]

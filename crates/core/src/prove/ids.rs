@@ -124,21 +124,6 @@ fn rendered(
     texts.into_iter().map(next).collect()
 }
 
-/// The name that requests have, and what the server's list says of it.
-pub(super) fn model_names(reference: &Reference<'_>, asker: &Asker<'_>) -> Vec<String> {
-    let own = &reference.endpoint.model;
-    let listed = asker.one("models", ProbePath::Models, Value::Null);
-    let listed = listed.unwrap_or_default();
-    let models = listed["data"].as_array().map_or(&[][..], Vec::as_slice);
-    let about = models
-        .iter()
-        .filter(|model| models.len() == 1 || model["id"] == own.as_str())
-        .flat_map(|model| ["id", "root"].map(|key| model[key].as_str()));
-    let mut names = vec![own.clone()];
-    names.extend(about.flatten().map(str::to_owned));
-    names
-}
-
 /// Whether a plain text has other ids there.
 fn has_other_tokenizer(reference: &Reference<'_>, asker: &Asker<'_>) -> bool {
     let model = &reference.endpoint.model;
@@ -205,23 +190,14 @@ fn fault_of(
     (longest, at_longest): (usize, usize),
 ) -> Option<ServingFault> {
     let own = prompt.token_ids.as_slice();
-    let other = prompt.other_ids.as_deref();
     match told {
         Told::Ids(ids) => match ids.as_slice() {
             ids if ids == own => None,
-            ids if Some(ids) == other => Some(ServingFault::Thinking),
-            ids if ids.get(1..) == Some(own) => Some(ServingFault::DoubledStart),
-            ids if own.get(1..) == Some(ids) => Some(ServingFault::MissingStart),
             ids if is_truncation(own, ids) => Some(ServingFault::Context),
             _ => Some(ServingFault::Template),
         },
         Told::Count(count) => match *count {
             count if count == own.len() => None,
-            count if other.is_some_and(|other| other.len() == count) => {
-                Some(ServingFault::Thinking)
-            }
-            count if count == own.len() + 1 => Some(ServingFault::DoubledStart),
-            count if count + 1 == own.len() => Some(ServingFault::MissingStart),
             count if count < own.len() && count == longest && at_longest > 1 => {
                 Some(ServingFault::Context)
             }
@@ -276,7 +252,7 @@ mod tests {
     use super::*;
     use crate::dataset::load_from;
 
-    fn prompt(token_ids: Vec<u32>, other_ids: Option<Vec<u32>>) -> ProvePrompt {
+    fn prompt(token_ids: Vec<u32>) -> ProvePrompt {
         ProvePrompt {
             row: load_from(
                 "rows",
@@ -287,7 +263,6 @@ mod tests {
             body: Map::new(),
             response_format: None,
             token_ids,
-            other_ids,
             answer: None,
         }
     }
@@ -295,12 +270,11 @@ mod tests {
     #[test]
     fn ids_of_a_prompt_name_what_was_done_to_it() {
         let own = vec![1, 5, 6, 7];
-        let asked = prompt(own.clone(), Some(vec![1, 5, 6, 7, 8, 9]));
+        let asked = prompt(own);
         for (told, expected) in [
             (vec![1, 5, 6, 7], None),
-            (vec![1, 5, 6, 7, 8, 9], Some(ServingFault::Thinking)),
-            (vec![1, 1, 5, 6, 7], Some(ServingFault::DoubledStart)),
-            (vec![5, 6, 7], Some(ServingFault::MissingStart)),
+            (vec![1, 1, 5, 6, 7], Some(ServingFault::Template)),
+            (vec![5, 6, 7], Some(ServingFault::Template)),
             (vec![1, 9, 5, 6, 7], Some(ServingFault::Template)),
             (vec![1, 6, 7], Some(ServingFault::Template)),
         ] {
@@ -310,7 +284,7 @@ mod tests {
             let by_count = fault_of(&asked, &count, (0, 0));
             assert_eq!(by_count.is_none(), expected.is_none(), "{count:?}");
         }
-        let long = || prompt((0..600).collect(), None);
+        let long = || prompt((0..600).collect());
         let cut = Told::Ids((0..20).chain(120..600).collect());
         assert_eq!(fault_of(&long(), &cut, (0, 0)), Some(ServingFault::Context));
         let all = [long(), asked, long()];

@@ -108,8 +108,8 @@ pub(super) fn measured(
     facts: &Facts,
     other_weights: &impl Fn(OtherWeights) -> Result<Vec<Vec<f32>>, String>,
 ) -> Result<LogProbFacts, String> {
-    if !reference.why_no_log_probs.is_empty() {
-        return Err(reference.why_no_log_probs.clone());
+    if !reference.why_no_answers.is_empty() {
+        return Err(reference.why_no_answers.clone());
     }
     let answers = reference.prompts.iter().enumerate();
     let answers: Vec<(usize, &RunAnswer)> = answers
@@ -191,11 +191,7 @@ pub(super) fn measured(
                 .map(|(pair, other)| (of(pair) - other).abs()),
         )
     };
-    let base = by(OtherWeights::Base);
-    if let Ok(base) = &base {
-        found.slope = slope(&pairs, base);
-    }
-    found.base = base.map(|base| BaseDistance {
+    found.base = by(OtherWeights::Base).map(|base| BaseDistance {
         of_server: distance(&base, |pair| pair.server),
         of_run: distance(&base, |pair| pair.run),
     });
@@ -230,82 +226,18 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn summary(pairs: &[Pair]) -> LogProbFacts {
-    let differences = || pairs.iter().map(|pair| pair.server - pair.run);
-    let mut sizes: Vec<f64> = differences().map(f64::abs).collect();
-    sizes.sort_by(f64::total_cmp);
-    let likelier = differences().filter(|difference| *difference > 0.0);
+    let sizes = || pairs.iter().map(|pair| (pair.server - pair.run).abs());
     let values: Vec<(f64, f64)> = pairs.iter().map(|pair| (pair.run, pair.server)).collect();
     LogProbFacts {
         tokens: pairs.len(),
-        mean: mean(differences().map(f64::abs)),
-        bias: mean(differences()),
-        max: sizes.last().copied().unwrap_or(0.0),
+        mean: mean(sizes()),
+        max: sizes().fold(0.0, f64::max),
         // Constant log-probs correlate with nothing.
         correlation: correlation(&values).map_or(0.0, |found| found.estimate),
         channel: "",
         answers: 0,
-        median: sizes.get(sizes.len() / 2).copied().unwrap_or(0.0),
-        likelier: likelier.count() as f64 / pairs.len().max(1) as f64,
         base: Err("not computed".to_owned()),
         twice: None,
         other_step: None,
-        slope: None,
-    }
-}
-
-/// How much of the way from the base to the run the server went, and the share of its distance from the run that this
-/// does not explain. `None` if run and base hardly differ.
-fn slope(pairs: &[Pair], base: &[f64]) -> Option<(f64, f64)> {
-    let moved = || {
-        pairs
-            .iter()
-            .zip(base)
-            .map(|(pair, base)| (pair.run - base, pair.server - base))
-    };
-    let squares = mean(moved().map(|(run, _)| run * run));
-    if squares < 1e-3 {
-        return None;
-    }
-    let slope = mean(moved().map(|(run, server)| run * server)) / squares;
-    let left = mean(moved().map(|(run, server)| (server - slope * run).powi(2)));
-    let all = mean(moved().map(|(run, server)| (server - run).powi(2)));
-    (all > 0.0).then(|| (slope, left / all))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_from_the_base_is_a_slope() {
-        let base = [-1.0, -2.0, -0.5, -3.0];
-        let pairs = |factor: f64| {
-            let run = [-0.5, -2.5, -0.1, -1.0];
-            let pair = |(at, (base, run)): (usize, (&f64, f64))| Pair {
-                prompt: 0,
-                at,
-                run,
-                server: base + factor * (run - base),
-            };
-            base.iter()
-                .zip(run)
-                .enumerate()
-                .map(pair)
-                .collect::<Vec<_>>()
-        };
-        for factor in [0.5, 2.0] {
-            let (slope, left) = slope(&pairs(factor), &base).unwrap();
-            assert!(
-                (slope - factor).abs() < 1e-9 && left < 1e-9,
-                "{slope} {left}"
-            );
-        }
-        let found = summary(&pairs(2.0));
-        assert!((found.mean - 0.85).abs() < 1e-9 && (found.bias - 0.6).abs() < 1e-9);
-        assert!((found.max - 2.0).abs() < 1e-9 && summary(&pairs(1.0)).correlation > 0.999);
-        // A run that is its base has no way.
-        let same: Vec<f64> = pairs(1.0).iter().map(|pair| pair.run).collect();
-        assert_eq!(slope(&pairs(1.0), &same), None);
     }
 }

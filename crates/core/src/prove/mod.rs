@@ -1,13 +1,15 @@
-//! A server compared with a run: ids of prompts, log-probs of the run's answers, answers under several settings; and the
+//! A server compared with a run: ids of prompts, log-probs of the run's answers, texts, one enforced schema; and the
 //! cause of what differs.
 
-mod asker; // requests, logged
+mod asker; // requests
 mod decide; // facts -> checks and causes
 mod facts; // what was measured
 mod ids; // what the server makes of a prompt
 mod log_probs; // its log-probs of the run's answers
 mod replies; // its answers
-mod settings; // answers under several settings
+mod settings; // answers, as asked for and with a schema
+
+use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value};
 
@@ -28,8 +30,6 @@ pub struct ProvePrompt {
     pub token_ids: Vec<u32>,
     /// `response_format` of its schema.
     pub response_format: Option<Value>,
-    /// With thinking switched, if the template has a switch.
-    pub other_ids: Option<Vec<u32>>,
     /// `None` if the run has none.
     pub answer: Option<RunAnswer>,
 }
@@ -60,10 +60,8 @@ pub struct Reference<'a> {
     pub endpoint: &'a Endpoint,
     pub prompts: &'a [ProvePrompt],
     pub tokenizer: &'a Tokenizer,
-    /// Reads raw completions of the model, and OpenAI's messages.
-    pub scorers: [&'a Scorer; 2],
-    /// Whether the task's answers are calls.
-    pub has_calls: bool,
+    /// Reads OpenAI's messages.
+    pub scorer: &'a Scorer,
     /// Variables with which the template renders as in the run.
     pub kwargs: Map<String, Value>,
     /// Whether it is an adapter's run.
@@ -72,8 +70,6 @@ pub struct Reference<'a> {
     pub other_steps: Vec<u64>,
     /// Why answers cannot be compared; empty if they can.
     pub why_no_answers: String,
-    /// Why log-probs cannot be compared; empty if they can.
-    pub why_no_log_probs: String,
     /// Limit of the mean |difference| of log-probs, nats/token.
     pub max_nats: f64,
     pub at_once: usize,
@@ -113,15 +109,13 @@ pub fn prove(
     facts.log_probs = log_probs::measured(reference, asker, &facts, &other_weights);
     let has_base = |found: &facts::LogProbFacts| found.is_base() == Some(true);
     if facts.log_probs.as_ref().is_ok_and(has_base) {
-        facts.leave_answers(reference, UNTRAINED);
+        let not_asked = || UNTRAINED.to_owned();
+        (facts.chat, facts.format) = (Err(not_asked()), Err(not_asked()));
+        facts.schema = Err(not_asked());
     } else {
         settings::measure(reference, asker, &mut facts)?;
-        if facts.may_be_rounded() {
-            facts.model_names = ids::model_names(reference, asker);
-        }
     }
     let (checks, findings) = decide::decide(&facts);
-    let spent = asker.spent();
     Ok(ProveRecord {
         time_ms: now_ms(),
         base_url: reference.endpoint.base_url.clone(),
@@ -131,9 +125,11 @@ pub fn prove(
         checks,
         findings,
         log_prob_difference: facts.log_probs.as_ref().ok().map(|found| found.mean),
-        settings: facts.into_settings(),
-        cost: spent.cost,
-        requests: spent.requests,
+        settings: [facts.chat, facts.format]
+            .into_iter()
+            .filter_map(|found| Some(found.ok()?.result))
+            .collect(),
+        requests: asker.requests.load(Ordering::Relaxed),
         ..ProveRecord::default()
     })
 }

@@ -18,33 +18,9 @@ pub(super) struct Reply {
     /// As the scorer reads it: calls as a message in JSON.
     pub(super) scored: String,
     pub(super) content: String,
-    pub(super) reasoning: String,
     pub(super) has_calls: bool,
     pub(super) is_cut_at_limit: bool,
     pub(super) prompt: Option<Told>,
-    pub(super) is_stream: bool,
-    /// A stream with chunks that are not JSON, or without an end.
-    pub(super) is_broken: bool,
-}
-
-/// How a text compares with the run's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Likeness {
-    Same,
-    /// It leaves the run's answer where two tokens are as likely.
-    Tie,
-    /// It goes on where the run's answer ends.
-    Longer,
-    Shorter,
-    Other,
-    /// Calls that the server parsed have no text.
-    Unknown,
-}
-
-impl Likeness {
-    pub(super) fn is_alike(self) -> bool {
-        matches!(self, Self::Same | Self::Tie)
-    }
 }
 
 impl Reply {
@@ -59,10 +35,6 @@ impl Reply {
             Some(text) => text.to_owned(),
             None => string(&message["content"]),
         };
-        let reasoning = match &message["reasoning_content"] {
-            Value::Null => string(&message["reasoning"]),
-            text => string(text),
-        };
         let calls = message["tool_calls"].as_array();
         let calls: Vec<Value> = calls.into_iter().flatten().map(call).collect();
         let has_calls = !calls.is_empty();
@@ -75,94 +47,52 @@ impl Reply {
         Ok(Self {
             scored,
             content,
-            reasoning,
             has_calls,
             is_cut_at_limit: choice["finish_reason"] == "length",
             prompt: ids.or(count.map(|count| Told::Count(count as usize))),
-            is_stream: document["done"].is_boolean(),
-            is_broken: document["broken_chunks"].as_u64().unwrap_or(0) > 0
-                || document["done"] == false,
         })
     }
 
-    /// `is_raw`: the text as sampled, with the think block that a chat answer has apart. `tie`: how
-    /// much likelier a token may be than the second to change places with it, nats.
-    pub(super) fn likeness(
+    /// Whether the text is the run's answer, or leaves it at a tie; `None` for calls that the server parsed, which have
+    /// no text. `tie`: how much likelier a token may be than the second to change places with it, nats.
+    pub(super) fn is_alike(
         &self,
         answer: &RunAnswer,
-        is_raw: bool,
         tokenizer: &Tokenizer,
         tie: f32,
-    ) -> Likeness {
+    ) -> Option<bool> {
         if self.has_calls {
-            return Likeness::Unknown;
+            return None;
         }
         let marks = tokenizer.think_marks();
         let text = &answer.record.completion;
-        let (expected, found) = match is_raw {
-            true => (text.as_str(), self.content.as_str()),
-            false => (spoken(text, marks), spoken(&self.content, marks)),
-        };
-        let (expected, found) = (expected.trim(), found.trim());
+        let expected = spoken(text, marks).trim();
+        let found = spoken(&self.content, marks).trim();
         if expected == found {
-            return Likeness::Same;
+            return Some(true);
         }
         // Both were cut while they thought, and the server has the thoughts apart.
         if found.is_empty() && self.is_cut_at_limit && answer.record.truncated {
-            return Likeness::Unknown;
+            return None;
         }
         let common = common_bytes(expected, found);
         let from = text.trim_end().len() - expected.len() + common;
-        if self.leaves_at_tie(answer, from, tokenizer, tie) {
-            return Likeness::Tie;
-        }
-        match common {
-            _ if found.is_empty() => Likeness::Other,
-            common if common == expected.len() && !answer.record.truncated => Likeness::Longer,
-            common if common == found.len() && !self.is_cut_at_limit => Likeness::Shorter,
-            _ => Likeness::Other,
-        }
-    }
-
-    /// Whether the token of the run's answer that has the byte `at` was hardly likelier than the second.
-    fn leaves_at_tie(
-        &self,
-        answer: &RunAnswer,
-        at: usize,
-        tokenizer: &Tokenizer,
-        tie: f32,
-    ) -> bool {
-        let mut end = 0;
-        for (index, margin) in answer.margins.iter().enumerate() {
-            let ids = &answer.token_ids[..=index];
-            end = tokenizer.decode(ids, true).map_or(end, |text| text.len());
-            let is_last = index + 1 == answer.margins.len();
-            if end > at || is_last {
-                return *margin < tie;
-            }
-        }
-        false
+        Some(leaves_at_tie(answer, from, tokenizer, tie))
     }
 }
 
-/// Whether a text has a think block that says something; `is_open`: the prompt has opened one.
-fn has_thoughts(text: &str, marks: &ThinkMarks, is_open: bool) -> bool {
-    let block = match text.split_once(marks.open) {
-        Some((before, rest)) if before.trim().is_empty() => rest,
-        _ if is_open => text,
-        _ => return false,
-    };
-    let thoughts = block.split(marks.end()).next().unwrap_or_default();
-    !thoughts.trim().is_empty()
-}
-
-impl Reply {
-    /// Whether it has thoughts: apart, or in its text.
-    pub(super) fn thinks(&self, marks: &ThinkMarks) -> bool {
-        // Some servers leave the opening mark to the template.
-        let is_open = self.content.contains(marks.end());
-        !self.reasoning.trim().is_empty() || has_thoughts(&self.content, marks, is_open)
+/// Whether the token of the run's answer that has the byte `at` was hardly likelier than the second.
+fn leaves_at_tie(answer: &RunAnswer, at: usize, tokenizer: &Tokenizer, tie: f32) -> bool {
+    let mut end = 0;
+    for (index, margin) in answer.margins.iter().enumerate() {
+        let ids = &answer.token_ids[..=index];
+        end = tokenizer.decode(ids, true).map_or(end, |text| text.len());
+        let is_last = index + 1 == answer.margins.len();
+        if end > at || is_last {
+            return *margin < tie;
+        }
     }
+    false
 }
 
 /// Without its id, and its arguments as JSON is written here: a stream has other white space.
@@ -174,19 +104,6 @@ fn call(call: &Value) -> Value {
         Err(_) => arguments.to_owned(),
     };
     json!({"type": "function", "function": {"name": function["name"], "arguments": arguments}})
-}
-
-impl RunAnswer {
-    pub(super) fn thinks(&self, marks: &ThinkMarks) -> bool {
-        let text = &self.record.completion;
-        // The template may have opened the block.
-        has_thoughts(text, marks, text.contains(marks.end()))
-    }
-
-    /// Whether a token of it was hardly likelier than the second.
-    pub(super) fn has_tie(&self) -> bool {
-        self.margins.iter().any(|margin| *margin < TIE_NATS)
-    }
 }
 
 /// The two likeliest tokens, this close, may change places by rounding alone.

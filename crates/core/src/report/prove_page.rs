@@ -2,7 +2,7 @@
 
 use super::measure::Metric;
 use super::significance::MetricVerdict;
-use crate::format::{amount, counted, duration};
+use crate::format::{counted, duration};
 use crate::page::{Block, Cell, Fact, Level, Row, Table};
 use crate::run::{CheckOutcome, Comparison, ProveRecord, SettingResult};
 
@@ -59,10 +59,6 @@ pub fn prove_page(record: &ProveRecord) -> Vec<Block> {
     page.push(Block::Facts(vec![
         Fact::new("requests", Cell::Count(record.requests)),
         Fact::new("time", duration(record.seconds)),
-        Fact::new(
-            "cost",
-            Cell::known(record.cost.map(|cost| amount(cost).into()), "no prices"),
-        ),
     ]));
     page
 }

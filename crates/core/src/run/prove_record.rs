@@ -1,12 +1,11 @@
 //! What `grpo-tui prove` found: a server compared with a run, kept as `prove/NAME.json` of the run.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::RunError;
-use super::evals::{AnswerLog, Comparison};
+use super::evals::Comparison;
 use super::storage::directory::sha256;
 use super::storage::durable::{ensure_folder, entries, read_if_there, replace_json};
 use crate::config::choices;
@@ -14,35 +13,23 @@ use crate::config::choices;
 /// A longer file is not one of `prove`.
 const MAX_BYTES: u64 = 4 << 20;
 const FOLDER: &str = "prove";
-/// Of answers of an interrupted comparison.
-const MAX_AGE: Duration = Duration::from_secs(3600);
 
 choices! {
     /// Why a server answers otherwise than the run.
     #[derive(PartialOrd, Ord)]
     ServingFault {
+        /// Prompts are rendered otherwise.
         Template = "template",
-        Thinking = "thinking",
-        MissingStart = "missing_start_token",
-        DoubledStart = "doubled_start_token",
         Tokenizer = "tokenizer",
         Context = "truncated_context",
-        AdapterOff = "adapter_not_applied",
-        AdapterTwice = "adapter_applied_twice",
-        AdapterScale = "adapter_scale",
-        OtherStep = "other_step",
+        /// It is missing, or applied twice.
+        Adapter = "adapter",
+        /// Another step's, or another model's.
+        OtherWeights = "other_weights",
         Quantised = "quantisation",
-        OtherModel = "other_model",
-        StopToken = "stop_token",
-        CallInThink = "call_in_think_block",
-        CallParser = "call_parser",
+        Sampling = "sampling",
         SchemaIgnored = "schema_not_enforced",
         SchemaOrder = "schema_key_order",
-        Batch = "batch_dependent",
-        Decoding = "decoding",
-        Stream = "stream",
-        /// The answers differ, and no measured fact says why.
-        Unexplained = "unexplained",
     }
 }
 
@@ -51,63 +38,29 @@ impl ServingFault {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Template => {
-                "serve the chat_template of the exported folder (vLLM, SGLang: --chat-template FILE; llama.cpp: --jinja --chat-template-file FILE; Ollama: the exported Modelfile)"
-            }
-            Self::Thinking => {
-                "send the run's chat_template_kwargs (extra_body in endpoints.toml), or make them the server's default (vLLM: --default-chat-template-kwargs; llama.cpp: --chat-template-kwargs; Ollama: export GGUF and Modelfile again)"
-            }
-            Self::MissingStart => {
-                "let the template or the tokenizer add the start token: check add_bos_token, and add_special_tokens of the requests"
-            }
-            Self::DoubledStart => {
-                "the template and the tokenizer both add a start token: set add_bos_token to false, or send add_special_tokens: false"
+                "serve the chat_template of the exported folder (vLLM, SGLang: --chat-template FILE; llama.cpp: --jinja --chat-template-file FILE; Ollama: the exported Modelfile), send the run's chat_template_kwargs (extra_body in endpoints.toml), and let template and tokenizer add the start token once (add_bos_token, add_special_tokens)"
             }
             Self::Tokenizer => "serve the tokenizer files of the exported folder",
             Self::Context => {
                 "raise the server's context (vLLM: --max-model-len; llama.cpp: -c; Ollama: num_ctx)"
             }
-            Self::AdapterOff => {
-                "request the adapter's name as `model` (vLLM: --lora-modules NAME=FOLDER; Ollama: ADAPTER), or serve `model export --merged`"
+            Self::Adapter => {
+                "request the adapter's name as `model` (vLLM: --lora-modules NAME=FOLDER; Ollama: ADAPTER) beside the original base, or serve `model export --merged` alone"
             }
-            Self::AdapterTwice => {
-                "the adapter is beside a base into which it was merged: serve the merged folder alone, or the adapter beside the original base"
-            }
-            Self::AdapterScale => {
-                "compare lora_alpha and r of adapter_config.json with what the server reads (rslora, --lora-scaled), or serve `model export --merged`"
-            }
-            Self::OtherStep => {
-                "serve the exported folder of this step, or prove with the RUN@STEP that is served"
-            }
-            Self::Quantised => {
-                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points; where nothing is rounded, the folder is of another run or of a step whose checkpoint is gone"
-            }
-            Self::OtherModel => {
+            Self::OtherWeights => {
                 "serve the exported folder of this run and step under this name, or prove with the RUN@STEP that is served"
             }
-            Self::StopToken => {
-                "make the stop tokens those of the exported generation_config.json (Ollama: PARAMETER stop)"
+            Self::Quantised => {
+                "serve a finer type (f16, q8_0, or bf16 for fp8), or accept the cost in points; where nothing is rounded, the folder is of another run or of a step whose checkpoint is gone, or the adapter's scale is another one"
             }
-            Self::CallInThink => {
-                "the server's reasoning parser keeps the call: turn thinking off in the template, or start without --reasoning-parser"
-            }
-            Self::CallParser => {
-                "start the server with the parser of the model's format (vLLM: --enable-auto-tool-choice --tool-call-parser NAME), or parse the raw text"
+            Self::Sampling => {
+                "turn off speculative decoding and the server's default penalties (repeat_penalty, top_k), and make its stop tokens those of the exported generation_config.json (Ollama: PARAMETER stop)"
             }
             Self::SchemaIgnored => {
                 "enable the server's structured output, or do not rely on response_format"
             }
             Self::SchemaOrder => {
                 "send no response_format, or a server that keeps the order of a schema's keys (Ollama: PARSER passthrough in the Modelfile)"
-            }
-            Self::Batch => {
-                "make the server's kernels independent of the batch (vLLM: VLLM_BATCH_INVARIANT=1), or expect other answers under load"
-            }
-            Self::Decoding => {
-                "turn off speculative decoding and the server's default penalties (repeat_penalty, top_k, those of generation_config.json), then prove again"
-            }
-            Self::Stream => "read whole answers, or update the server",
-            Self::Unexplained => {
-                "prove a server that tells log-probs, or compare answers with `eval --model endpoint:NAME`"
             }
         }
     }
@@ -169,8 +122,6 @@ pub struct ProveRecord {
     pub settings: Vec<SettingResult>,
     /// Mean |difference| from the run's log-probs, nats/token; `None` if not compared.
     pub log_prob_difference: Option<f64>,
-    /// In the currency of the endpoint's prices.
-    pub cost: Option<f64>,
     pub requests: usize,
     pub seconds: f64,
 }
@@ -199,6 +150,7 @@ impl ProveRecord {
             .filter(|check| check.outcome == CheckOutcome::NotCompared)
             .count();
         let verdict = match self.differs() {
+            Some(true) if faults.is_empty() => "differs, without a known cause".to_owned(),
             Some(true) => format!("differs: {}", faults.join(", ")),
             Some(false) => "equal in what was compared".to_owned(),
             None => "nothing could be compared".to_owned(),
@@ -210,18 +162,12 @@ impl ProveRecord {
     }
 }
 
-fn stem(base_url: &str, model: &str) -> String {
-    sha256(format!("{base_url}\n{model}").as_bytes())[..16].to_owned()
-}
-
-fn record_path(run: &Path, base_url: &str, model: &str) -> PathBuf {
-    run.join(FOLDER).join(stem(base_url, model) + ".json")
-}
-
 /// Replaces the record of the same server and model.
 pub fn write_prove(run: &Path, record: &ProveRecord) -> Result<(), RunError> {
     ensure_folder(&run.join(FOLDER))?;
-    replace_json(&record_path(run, &record.base_url, &record.model), record)
+    let server = format!("{}\n{}", record.base_url, record.model);
+    let name = format!("{}.json", &sha256(server.as_bytes())[..16]);
+    replace_json(&run.join(FOLDER).join(name), record)
 }
 
 /// All records of a run, the newest first. Malformed ones are left out.
@@ -236,23 +182,4 @@ pub fn read_proves(run: &Path) -> Vec<ProveRecord> {
     let mut records: Vec<ProveRecord> = paths.filter(is_record).filter_map(read).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.time_ms));
     records
-}
-
-/// Answers of a comparison in progress with the checkpoint of a step, with those of an interrupted one. Older ones than
-/// an hour are dropped: what is served may have changed since.
-pub fn prove_answers(
-    run: &Path,
-    base_url: &str,
-    model: &str,
-    step: u64,
-) -> Result<(AnswerLog, Vec<String>), RunError> {
-    ensure_folder(&run.join(FOLDER))?;
-    let name = format!("answers-{step}-{}.jsonl", stem(base_url, model));
-    let path = run.join(FOLDER).join(name);
-    let modified = path.metadata().and_then(|about| about.modified());
-    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-    if age.is_some_and(|age| age > MAX_AGE) {
-        std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
-    }
-    AnswerLog::open(path)
 }

@@ -26,7 +26,7 @@ use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Metric, Outcome, PairedComparison,
     ReportError, Versus, base_and_trained, base_and_trained_on,
 };
-use crate::run::{EvalRecord, ProveRecord};
+use crate::run::EvalRecord;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
@@ -41,7 +41,6 @@ const PROMPTS: &str = "prompts";
 const ANSWERS: &str = "answers";
 const CHOOSER: &str = "chooser";
 const CHAT: &str = "chat";
-const PROVE: &str = "prove";
 
 #[derive(Debug)]
 pub struct Eval {
@@ -84,7 +83,6 @@ pub struct Eval {
     chooser: Option<Chooser>,
     chat: Option<Chat>,
     started: Option<EvalJob>,
-    prove: Option<Prove>,
     proving: Option<ProveJob>,
     /// Whether evals of earlier sessions were searched.
     looked: bool,
@@ -124,20 +122,9 @@ struct EvalJob {
     progress: String,
 }
 
-/// Servers that were compared with the open run.
-#[derive(Debug, Default)]
-struct Prove {
-    /// Newest first; `None` before they are read.
-    records: Option<Vec<ProveRecord>>,
-    /// Why the last comparison failed.
-    error: Option<String>,
-    top: Cursor,
-}
-
 /// A comparison in progress.
 #[derive(Debug)]
 struct ProveJob {
-    run: PathBuf,
     server: String,
     cancel: CancelToken,
     progress: String,
@@ -170,7 +157,6 @@ impl Default for Eval {
             chooser: None,
             chat: None,
             started: None,
-            prove: None,
             proving: None,
             looked: false,
         }
@@ -189,7 +175,6 @@ impl Eval {
         self.chosen.is_empty()
             && self.chooser.is_none()
             && self.chat.is_none()
-            && self.prove.is_none()
             && self.started.is_none()
     }
 

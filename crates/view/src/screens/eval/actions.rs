@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, answers, ask_export, chat, chooser,
-    comment, draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, ask_export, chat, chooser, comment,
+    draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -43,7 +43,7 @@ impl screen::Screen for Eval {
     /// Task and folders of the chosen evals; `None` for a custom prompt, which the open run's
     /// models answer.
     fn shown_instead(&self) -> Option<Vec<String>> {
-        if self.chosen.is_empty() || self.chat.is_some() || self.prove.is_some() {
+        if self.chosen.is_empty() || self.chat.is_some() {
             return None;
         }
         let mut folders: Vec<String> = self.chosen.iter().map(EvalId::short_folder).collect();
@@ -55,7 +55,7 @@ impl screen::Screen for Eval {
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        if self.chat.is_none() && self.prove.is_none() && self.chooser.is_none() {
+        if self.chat.is_none() && self.chooser.is_none() {
             self.pane = pane;
         }
     }
@@ -85,7 +85,6 @@ impl screen::Screen for Eval {
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             CHAT => self.chat.as_mut().map(|chat| &mut chat.top),
-            PROVE => self.prove.as_mut().map(|prove| &mut prove.top),
             CHOOSER => self.chooser.as_mut().map(chooser::cursor),
             PROMPTS => Some(&mut self.cursor),
             ANSWERS => Some(&mut self.top),
@@ -127,7 +126,6 @@ impl screen::Screen for Eval {
 const HERE: Scope = Scope::Screen(Screen::Eval);
 const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
 const CHATTING: Scope = Scope::Pane(Screen::Eval, CHAT);
-const PROVING: Scope = Scope::Pane(Screen::Eval, PROVE);
 
 const ACTIONS: &[Action] = &[
     Action::new(
@@ -187,33 +185,6 @@ const ACTIONS: &[Action] = &[
         &["esc"],
         CHATTING,
         chat::leave,
-    ),
-    Action::new(
-        "eval.prove.choose",
-        "Choose server",
-        "choose server",
-        &["enter"],
-        PROVING,
-        prove::choose,
-    )
-    .asking()
-    .unless(prove::none),
-    Action::new(
-        "eval.prove.cancel",
-        "Cancel",
-        "cancel",
-        &["C"],
-        PROVING,
-        prove::cancel,
-    )
-    .unless(prove::no_cancel),
-    Action::new(
-        "eval.prove.leave",
-        "Back",
-        "back",
-        &["esc"],
-        PROVING,
-        prove::leave,
     ),
     Action::new(
         "eval.read",
@@ -537,12 +508,10 @@ fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
 
 fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
-        _ if eval.chat.is_some() || eval.prove.is_some() || eval.chooser.is_some() => {
-            Some(format!(
-                "{} goes back to the comparison",
-                shared.key_of("eval.leave")
-            ))
-        }
+        _ if eval.chat.is_some() || eval.chooser.is_some() => Some(format!(
+            "{} goes back to the comparison",
+            shared.key_of("eval.leave")
+        )),
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(error.clone()),
         None => {
@@ -629,7 +598,6 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::CurrentRun => {
             eval.chosen.clear();
             (eval.rescored, eval.loaded, eval.run, eval.group) = Default::default();
-            eval.prove = None;
             if shared.screen == Screen::Eval {
                 read(eval, shared)
             } else {

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{ANSWERS, Eval, SUMMARY, answers, chat, chooser, prompts, prove, summary};
+use super::{ANSWERS, Eval, SUMMARY, answers, chat, chooser, prompts, summary};
 use crate::pane::content::{Content, Place};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -13,9 +13,6 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
     let inside = place.inside();
     if let Some(chat) = &eval.chat {
         return chat::content(chat, shared, eval.side_by_side, place);
-    }
-    if let Some(prove) = &eval.prove {
-        return prove::content(eval, prove, shared, place);
     }
     if let Some(chooser) = &eval.chooser {
         return chooser::content(shared, chooser, inside.width.into());

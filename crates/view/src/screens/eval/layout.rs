@@ -2,14 +2,13 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{ANSWERS, CHOOSER, Eval, PROMPTS, PROVE, SUMMARY, summary};
+use super::{ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, summary};
 use crate::pane::content::Place;
 use crate::shared::Shared;
 
 /// Without the chat, which has places of its own.
 pub(super) fn pane(eval: &Eval) -> &'static str {
     match eval {
-        Eval { prove: Some(_), .. } => PROVE,
         Eval {
             chooser: Some(_), ..
         } => CHOOSER,
@@ -19,7 +18,7 @@ pub(super) fn pane(eval: &Eval) -> &'static str {
 
 pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
     let pane = pane(eval);
-    if [PROVE, CHOOSER].contains(&pane)
+    if pane == CHOOSER
         || eval.versus().is_none()
         || shared.zoomed
         || area.width < 50
