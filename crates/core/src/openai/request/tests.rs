@@ -42,7 +42,7 @@ fn a_body_is_read_with_its_defaults() {
     );
     let full = chat(json!({
         "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
-        "stream_options": {"include_usage": true}, "top_p": 1, "presence_penalty": 0, "logit_bias": {}, "user": "x", "metadata": {"a": "b"},
+        "stream_options": {"include_usage": true, "include_obfuscation": true}, "top_p": 1, "presence_penalty": 0, "logit_bias": {}, "user": "x", "metadata": {"a": "b"},
         "store": false, "tool_choice": "auto", "parallel_tool_calls": true, "response_format": {"type": "text"}, "ignore_eos": true, "verbosity": "low",
         "chat_template_kwargs": {"enable_thinking": false},
     }))
