@@ -98,7 +98,7 @@ fn each_fault_of_a_request_has_its_name_and_place() {
         ),
         (
             get("/invoices?limit=1&limit=2"),
-            "invalid [wrong type]; 1:35 query parameter limit: expected integer, found array",
+            "invalid [wrong type]; 1:35 query parameter limit: expected integer, found array [1,2]",
         ),
         (
             r#"{"method":"GET","path":"/invoices","query":{"limits":1}}"#.to_owned(),

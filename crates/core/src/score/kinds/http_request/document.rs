@@ -1,12 +1,10 @@
 //! An OpenAPI document, indexed: operations with their paths, parameters and bodies.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::Value;
 
-use super::message_schema::CompiledForm;
 use super::openapi::{self, OpenApiError, find_operation, object, operations, resolved};
 use super::schemas::{Schemas, Types};
 use crate::score::definition::{HttpRules, MessagePart};
@@ -65,7 +63,6 @@ pub(super) struct Form {
     pub(super) requires_body: bool,
     /// JSON pointer to the body's schema; `None` where any body passes.
     pub(super) body: Option<String>,
-    pub(super) compiled: OnceLock<Result<CompiledForm, String>>,
 }
 
 impl Api {
@@ -291,7 +288,6 @@ impl Form {
             has_body: first.is_some(),
             requires_body: holder.get("required") == Some(&Value::Bool(true)),
             body: described.map(|(media, _)| format!("{at_content}/{}/schema", escaped(media))),
-            compiled: OnceLock::new(),
         })
     }
 }

@@ -1,5 +1,8 @@
 //! Judges a message by its operation and the expected message.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use super::document::{Api, Form, Operation};
 use super::message::{MAX_PATH_BYTES, Message, Normal};
 use super::message_schema::CompiledForm;
@@ -30,6 +33,8 @@ pub(super) struct HttpRequest {
     api: Api,
     part: MessagePart,
     operation: Option<usize>,
+    /// By operation, then by status, each compiled on first use.
+    compiled: Vec<BTreeMap<String, OnceLock<Result<CompiledForm, String>>>>,
     /// Rules by parameter or body field.
     normalise: Rules,
 }
@@ -107,7 +112,13 @@ impl HttpRequest {
             ..own.clone()
         };
         let api = Api::new(written, &exact, rules.assert_formats)?;
+        let forms = |operation: &Operation| {
+            let parts = operation.parts.iter();
+            let keys = parts.flat_map(|parts| parts.forms.keys().cloned());
+            keys.map(|status| (status, OnceLock::new())).collect()
+        };
         Ok(Self {
+            compiled: api.operations.iter().map(forms).collect(),
             operation: own.operation.as_deref().and_then(|name| api.named(name)),
             api,
             part: own.part,
@@ -274,7 +285,9 @@ impl HttpRequest {
         };
         let operation = &self.api.operations[target.operation];
         let compile = || CompiledForm::new(&self.api, operation, target.status);
-        let compiled = target.form.compiled.get_or_init(compile);
+        let known = self.compiled[target.operation].get(target.status);
+        let known = known.ok_or("the operation has no such message")?;
+        let compiled = known.get_or_init(compile);
         let compiled = compiled.as_ref().map_err(Clone::clone)?;
         Ok(compiled.violations(&self.normal(message, target)))
     }

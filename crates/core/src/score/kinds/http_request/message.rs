@@ -148,7 +148,7 @@ impl<'d> Message<'d> {
                 // Null means none where none is required.
                 "body" if is_null && !form.requires_body => {}
                 _ => {
-                    normal.key("", member.key_start);
+                    normal.separate();
                     normal.copy(self.text, member.key_start, member.value.end);
                 }
             }
@@ -282,15 +282,17 @@ impl Normal {
         }
     }
 
-    /// Begins a member, whose key is at an offset of the completion; an empty name is copied later.
+    /// Begins a member, whose key is at an offset of the completion.
     fn key(&mut self, name: &str, offset: usize) {
+        self.separate();
+        self.marks.push((self.text.len(), offset, false));
+        self.text += &serde_json::Value::from(name).to_string();
+        self.text.push(':');
+    }
+
+    fn separate(&mut self) {
         if !self.text.ends_with('{') {
             self.text.push(',');
-        }
-        self.marks.push((self.text.len(), offset, false));
-        if !name.is_empty() {
-            self.text += &serde_json::Value::from(name).to_string();
-            self.text.push(':');
         }
     }
 

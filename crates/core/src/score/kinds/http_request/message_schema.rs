@@ -205,8 +205,18 @@ impl CompiledForm {
 
     /// Violations with places in the completion and in the document.
     pub(super) fn violations(&self, normal: &Normal) -> Vec<Violation> {
-        let Ok(document) = json::parse(&normal.text, 0) else {
-            return Vec::new();
+        let document = match json::parse(&normal.text, 0) {
+            Ok(document) => document,
+            // A list of a query becomes one level deeper.
+            Err(error) => {
+                return vec![Violation {
+                    message: error.reason.to_string(),
+                    instance_path: String::new(),
+                    schema_path: String::new(),
+                    offset: normal.locate(error.offset),
+                    class: FailureClass::Other,
+                }];
+            }
         };
         let root = &document.root;
         let verdict = self
