@@ -136,7 +136,7 @@ fn each_fault_of_a_request_has_its_name_and_place() {
         ),
         (
             r#"{"method":"GET","path":"/invoices","url":"/x","why":1}"#.to_owned(),
-            "invalid [extra key]; 1:36 key not allowed: \"url\"",
+            "invalid [extra key]; 1:36 keys not allowed: \"url\", \"why\"",
         ),
         // Not requests.
         (
