@@ -4,8 +4,8 @@
 // Without tensors or a terminal: crates/core.
 pub use grpo_tui_core::{
     advantage, confidence, config, dataset, environment, exact_json, facts, files, format, help,
-    hub, openai, page, plan, prompts, prove, report, run, sandbox, schema_keywords, score, secrets,
-    statistics, study, task, text,
+    hub, openai, page, plan, prompts, propose, prove, report, run, sandbox, schema_keywords, score,
+    secrets, statistics, study, task, text,
 };
 pub use grpo_tui_core::{api_client, endpoint};
 

@@ -1,7 +1,9 @@
-//! `grpo-tui dataset import|split|check|demonstrate`: adds rows to a task's prompt files, distributes them anew, says
-//! what is wrong with them, or searches the calls that they ask for.
+//! `grpo-tui dataset import|split|check|propose|demonstrate`: adds rows to a task's prompt files, distributes them anew,
+//! says what is wrong with them, proposes labels, or searches the calls that they ask for.
 
 mod import;
+mod label;
+mod propose;
 mod split;
 
 pub(super) use import::{MappingArguments, print_problems};
@@ -36,6 +38,8 @@ enum Command {
     Split(split::Arguments),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
+    /// Propose `expected` for train rows without one, learned from the labelled rows of train and eval
+    Propose(propose::Arguments),
     /// Search the calls that lead to the final state that each row expects; print the rows with them as demonstrations
     Demonstrate(Demonstrate),
 }
@@ -72,6 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Split(arguments) => split::run(&arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Propose(arguments) => propose::run(&arguments),
         Command::Demonstrate(arguments) => demonstrate(&arguments),
     }
 }

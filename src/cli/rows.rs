@@ -34,6 +34,7 @@ impl Rows {
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
         let mut rows = dataset::load_from(on, BufReader::new(file))?;
         dataset::expect_null(task, &mut rows);
+        rows.iter_mut().for_each(PromptRow::drop_proposal);
         task.tag_schemas(&mut rows);
         Ok(Self {
             set: set.clone(),
@@ -44,6 +45,7 @@ impl Rows {
 
     pub(super) fn from_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
         let mut rows = dataset::load(task, set)?;
+        rows.iter_mut().for_each(PromptRow::drop_proposal);
         task.tag_schemas(&mut rows);
         let label = task
             .set_file(set)

@@ -20,6 +20,7 @@ pub mod sandbox; // a program apart from the user's files, processes and network
 mod sqlite; // a database in memory, with bounds on what statements take
 pub mod environment; // tools that a model calls while it converses: one state a conversation
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
+pub mod propose; // labelled rows -> likely values of the fields of others
 pub mod confidence; // how sure a model is of each value of a JSON answer
 pub mod prompts; // prompt rows in use: rendered, counted, checked, answered by hand, joined with completions
 pub mod help; // a definition under edit -> its problems, each with its place

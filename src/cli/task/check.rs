@@ -159,6 +159,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             set: loaded.set,
             rows: rows.len(),
             expected: rows.iter().filter(|row| row.has_expected).count(),
+            proposed: rows.iter().filter(|row| row.is_proposed).count(),
             demonstrations: rows.iter().filter(|row| row.has_demonstration).count(),
         }
     };
@@ -376,6 +377,8 @@ struct SetCounts {
     rows: usize,
     /// Rows with an expected answer.
     expected: usize,
+    /// Of these, rows whose expected answer no person wrote.
+    proposed: usize,
     /// Rows with a demonstration.
     demonstrations: usize,
 }
@@ -441,7 +444,7 @@ fn print_document(
         .map(|counts| {
             (
                 counts.set.name().to_owned(),
-                json!({"rows": counts.rows, "expected": counts.expected, "demonstrations": counts.demonstrations}),
+                json!({"rows": counts.rows, "expected": counts.expected, "proposed": counts.proposed, "demonstrations": counts.demonstrations}),
             )
         })
         .collect();
@@ -474,10 +477,21 @@ fn page(task: &Task, sets: &[SetCounts], guard: usize, found: &TaskFindings) -> 
     let definition = format!("{kind} {} ok", task.definition_file);
     let guard = (guard > 0).then(|| counted(guard, "guard prompt") + " against forgetting");
     let set = |counts: &SetCounts| {
-        let numbers = [counts.rows, counts.expected, counts.demonstrations];
+        let numbers = [
+            counts.rows,
+            counts.expected,
+            counts.proposed,
+            counts.demonstrations,
+        ];
         Row::new(counts.set.name(), numbers.map(Cell::Count))
     };
-    let head = ["set", "rows", "expected answers", "demonstrations"];
+    let head = [
+        "set",
+        "rows",
+        "expected answers",
+        "of these proposed",
+        "demonstrations",
+    ];
     let sets_table = Table::new(&head, "lr", sets.iter().map(set).collect());
     let tried = sets.iter().filter_map(|counts| {
         let tried = TriedAnswers::of(task, counts.rows)?;

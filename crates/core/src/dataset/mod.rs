@@ -25,8 +25,8 @@ pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{InferredSchema, infer};
 pub use random::{CounterRandom, GOLDEN, mix, scale, text_hash};
 pub use row::{
-    NumberedLine, OnMalformed, PromptRow, append_lines, expect_null, load, load_from, load_with,
-    open, read_lines, read_rows, rows_on, visit_batches,
+    NumberedLine, OnMalformed, PROPOSED, PromptRow, append_lines, expect_null, load, load_from,
+    load_with, open, read_lines, read_rows, rows_on, visit_batches,
 };
 pub use row_fields::RowFields;
 pub(crate) use row_schema::{

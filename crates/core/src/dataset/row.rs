@@ -38,7 +38,24 @@ pub struct PromptRow {
     pub line: usize,
 }
 
+/// The field of a row whose `expected` no person wrote: how likely it is right.
+pub const PROPOSED: &str = "proposed";
+
 impl PromptRow {
+    /// Whether a program proposed its `expected`, which then trains and does not judge.
+    pub fn is_proposed(&self) -> bool {
+        self.fields
+            .get(PROPOSED)
+            .is_some_and(|value| !value.is_null())
+    }
+
+    /// Leaves a proposed `expected` out: where rows judge.
+    pub fn drop_proposal(&mut self) {
+        if self.is_proposed() {
+            self.expected = None;
+        }
+    }
+
     pub fn tools(&self) -> Option<&Value> {
         self.fields.get("tools").filter(|tools| !tools.is_null())
     }
@@ -94,7 +111,15 @@ pub fn load_with(
     let (file, reader) = open(task, set)?;
     let mut rows = rows_of(&task.label(&file), reader, malformed)?;
     expect_null(task, &mut rows);
+    judge_by_labels(set, &mut rows);
     Ok(rows)
+}
+
+/// Drops what a program proposed from rows of a set that judges.
+fn judge_by_labels(set: PromptSet, rows: &mut [PromptRow]) {
+    if set != PromptSet::Train {
+        rows.iter_mut().for_each(PromptRow::drop_proposal);
+    }
 }
 
 /// Makes `"expected": null` an expected answer where null is one by the task's schema; elsewhere it means none.
@@ -152,6 +177,7 @@ pub fn visit_batches(
     let (file, reader) = open(task, set)?;
     unique_batches(&task.label(&file), reader, malformed, &mut |mut rows| {
         expect_null(task, &mut rows);
+        judge_by_labels(set, &mut rows);
         visit(rows);
     })
 }
@@ -177,6 +203,7 @@ pub fn rows_on<'t>(
         .filter_map(move |line| {
             let mut row = row_of(line, &label, &stem).ok()?;
             expect_null(task, std::slice::from_mut(&mut row));
+            judge_by_labels(set, std::slice::from_mut(&mut row));
             Some(row)
         }))
 }

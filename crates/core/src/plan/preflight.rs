@@ -181,6 +181,7 @@ impl Preflight {
                 }
                 DataProblemKind::Isolation => Check::Isolation,
                 DataProblemKind::InvalidExpected
+                | DataProblemKind::Unlabelled
                 | DataProblemKind::AcceptsWrong
                 | DataProblemKind::Undetermined
                 | DataProblemKind::Label

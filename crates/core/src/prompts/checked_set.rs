@@ -23,6 +23,8 @@ pub struct RowMark {
     turn: usize,
     pub(super) prompt_hash: u64,
     pub has_expected: bool,
+    /// Whether a program proposed that.
+    pub is_proposed: bool,
     pub has_demonstration: bool,
     has_own_schema: bool,
 }
@@ -34,6 +36,7 @@ impl RowMark {
             turn,
             prompt_hash: row.prompt_hash(),
             has_expected: row.expected.is_some(),
+            is_proposed: row.expected.is_some() && row.is_proposed(),
             has_demonstration: row.has_demonstration(),
             has_own_schema: has_own_schema(row),
         }

@@ -10,8 +10,11 @@ use super::lazy_conversations::{MAX_ROWS, lazy_conversations};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::format::{counted, shown_lines};
-use crate::score::{FailureClass, LabelledField, Score, Scorer, Task, Tier, on_every_core};
+use crate::format::{counted, listed, shown_lines};
+use crate::propose::{OfferedField, offered_values};
+use crate::score::{
+    FailureClass, LabelledField, PartValue, RewardPart, Score, Scorer, Task, Tier, on_every_core,
+};
 use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -22,6 +25,9 @@ const MIN_SCORED: usize = 64;
 /// Degenerate answers scored per set, spread evenly over its rows: a run waits for them, and one in
 /// Python takes 15 ms of CPU time.
 const MAX_WRONG: usize = 1_000;
+/// Rows without labels whose prompts are searched for wrong values, and fields named in one sentence.
+const MAX_UNLABELLED: usize = 20;
+const MAX_OPEN: usize = 8;
 /// Rows named beside the first that cannot be scored, each for another reason.
 const MAX_OTHER_REASONS: usize = 8;
 
@@ -34,6 +40,8 @@ pub enum DataProblemKind {
     Undetermined,
     /// A value that prompts state, and some do not; a label in two spellings.
     Label,
+    /// No label says which value of the prompt is right.
+    Unlabelled,
     Leak,
     /// The same prompt with different expected answers.
     Conflict,
@@ -90,6 +98,7 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> V
         refused.extend(label_problems(task, rows));
     }
     unusable.append(&mut refused);
+    unusable.extend(unlabelled_values(task, scorer, sets));
     let prompts = |set: &CheckedSet<'_>| -> SetPrompts {
         let marks = set.rows().iter();
         let prompts = marks.map(|mark| (mark.line, mark.prompt_hash)).collect();
@@ -162,6 +171,40 @@ fn failed_demonstrations(
         ),
         set: rows.set,
         refused_share: count as f64 / rows.marks.len() as f64,
+    })
+}
+
+/// Fields in which any value of the prompt earns what the right one does, where no row of train says which one is right. A
+/// task without any label whose reward compares no values asks for form alone.
+fn unlabelled_values(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> Option<DataProblem> {
+    let train = sets.iter().find(|set| set.set == PromptSet::Train)?;
+    let is_labelled = |set: &CheckedSet<'_>| set.rows().iter().any(|row| row.has_expected);
+    let pays_values = |part: &RewardPart| {
+        part.weight > 0.0 && (part.compares() || matches!(part.value, PartValue::Grounded))
+    };
+    if is_labelled(train) || !(sets.iter().any(is_labelled) || task.rewards.iter().any(pays_values))
+    {
+        return None;
+    }
+    let rows = train.read(&spread(train.rows(), MAX_UNLABELLED));
+    let open: Vec<String> = offered_values(task, scorer, &rows)
+        .into_iter()
+        .filter(OfferedField::is_open)
+        .map(|field| field.field)
+        .collect();
+    if open.is_empty() {
+        return None;
+    }
+    Some(DataProblem {
+        kind: DataProblemKind::Unlabelled,
+        message: format!(
+            "{}: {}: any value of the prompt earns all of it. Label 10 rows: grpo-tui dataset propose {}",
+            label(task, PromptSet::Train),
+            listed(&open, MAX_OPEN),
+            task.name
+        ),
+        set: PromptSet::Train,
+        refused_share: 1.0,
     })
 }
 

@@ -7,6 +7,7 @@ use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{EnvironmentError, ToolCall};
 use crate::format::{counted, shortened};
+use crate::propose::{OfferedField, offered_values};
 use crate::score::audit::{Finding, audit};
 use crate::score::{Scorer, Task, Tier};
 
@@ -25,8 +26,23 @@ pub fn audit_task(
     rows: &[PromptRow],
 ) -> Result<Vec<Finding>, EnvironmentError> {
     let mut findings = audit(task, scorer, rows);
+    findings.extend(offered_values(task, scorer, rows).into_iter().map(offered));
     findings.extend(lazy_conversations(task, scorer, rows)?);
     Ok(findings)
+}
+
+/// What a wrong value of the prompt earns in a field.
+fn offered(field: OfferedField) -> Finding {
+    Finding {
+        name: format!("{}: {}", field.field, field.what),
+        completion: shortened(&field.example, 60),
+        tier: Tier::Valid,
+        rows: field.rows,
+        reward: field.reward,
+        weak: field.is_open(),
+        sentence: field.sentence(),
+        forced: None,
+    }
 }
 
 /// Those with live tools whose final state is judged; else empty.

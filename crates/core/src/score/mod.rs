@@ -13,8 +13,10 @@ mod task; // a folder -> `Task`: definition and weighted parts
 mod scorer; // verdicts -> scores
 
 pub use answer::json;
+pub(crate) use answer::schema_types::SchemaParts;
 pub use definition::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use error::ScoreError;
+pub(crate) use grounded::{WrittenDate, WrittenNumber, currencies_in, dates_in, numbers_in};
 pub use kinds::http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use kinds::json_schema::meta_problems;
 pub use kinds::json_schema::{WordEdge, encode_references, engine_pattern};

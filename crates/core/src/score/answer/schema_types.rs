@@ -122,6 +122,37 @@ impl<'s> SchemaParts<'s> {
         found
     }
 
+    /// Names of the properties, in order.
+    pub(crate) fn properties(&self) -> Vec<&'s str> {
+        let mut names = Vec::new();
+        let members = self
+            .parts
+            .iter()
+            .filter_map(|(schema, _)| schema.get("properties")?.as_object());
+        for name in members.flat_map(|members| members.keys()) {
+            if !names.contains(&name.as_str()) {
+                names.push(name.as_str());
+            }
+        }
+        names
+    }
+
+    /// Values of `enum` and `const`; empty if others are allowed.
+    pub(crate) fn listed(&self) -> Vec<&'s Value> {
+        let mut found = Vec::new();
+        for (schema, _) in &self.parts {
+            found.extend(schema.get("const"));
+            found.extend(
+                schema
+                    .get("enum")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        found
+    }
+
     pub(crate) fn required(&self) -> impl Iterator<Item = &'s str> {
         let always = self.parts.iter().filter(|(_, always)| *always);
         always
@@ -141,6 +172,14 @@ impl Types {
         string: true,
         ..NONE
     };
+
+    pub(crate) fn is_number_only(self) -> bool {
+        self.number && !self.string && !self.boolean
+    }
+
+    pub(crate) fn is_boolean_only(self) -> bool {
+        self.boolean && !self.string && !self.number
+    }
 
     fn named(name: &str) -> Self {
         match name {

@@ -8,13 +8,13 @@ use regex::Regex;
 use crate::score::verdict::field_compare::month_named;
 
 /// Year, month, day.
-pub(super) type Day = (u32, u32, u32);
+pub(crate) type Day = (u32, u32, u32);
 
 /// A date in a text with its possible readings: `11/03/2024` has two.
 #[derive(Debug, PartialEq)]
-pub(super) struct WrittenDate {
-    pub(super) span: Range<usize>,
-    pub(super) days: Vec<Day>,
+pub(crate) struct WrittenDate {
+    pub(crate) span: Range<usize>,
+    pub(crate) days: Vec<Day>,
 }
 
 /// `2024-03-11`, `2024/3/11`, `11.03.2024`, `3/11/24`, `11 March 2024`, `11th of March, 2024`, `Mar 11, 2024`,
@@ -26,7 +26,7 @@ const FORMS: &str = r"(?x)
     | \b[0-9]{4}[-./\x20]+[A-Za-z]{3,9}[-./\x20]+[0-9]{1,2}\b
     | \b[A-Za-z]{3,9}\.?\x20[0-9]{1,2}(?:st|nd|rd|th)?,?\x20[0-9]{4}\b";
 
-pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
+pub(crate) fn dates(text: &str) -> Vec<WrittenDate> {
     static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(FORMS).ok());
     let (mut dates, mut at) = (Vec::new(), 0);
     while let Some(found) = DATE.as_ref().and_then(|date| date.find_at(text, at)) {

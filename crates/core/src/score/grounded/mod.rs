@@ -13,6 +13,10 @@ use crate::score::answer::stated_value::{Leaf, StatedValue};
 use crate::score::definition::Definition;
 use crate::score::verdict::{GroundedValue, PromptPlace, Reason};
 use crate::task::TaskFiles;
+pub(crate) use dates::{WrittenDate, dates as dates_in};
+pub(crate) use numbers::{WrittenNumber, numbers as numbers_in};
+pub(crate) use prompt_index::currency_signs as currencies_in;
+
 use dates::{Day, whole_date};
 use fields::{FieldForm, Fields};
 use numbers::whole_number;

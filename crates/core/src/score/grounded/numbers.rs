@@ -10,11 +10,11 @@ use crate::score::answer::json::{Kind, parse};
 
 /// A number in a text with its possible readings, in canonical text.
 #[derive(Debug, PartialEq)]
-pub(super) struct WrittenNumber {
-    pub(super) span: Range<usize>,
-    pub(super) readings: Vec<String>,
+pub(crate) struct WrittenNumber {
+    pub(crate) span: Range<usize>,
+    pub(crate) readings: Vec<String>,
     /// `three`, often not meant as a number.
-    pub(super) is_word: bool,
+    pub(crate) is_word: bool,
 }
 
 const WORDS: [&str; 13] = [
@@ -43,7 +43,7 @@ const MAX_POWER_CHARS: usize = 10;
 const MAX_GROUPS: usize = 8;
 
 /// All numbers by start. `58 463,87` gives three: the whole and its parts.
-pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
+pub(crate) fn numbers(text: &str) -> Vec<WrittenNumber> {
     static RUN: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"[0-9]+(?:[.,'’_][0-9]+)*(?:[eE][+-]?[0-9]+\b)?|\b[A-Za-z]{3,6}\b").ok()
     });

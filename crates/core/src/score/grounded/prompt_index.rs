@@ -203,7 +203,7 @@ fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
 
 /// Places of signs with the codes that they state: `$` after letters is another dollar, and a sign of letters is no part
 /// of a word.
-fn currency_signs(text: &str) -> Vec<(Range<usize>, &'static str)> {
+pub(crate) fn currency_signs(text: &str) -> Vec<(Range<usize>, &'static str)> {
     let mut found = Vec::new();
     for (sign, codes) in CURRENCY_SIGNS {
         for (start, _) in text.match_indices(sign) {

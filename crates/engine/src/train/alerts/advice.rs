@@ -1,7 +1,9 @@
 //! Advice of alerts, omitting what task or configuration already do.
 
 use crate::config::{OnCollapse, TrainConfig};
+use crate::dataset::{open, read_rows};
 use crate::score::{RewardPart, Task};
+use crate::task::PromptSet;
 
 /// How a task rewards values, and its share of a step's prompts.
 #[derive(Clone, Debug)]
@@ -11,6 +13,9 @@ pub(in crate::train) struct TaskFacts {
     /// Whether answers have fields.
     has_fields: bool,
     is_graded: bool,
+    /// Whether values are compared with labels, of train or eval, or the answers have no fields.
+    pub(super) measures_values: bool,
+    name: String,
     /// Weighted parts that compare values: name and weight.
     value_parts: Vec<(String, f64)>,
 }
@@ -21,6 +26,8 @@ impl Default for TaskFacts {
             share: 1.0,
             has_fields: true,
             is_graded: false,
+            measures_values: true,
+            name: String::new(),
             value_parts: Vec::new(),
         }
     }
@@ -34,6 +41,8 @@ impl TaskFacts {
             share,
             has_fields: task.schema().is_some() || task.has_calls(),
             is_graded: task.score.graded,
+            measures_values: task.schema().is_none() || has_labels(task),
+            name: task.name.clone(),
             value_parts: parts.map(|part| (part.part.clone(), part.weight)).collect(),
         }
     }
@@ -49,6 +58,10 @@ impl TaskFacts {
                 format!("give values a weight: [[reward]] part = \"{part}\"")
             }
         }
+    }
+
+    pub(super) fn label_rows(&self) -> String {
+        format!("Label 10 rows: grpo-tui dataset propose {}.", self.name)
     }
 
     /// Advice for valid answers with wrong values.
@@ -77,6 +90,16 @@ impl TaskFacts {
         advice.push(self.weigh_values());
         sentence(&advice)
     }
+}
+
+/// Whether a row of train or eval has an expected answer.
+fn has_labels(task: &Task) -> bool {
+    [PromptSet::Train, PromptSet::Eval].into_iter().any(|set| {
+        let Ok((file, reader)) = open(task, set) else {
+            return false;
+        };
+        read_rows(&file, reader).any(|row| row.is_ok_and(|row| row.expected.is_some()))
+    })
 }
 
 pub(super) fn diverged(config: &TrainConfig) -> String {

@@ -3,7 +3,7 @@
 use super::advice::{self, unless};
 use super::collapsed::{description, has_collapsed};
 use super::diverged::{Loss, is_noise};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, WrongValues};
 use super::steps::{Metrics, WINDOW, entropy_change, get, mean};
 use crate::config::{ThinkingEnd, TrainConfig};
 use crate::facts::{AlertLevel, Ruin};
@@ -117,7 +117,7 @@ const RULE: Rule = Rule {
     replaces: &[],
 };
 
-static RULES: [Rule; 17] = [
+static RULES: [Rule; 19] = [
     Rule {
         name: Ruin::Collapsed.name(),
         measure: Measure::Own(collapsed),
@@ -355,6 +355,26 @@ static RULES: [Rule; 17] = [
             )
         },
         advice: |seen, _| seen.evidence.task.value_drift(),
+        ..RULE
+    },
+    Rule {
+        name: "wrong_values",
+        measure: Measure::Own(|seen| Some(seen.evidence.wrong_values.as_ref()?.exact)),
+        sentence: |seen, _| {
+            let wrong = seen.evidence.wrong_values.as_ref();
+            wrong.map_or_else(String::new, WrongValues::sentence)
+        },
+        advice: |seen, _| seen.evidence.task.all_max(),
+        ..RULE
+    },
+    Rule {
+        name: "values_not_measured",
+        level: |_| AlertLevel::Info,
+        measure: Measure::Own(|seen| (!seen.evidence.task.measures_values).then_some(0.0)),
+        sentence: |_, _| {
+            "Values are not measured: no row of train or eval has an expected answer.".to_owned()
+        },
+        advice: |seen, _| seen.evidence.task.label_rows(),
         ..RULE
     },
     Rule {
