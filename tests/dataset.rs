@@ -4,6 +4,7 @@ mod health;
 mod import;
 mod new_task;
 mod parquet;
+mod propose;
 mod row_schemas;
 mod rows;
 

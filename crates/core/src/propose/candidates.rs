@@ -258,6 +258,10 @@ fn numbers(
                 let mut found = context.candidate(value, *form, number.span.clone());
                 let details = [
                     number_feature("reading", order as u64),
+                    feature(
+                        "separators",
+                        &separators(context.prompt, &number.span, &plain),
+                    ),
                     feature("in date", &is_in_date.to_string()),
                 ];
                 found.groups[3] = context.groups.add(details);
@@ -265,6 +269,19 @@ fn numbers(
             }
         }
     }
+}
+
+/// How separators are read: the last one, the digits after it, and whether these are a fraction.
+fn separators(prompt: &PromptText, span: &Range<usize>, plain: &str) -> String {
+    let text = &prompt.text[span.clone()];
+    let Some(last) = text.rfind(|letter: char| !letter.is_ascii_digit()) else {
+        return String::new();
+    };
+    let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+    let whole = plain.split('.').next().unwrap_or_default();
+    let is_fraction = digits(whole) == digits(&text[..last]);
+    let mark = text[last..].chars().next().unwrap_or_default();
+    format!("{mark} {} {is_fraction}", digits(&text[last..]))
 }
 
 /// A number's canonical text as plain decimals.
@@ -526,7 +543,7 @@ impl<'t> Context<'t> {
                 &(!text.starts_with(char::is_alphanumeric)).to_string(),
             ),
         ];
-        // Words in capitals beside it belong to a name.
+        // A word in capitals beside one in capitals belongs to the same name.
         let beside = |token: Option<&Token>| {
             token.map_or_else(
                 || "^".to_owned(),
@@ -534,14 +551,13 @@ impl<'t> Context<'t> {
             )
         };
         let at = prompt.token_at(span.start);
-        features.push(feature(
-            "shape before",
-            &beside(at.checked_sub(1).and_then(|at| prompt.tokens.get(at))),
-        ));
-        features.push(feature(
-            "shape after",
-            &beside(prompt.tokens.get(prompt.token_at(span.end))),
-        ));
+        let before = beside(at.checked_sub(1).and_then(|at| prompt.tokens.get(at)));
+        let after = beside(prompt.tokens.get(prompt.token_at(span.end)));
+        let ends = [beside(tokens.first()), beside(tokens.last())];
+        features.push(feature("first boundary", &format!("{before}|{}", ends[0])));
+        features.push(feature("last boundary", &format!("{}|{after}", ends[1])));
+        features.push(feature("shape before", &before));
+        features.push(feature("shape after", &after));
         if is_line {
             features.push(number_feature("is line", count(MAX_COUNTED, line)));
         }
@@ -559,6 +575,7 @@ impl<'t> Context<'t> {
         features.push(number_feature("commonest", ranks().max().unwrap_or(9)));
         features.push(number_feature("rarest", ranks().min().unwrap_or(9)));
         features.push(number_feature("common first", common(tokens.first())));
+        features.push(number_feature("common last", common(tokens.last())));
         features.push(number_feature("common before", before));
         features.push(number_feature("common after", after));
         if form == Form::JoinedLines {

@@ -84,10 +84,41 @@ impl LabelledPrompt {
     }
 }
 
+/// Forms that together have every label that any has: each time the one with most of those left, the narrowest of equals.
+fn needed_forms(labelled: &[&LabelledPrompt]) -> BTreeSet<Form> {
+    let forms = |prompt: &&LabelledPrompt| {
+        prompt
+            .right()
+            .map(|candidate| candidate.form)
+            .collect::<BTreeSet<Form>>()
+    };
+    let mut left: Vec<BTreeSet<Form>> = labelled
+        .iter()
+        .map(forms)
+        .filter(|forms| !forms.is_empty())
+        .collect();
+    let mut needed = BTreeSet::new();
+    loop {
+        let mut counts: BTreeMap<Form, usize> = BTreeMap::new();
+        left.iter()
+            .flatten()
+            .for_each(|form| *counts.entry(*form).or_default() += 1);
+        // Forms are in order of how many candidates they have, the widest first.
+        let Some((form, _)) = counts
+            .into_iter()
+            .max_by_key(|(form, count)| (*count, *form))
+        else {
+            return needed;
+        };
+        left.retain(|forms| !forms.contains(&form));
+        needed.insert(form);
+    }
+}
+
 impl FieldRanker {
     pub(super) fn new(field: &Field, labelled: &[&LabelledPrompt]) -> Self {
         let right = || labelled.iter().flat_map(|prompt| prompt.right());
-        let mut forms: BTreeSet<Form> = right().map(|candidate| candidate.form).collect();
+        let mut forms = needed_forms(labelled);
         let max_words = right()
             .map(Candidate::words)
             .max()

@@ -26,6 +26,8 @@ const FOLDS: usize = 10;
 /// Values of one proposal, and the probability at which no further one is added.
 pub const MAX_VALUES: usize = 5;
 const ENOUGH: f64 = 0.9;
+/// Probability below which so many values fit no better than none.
+const LEAST_LIKELY: f64 = 0.5;
 /// Factors of scores that are tried, and the probability below which a right value counts no less.
 const SHARPNESS: [f32; 7] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0];
 const LEAST_MASS: f64 = 0.02;
@@ -180,8 +182,7 @@ impl Proposer {
             proposal.confidence *= first.map_or(0.0, |likely| likely.mass);
             match first.map(|likely| likely.form) {
                 Some(Form::Absent) => {}
-                None => proposal.without.push(field.name()),
-                Some(_) => {
+                Some(_) if mass_of(&ranked) >= LEAST_LIKELY => {
                     let values = enough(&ranked, most);
                     match values.len() {
                         1 => proposal.single += 1,
@@ -189,6 +190,7 @@ impl Proposer {
                     }
                     set(&mut answer, &field.path, alternatives_of(values));
                 }
+                _ => proposal.without.push(field.name()),
             }
         }
         proposal.expected = proposal.without.is_empty().then_some(Value::Object(answer));
@@ -225,6 +227,15 @@ impl Proposer {
             rows.par_iter().map(propose).collect()
         })
     }
+}
+
+/// Of the likeliest values, as many as a proposal may have.
+fn mass_of(ranked: &[LikelyValue]) -> f64 {
+    ranked
+        .iter()
+        .take(MAX_VALUES)
+        .map(|likely| likely.mass)
+        .sum()
 }
 
 /// The likeliest values, until they are probable enough together.
@@ -348,5 +359,130 @@ impl Accuracy {
             fields.join(", "),
             counted(self.rows, "labelled row")
         )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dataset::load_from;
+
+    fn task() -> (tempfile::TempDir, Task) {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "task.toml",
+            "name = \"t\"\nschema = \"s.json\"\n[prompts]\ntrain = \"t.jsonl\"\n[score]\nkind = \"json_schema\"\n",
+        );
+        write(
+            "s.json",
+            r#"{"type": "object", "properties": {"vendor": {"type": "string"}, "day": {"type": "string"}, "amount": {"type": "number"}},
+                "required": ["vendor", "day", "amount"]}"#,
+        );
+        write("t.jsonl", "");
+        let task = Task::load(folder.path()).unwrap();
+        (folder, task)
+    }
+
+    fn rows(rows: &[(&str, Option<Value>)]) -> Vec<PromptRow> {
+        let line = |(text, expected): &(&str, Option<Value>)| {
+            json!({"messages": [{"role": "user", "content": text}], "expected": expected})
+                .to_string()
+        };
+        let lines: Vec<String> = rows.iter().map(line).collect();
+        load_from("rows", lines.join("\n").as_bytes()).unwrap()
+    }
+
+    fn labelled() -> Vec<PromptRow> {
+        let names = [
+            "Acme Corp",
+            "Orbit Telecom LLC",
+            "Redwood Staffing",
+            "Nexus Ltd",
+            "Apex Print Works",
+            "Ironclad Inc",
+        ];
+        let label = |(index, name): (usize, &&str)| {
+            let (day, amount) = (13 + index, 100.25 * (index + 1) as f64);
+            let text = match index % 2 {
+                0 => format!(
+                    "Invoice 4{index}7 from {name} dated {day}/02/2024. Tax 7.00. Amount due: {amount:.2} EUR."
+                ),
+                _ => format!(
+                    "Please pay {amount:.2} EUR to {name}, due {day}/02/2024, order 99{index}."
+                ),
+            };
+            (
+                text,
+                json!({"vendor": name, "day": format!("2024-02-{day}"), "amount": amount}),
+            )
+        };
+        let all: Vec<(String, Value)> = names.iter().enumerate().map(label).collect();
+        rows(
+            &all.iter()
+                .map(|(text, label)| (text.as_str(), Some(label.clone())))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn a_few_labels_say_which_value_is_meant_and_how_it_is_written() {
+        let (_folder, task) = task();
+        let others = rows(&[
+            (
+                "Invoice 883 from Sterling Parts & Co dated 27/11/2023. Tax 3.00. Amount due: 1,250.00 EUR.",
+                None,
+            ),
+            (
+                "Please pay 88.00 EUR to Global Logistics Ltd, due 30/04/2024, order 1204.",
+                None,
+            ),
+            ("Invoice 12 of nobody.", None),
+        ]);
+        let proposer = Proposer::new(&task, &labelled(), &others).unwrap();
+        assert_eq!((proposer.accuracy.rows, proposer.accuracy.readable), (6, 6));
+        let proposals = proposer.propose_all(&others, 1);
+        let expected = [
+            Some(json!({"vendor": "Sterling Parts & Co", "day": "2023-11-27", "amount": 1250})),
+            Some(json!({"vendor": "Global Logistics Ltd", "day": "2024-04-30", "amount": 88})),
+            None,
+        ];
+        for (proposal, expected) in proposals.iter().zip(expected) {
+            assert_eq!(proposal.expected, expected);
+        }
+        assert_eq!(proposals[2].without, ["day"]);
+        // The same bytes every time.
+        let again = Proposer::new(&task, &labelled(), &others).unwrap();
+        assert_eq!(again.propose_all(&others, 1), proposals);
+        let several = proposer.propose_all(&others, MAX_VALUES);
+        assert!(
+            several
+                .iter()
+                .zip(&proposals)
+                .all(|(several, one)| several.confidence == one.confidence)
+        );
+    }
+
+    #[test]
+    fn a_date_that_reads_two_ways_stays_in_doubt_where_both_orders_occur() {
+        let (_folder, task) = task();
+        let others = rows(&[
+            (
+                "Invoice 5 from Zenith Corp dated 03/04/2024. Tax 1.00. Amount due: 9.00 EUR.",
+                None,
+            ),
+            (
+                "Invoice 5 from Zenith Corp dated 03/25/2024. Tax 1.00. Amount due: 9.00 EUR.",
+                None,
+            ),
+        ]);
+        let days = |others: &[PromptRow]| {
+            let proposer = Proposer::new(&task, &labelled(), others).unwrap();
+            let found = proposer.propose_all(others, MAX_VALUES).remove(0);
+            found.expected.unwrap()["day"].clone()
+        };
+        assert_eq!(days(&others), json!({"$any": ["2024-04-03", "2024-03-04"]}));
     }
 }
