@@ -1,16 +1,18 @@
 //! `grpo-tui dataset propose`: likely values for the rows without labels, learned from those that have some.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::{Failure, Outcome, print_json, replace_keeping};
+use super::super::{Failure, Outcome, print_json};
 use super::import::path_of;
 use super::label::label_rows;
 use crate::dataset::{self, PROPOSED, PromptRow};
 use crate::exact_json;
+use crate::files::{Access, replace_files};
 use crate::format::{counted, percent, shortened, shown_lines};
 use crate::propose::{Accuracy, FieldOptions, MAX_VALUES, Proposal, Proposer};
 use crate::score::Task;
@@ -184,7 +186,12 @@ pub(super) fn replace_rows(
         None => format!("{line}\n"),
     };
     let new: String = text.lines().enumerate().map(line).collect();
-    replace_keeping(&path, &old, new.as_bytes())?;
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(".bak");
+    let files = [(Path::new(&kept), old.as_slice()), (&*path, new.as_bytes())];
+    replace_files(&files, Access::Umask).map_err(|(path, error)| {
+        Failure::failed(format!("{}: {error}; nothing was replaced", path.display()))
+    })?;
     Ok(path.display().to_string())
 }
 

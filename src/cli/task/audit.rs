@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::{Failure, Outcome, print, print_json};
 use super::Choice;
-use crate::dataset;
+use crate::dataset::{self, PromptRow};
 use crate::format::percent;
 use crate::page::Block;
 use crate::page::text::render;
@@ -53,7 +53,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let weak = findings.iter().filter(|finding| finding.weak).count();
     let mutants = match arguments.mutants {
         true => {
-            let report = mutation_report(&task, &scorer, &rows, arguments.limit, &|| true);
+            // What was proposed is not the truth.
+            let labelled: Vec<PromptRow> = rows
+                .iter()
+                .filter(|row| !row.is_proposed())
+                .cloned()
+                .collect();
+            let report = mutation_report(&task, &scorer, &labelled, arguments.limit, &|| true);
             report.map_err(|error| Failure::failed(format!("{}: {error}", task.name)))?
         }
         false => None,

@@ -41,7 +41,6 @@ fn offered(field: OfferedField) -> Finding {
         reward: field.reward,
         weak: field.is_open(),
         sentence: field.sentence(),
-        forced: None,
     }
 }
 
