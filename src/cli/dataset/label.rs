@@ -137,6 +137,7 @@ fn ask(proposer: &Proposer, proposal: &Proposal) -> Result<Answer, Failure> {
                     line.parse().unwrap_or(0)
                 }) {
                     Some(value) => break Some(value),
+                    None if options.values.is_empty() => println!("no likely value: e, -, s or q"),
                     None => println!(
                         "write a number from 1 to {}, e, -, s or q",
                         options.values.len()

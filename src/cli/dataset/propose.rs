@@ -227,7 +227,7 @@ fn print_report(report: &Report) {
         {
             let count = field.unreadable.len();
             println!(
-                "  {}: the label of {} is not in the prompt, {}",
+                "  {}: the label of {} is not in the prompt or reads two ways, {}",
                 visible(&field.field),
                 counted(count, "row"),
                 shown_lines(&field.unreadable)

@@ -11,6 +11,7 @@ use crate::format::percent;
 use crate::page::Block;
 use crate::page::text::render;
 use crate::prompts::audit_task;
+use crate::propose::{offered_values, pays_values};
 use crate::score::audit::{Finding, page};
 use crate::score::mutants::{self, MutationReport, mutation_report};
 use crate::score::{Scorer, Task};
@@ -51,6 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     let findings = audit_task(&task, &scorer, &rows)?;
     let weak = findings.iter().filter(|finding| finding.weak).count();
+    let offered = match pays_values(&task) {
+        true => offered_values(&task, &scorer, &rows),
+        false => Vec::new(),
+    };
     let mutants = match arguments.mutants {
         true => {
             // What was proposed is not the truth.
@@ -65,8 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         false => None,
     };
     if choice.json {
-        let mut document =
-            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings});
+        let mut document = json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings, "offered": offered});
         if let Some(report) = &mutants {
             document["mutants"] = json!(report);
             document["mutants"]["score"] = json!(report.score());
@@ -74,6 +78,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         print_json(document)?;
     } else {
         let mut page = text(&task, rows.len(), &findings);
+        if !offered.is_empty() {
+            page.push(Block::heading("what a wrong value of the prompt earns"));
+            page.extend(offered.iter().map(|field| Block::detail(field.sentence())));
+        }
         if let Some(report) = &mutants {
             page.push(Block::heading("what expected answers with one fault earn"));
             page.extend(mutants::page(report));

@@ -11,10 +11,8 @@ use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, listed, shown_lines};
-use crate::propose::{OfferedField, offered_values};
-use crate::score::{
-    FailureClass, LabelledField, PartValue, RewardPart, Score, Scorer, Task, Tier, on_every_core,
-};
+use crate::propose::{OfferedField, offered_values, pays_values};
+use crate::score::{FailureClass, LabelledField, Score, Scorer, Task, Tier, on_every_core};
 use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -179,11 +177,7 @@ fn failed_demonstrations(
 fn unlabelled_values(task: &Task, scorer: &Scorer, sets: &[CheckedSet<'_>]) -> Option<DataProblem> {
     let train = sets.iter().find(|set| set.set == PromptSet::Train)?;
     let is_labelled = |set: &CheckedSet<'_>| set.rows().iter().any(|row| row.has_expected);
-    let pays_values = |part: &RewardPart| {
-        part.weight > 0.0 && (part.compares() || matches!(part.value, PartValue::Grounded))
-    };
-    if is_labelled(train) || !(sets.iter().any(is_labelled) || task.rewards.iter().any(pays_values))
-    {
+    if is_labelled(train) || !(sets.iter().any(is_labelled) || pays_values(task)) {
         return None;
     }
     let rows = train.read(&spread(train.rows(), MAX_UNLABELLED));

@@ -7,7 +7,7 @@ use super::hand_conversation::HandConversation;
 use crate::dataset::PromptRow;
 use crate::environment::{EnvironmentError, ToolCall};
 use crate::format::{counted, shortened};
-use crate::propose::{OfferedField, offered_values};
+use crate::propose::{OfferedField, offered_values, pays_values};
 use crate::score::audit::{Finding, audit};
 use crate::score::{Scorer, Task, Tier};
 
@@ -26,7 +26,10 @@ pub fn audit_task(
     rows: &[PromptRow],
 ) -> Result<Vec<Finding>, EnvironmentError> {
     let mut findings = audit(task, scorer, rows);
-    findings.extend(offered_values(task, scorer, rows).into_iter().map(offered));
+    if pays_values(task) {
+        let fields = offered_values(task, scorer, rows).into_iter();
+        findings.extend(fields.filter(OfferedField::is_open).map(offered));
+    }
     findings.extend(lazy_conversations(task, scorer, rows)?);
     Ok(findings)
 }
@@ -39,7 +42,7 @@ fn offered(field: OfferedField) -> Finding {
         tier: Tier::Valid,
         rows: field.rows,
         reward: field.reward,
-        weak: field.is_open(),
+        weak: true,
         sentence: field.sentence(),
     }
 }

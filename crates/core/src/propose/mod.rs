@@ -18,7 +18,7 @@ use crate::format::{counted, percent};
 use crate::score::{Task, on_every_core};
 use field_ranker::{FieldRanker, LabelledPrompt, LikelyValue};
 use fields::{Field, Form, fields_of, set};
-pub use offered::{OfferedField, offered_values};
+pub use offered::{OfferedField, offered_values, pays_values};
 use prompt_text::{PromptText, Vocabulary};
 
 /// Parts into which labelled rows are divided to measure accuracy: each is proposed by what the others teach.
@@ -29,8 +29,8 @@ const ENOUGH: f64 = 0.9;
 /// Probability below which so many values fit no better than none.
 const LEAST_LIKELY: f64 = 0.5;
 /// Factors of scores that are tried, and the probability below which a right value counts no less.
-const SHARPNESS: [f32; 7] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0];
-const LEAST_MASS: f64 = 0.02;
+const SHARPNESS: [f32; 5] = [0.5, 0.75, 1.0, 1.5, 2.0];
+const LEAST_MASS: f64 = 0.002;
 /// Values shown to who labels a row.
 pub const MAX_OPTIONS: usize = 9;
 
@@ -341,8 +341,11 @@ fn has_mixed_dates<'t>(texts: impl IntoIterator<Item = &'t PromptText>) -> bool 
 impl Accuracy {
     /// `company 88 %, total 82 % of 60 labelled rows; all 2 fields 71 %`.
     pub fn sentence(&self) -> String {
-        if self.rows == 0 {
-            return "no labelled row: accuracy not measured".to_owned();
+        if self.rows < 2 {
+            return format!(
+                "accuracy not measured ({})",
+                counted(self.rows, "labelled row")
+            );
         }
         let share = |count: usize| percent(count as f64 / self.rows as f64);
         let fields: Vec<String> = self

@@ -11,7 +11,7 @@ use super::prompt_text::PromptText;
 use crate::dataset::{PromptRow, expected_target};
 use crate::exact_json;
 use crate::format::{counted, percent};
-use crate::score::{Scorer, Task};
+use crate::score::{PartValue, RewardPart, Scorer, Task};
 
 /// Rows tried, spread evenly.
 const MAX_ROWS: usize = 20;
@@ -56,6 +56,14 @@ impl OfferedField {
             counted(*rows, "row")
         )
     }
+}
+
+/// Whether a part of the reward pays values.
+pub fn pays_values(task: &Task) -> bool {
+    let pays = |part: &RewardPart| part.compares() || matches!(part.value, PartValue::Grounded);
+    task.rewards
+        .iter()
+        .any(|part| part.weight > 0.0 && pays(part))
 }
 
 struct Tried {
