@@ -10,6 +10,8 @@ use crate::score::{SchemaParts, Task};
 /// Fields beyond are left out.
 const MAX_FIELDS: usize = 100;
 const MAX_DEPTH: usize = 6;
+/// Parts of a schema that are read: a recursive one has no end.
+const MAX_READ: usize = 2_000;
 const MAX_NAMED: usize = 8;
 
 /// How a value is made of what the prompt has.
@@ -162,7 +164,12 @@ pub(super) fn fields_of(task: &Task) -> Result<(Vec<Field>, Vec<String>), String
     })?;
     let (mut fields, mut lists, mut required_lists) = (Vec::new(), Vec::new(), Vec::new());
     let mut open = vec![(Vec::<String>::new(), SchemaParts::new(schema, schema), true)];
-    while let Some((path, parts, is_required)) = open.pop() {
+    let mut left = MAX_READ;
+    while let Some((path, parts, is_required)) = open.pop()
+        && fields.len() < MAX_FIELDS
+        && left > 0
+    {
+        left -= 1;
         let (types, values) = (parts.types(), parts.listed());
         let kind = if !values.is_empty() {
             FieldKind::Listed(
@@ -195,7 +202,7 @@ pub(super) fn fields_of(task: &Task) -> Result<(Vec<Field>, Vec<String>), String
         } else {
             FieldKind::Text
         };
-        if !path.is_empty() && fields.len() < MAX_FIELDS {
+        if !path.is_empty() {
             fields.push(Field {
                 path,
                 kind,

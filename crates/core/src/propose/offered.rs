@@ -15,6 +15,8 @@ use crate::score::{PartValue, RewardPart, Scorer, Task};
 
 /// Rows tried, spread evenly.
 const MAX_ROWS: usize = 20;
+/// Of an answer with many fields fewer: rows times fields.
+const MAX_FIELD_ROWS: usize = 160;
 /// Values of one kind tried in a field.
 const MAX_OF_KIND: usize = 2;
 /// Share of a field's reward from which a wrong value earns all of it.
@@ -90,7 +92,8 @@ pub fn offered_values(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<O
     if scorer.runs_programs() || scorer.asks_judge() {
         return Vec::new();
     }
-    let step = rows.len().div_ceil(MAX_ROWS).max(1);
+    let most = (MAX_FIELD_ROWS / fields.len().max(1)).clamp(1, MAX_ROWS);
+    let step = rows.len().div_ceil(most).max(1);
     let mut sums = vec![Sums::default(); fields.len()];
     for row in rows.iter().step_by(step) {
         let offered = Offered::new(row);
