@@ -188,7 +188,7 @@ pub(super) fn replace_rows(
     let new: String = text.lines().enumerate().map(line).collect();
     let mut kept = path.as_os_str().to_owned();
     kept.push(".bak");
-    let files = [(Path::new(&kept), old.as_slice()), (&*path, new.as_bytes())];
+    let files = [(Path::new(&kept), &*old), (&*path, new.as_bytes())];
     replace_files(&files, Access::Umask).map_err(|(path, error)| {
         Failure::failed(format!("{}: {error}; nothing was replaced", path.display()))
     })?;
