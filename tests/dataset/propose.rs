@@ -51,6 +51,12 @@ fn write(folder: &Path, sets: [&[Value]; 3]) {
     }
 }
 
+/// What a command prints, whether it succeeds or not.
+fn printed(folder: &Path, arguments: &[&str]) -> String {
+    let output = call_in_process(folder, arguments);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn propose(folder: &Path, more: &[&str]) -> String {
     let path = folder.to_str().unwrap();
     let output = call_in_process(folder, &[&["dataset", "propose", path], more].concat());
@@ -138,8 +144,8 @@ fn rows_without_a_label_get_one_and_no_label_of_a_person_or_of_test_changes_or_c
         [PromptSet::Train, PromptSet::Eval, PromptSet::Test].map(labels),
         [5, 3, 3]
     );
-    let checked = call_in_process(folder.path(), &["task", "check", ".", "--json"]);
-    let checked: Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    let checked = printed(folder.path(), &["task", "check", ".", "--json"]);
+    let checked: Value = serde_json::from_str(&checked).unwrap();
     assert_eq!(
         [
             &checked["sets"]["train"]["proposed"],
@@ -165,10 +171,10 @@ fn a_task_whose_prompts_offer_wrong_values_that_pay_is_refused_with_the_way_out(
         ],
     );
     let path = folder.path().to_str().unwrap();
-    let checked = stdout(&call_in_process(folder.path(), &["task", "check", path]));
+    let checked = printed(folder.path(), &["task", "check", path]);
     let problem = "vendor, total: any value of the prompt earns all of it. Label 10 rows: grpo-tui dataset propose t";
     assert!(checked.contains(problem), "{checked}");
-    let audited = stdout(&call_in_process(folder.path(), &["task", "audit", path]));
+    let audited = printed(folder.path(), &["task", "audit", path]);
     assert!(
         audited.contains("vendor: ") && !audited.contains("no degenerate answer"),
         "{audited}"
