@@ -190,15 +190,21 @@ impl SignalReport {
         }
         let share = percent_short(self.truncated);
         let longer = format!("--set max_completion_tokens={}", 4 * max_completion_tokens);
-        let (what, remedy) = match self.think_leaks > self.truncated / 2.0 {
+        let (place, remedy) = match self.think_leaks > self.truncated / 2.0 {
             true => (
                 ", most of them in thinking",
-                format!("set `thinking = false` in task.toml, or {longer}"),
+                format!("Set `thinking = false` in task.toml, or {longer}"),
             ),
-            false => ("", longer),
+            false => ("", format!("Try {longer}")),
+        };
+        let consequence = match self.mixes.is_empty() && !self.is_guided {
+            true => {
+                " The rewards of each group are equal: every advantage is 0, and no step would change the model."
+            }
+            false => "",
         };
         Some(format!(
-            "no sampled completion is valid, and {share} are truncated at max_completion_tokens = {max_completion_tokens}{what}: {remedy}"
+            "no sampled completion is valid, and {share} are truncated at max_completion_tokens = {max_completion_tokens}{place}.{consequence} {remedy}"
         ))
     }
 

@@ -247,6 +247,20 @@ fn verdicts() {
 }
 
 #[test]
+fn truncated_completions_say_why_no_step_would_be_taken() {
+    let mut cut = signal(0, 0, 32);
+    cut.truncated = 256;
+    cut.failures = BTreeMap::from([(FailureClass::ThinkLeak, 256)]);
+    let report = judge(&cut, &SETTINGS);
+    assert_eq!(
+        report.truncation(256).unwrap(),
+        "no sampled completion is valid, and 100% are truncated at max_completion_tokens = 256, most of them in thinking. The rewards of each group are equal: every advantage is 0, and no step would change the model. Set `thinking = false` in task.toml, or --set max_completion_tokens=1024"
+    );
+    cut.truncated = 100;
+    assert_eq!(judge(&cut, &SETTINGS).truncation(256), None);
+}
+
+#[test]
 fn mixed_groups_name_their_tiers() {
     let check = |mixes: &[&[Tier]], lacks_valid: bool, text: &str| {
         let mut signal = signal(mixes.len(), 0, 32);
