@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Sender;
 
 use crate::format::duration;
-use crate::generation::{AskedModel, Event, ReadAnswer, ReadPrompt, Reading, unix_seconds};
+use crate::generation::{AskedModel, Event, Reading, unix_seconds};
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::kernels::row_adapters::NO_ADAPTER;
@@ -34,7 +34,7 @@ use crate::rollout::{
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
-use crate::update::{ReadingModel, pack, read_tokens};
+use crate::update::{ReadingModel, read_text};
 use body_client::Readings;
 use connections::Listener;
 use metrics::Metrics;
@@ -343,33 +343,6 @@ struct Begun<'a> {
     event: Pin<Box<dyn Future<Output = Event> + Send + 'a>>,
 }
 
-/// A prompt's tokens after the first, by training's forward pass.
-async fn read_prompt(reading: ReadingModel<'_>, prompt: &ReadPrompt) -> candle_core::Result<Event> {
-    let (first, rest) = prompt.token_ids.split_at(1);
-    let mut tokens = Vec::with_capacity(rest.len());
-    for packed in pack([(first, vec![rest])], usize::MAX) {
-        tokens.extend(read_tokens(reading, &packed, prompt.likeliest).await?);
-    }
-    Ok(Event::PromptRead {
-        prompt: prompt.index,
-        tokens,
-    })
-}
-
-/// A completion's values, by training's forward pass.
-async fn read_answer(reading: ReadingModel<'_>, answer: &ReadAnswer) -> candle_core::Result<Event> {
-    let given = GivenAnswer {
-        prompt: &answer.prompt,
-        completion: &answer.completion,
-        vocabulary: &answer.vocabulary,
-        constraint: answer.constraint.as_deref(),
-    };
-    Ok(Event::Confidence {
-        index: answer.index,
-        confidence: answer_confidence(reading, &given).await?,
-    })
-}
-
 impl<'a> Decoding<'a> {
     /// `adapter`: which the prompt or answer is sampled with.
     fn begin(&self, reading: Reading, adapter: Option<u32>) -> Begun<'a> {
@@ -385,15 +358,32 @@ impl<'a> Decoding<'a> {
             event: Box::pin(async move {
                 let (read, what) = match &reading {
                     Reading::Prompt(prompt) => {
-                        (read_prompt(model, prompt).await, "reading a prompt failed")
+                        let ids = &prompt.token_ids;
+                        let tokens = read_text(model, ids, prompt.likeliest).await;
+                        let read = tokens.map(|tokens| Event::PromptRead {
+                            prompt: prompt.index,
+                            tokens,
+                        });
+                        (read, "reading a prompt failed")
                     }
-                    Reading::Answer(answer) => (
-                        read_answer(model, answer).await,
-                        "computing the confidence of an answer failed",
-                    ),
+                    Reading::Answer(answer) => {
+                        let given = GivenAnswer {
+                            prompt: &answer.prompt,
+                            completion: &answer.completion,
+                            vocabulary: &answer.vocabulary,
+                            constraint: answer.constraint.as_deref(),
+                        };
+                        let confidence = answer_confidence(model, &given).await;
+                        let read = confidence.map(|confidence| Event::Confidence {
+                            index: answer.index,
+                            confidence,
+                        });
+                        (read, "computing the confidence of an answer failed")
+                    }
                 };
                 read.unwrap_or_else(|error| {
-                    fail(engine, report, what, &error);
+                    let is_out_of_memory = is_out_of_memory(&error);
+                    fail(engine, report, what, &error.to_string(), is_out_of_memory);
                     Event::Failed(format!("{what}; the server's log has the cause"))
                 })
             }),
@@ -432,7 +422,9 @@ impl<'a> Decoding<'a> {
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
             let what = "decoding failed, and its requests with it";
-            let cause = fail(self.engine, self.report, what, &error);
+            let is_out_of_memory = is_out_of_memory(&error);
+            let error = error.to_string();
+            let cause = fail(self.engine, self.report, what, &error, is_out_of_memory);
             worker.fail(FAILED);
             if failures >= MAX_FAILURES {
                 end(FAILED);
@@ -447,11 +439,12 @@ fn fail(
     engine: &Engine,
     report: &(dyn Fn(&str) + Sync),
     what: &str,
-    error: &candle_core::Error,
+    error: &str,
+    is_out_of_memory: bool,
 ) -> String {
-    let cause = explained(&error.to_string());
+    let cause = explained(error);
     report(&format!("{what}: {cause}"));
-    if is_out_of_memory(error) {
+    if is_out_of_memory {
         _ = engine.trim_memory();
     }
     cause

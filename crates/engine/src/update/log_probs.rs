@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::MicroBatch;
+use super::{MicroBatch, pack};
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{
@@ -83,6 +83,20 @@ pub async fn read_tokens(
         }
     }
     Ok(found)
+}
+
+/// As [`read_tokens`], of the tokens of a text after its first.
+pub async fn read_text(
+    reading: ReadingModel<'_>,
+    token_ids: &[u32],
+    count: usize,
+) -> Result<Vec<ReadToken>> {
+    let (first, rest) = token_ids.split_at(1);
+    let mut tokens = Vec::with_capacity(rest.len());
+    for packed in pack([(first, vec![rest])], usize::MAX) {
+        tokens.extend(read_tokens(reading, &packed, count).await?);
+    }
+    Ok(tokens)
 }
 
 /// Rows after the final norm.

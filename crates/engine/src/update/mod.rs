@@ -8,7 +8,9 @@ mod optimizer; // AdamW, warm-up, clipping; non-finite gradients
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 
-pub use log_probs::{LogitRow, ReadToken, ReadingModel, log_probs, read_logits, read_tokens};
+pub use log_probs::{
+    LogitRow, ReadToken, ReadingModel, log_probs, read_logits, read_text, read_tokens,
+};
 pub use loss::{
     LossSequence, LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss,
 };
