@@ -4,18 +4,15 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use serde_json::{Deserializer, Map, Value, json};
+use serde_json::{Value, json};
 
 use super::rendering::turns_of;
 use crate::dataset::PromptRow;
 use crate::environment::{
     AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep,
 };
-use crate::score::{AskedCalls, Score, Scorer, Task, asked_calls, calls_of_message};
-use crate::task::functions;
-use crate::text::{CallFormat, Message};
-
-const FORM: &str = "write the name of a function and its arguments as JSON, such as `query {\"sql\": \"SELECT 1\"}`";
+use crate::score::{AskedCalls, Score, Scorer, Task, calls_of_message};
+use crate::text::Message;
 
 #[derive(Debug)]
 pub struct HandConversation<S = Arc<Scorer>> {
@@ -86,59 +83,12 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         })
     }
 
-    /// OpenAI's list of the prompt's functions.
-    pub fn definitions(&self) -> &Value {
-        &self.definitions
-    }
-
     pub fn written(&self) -> &HandChain {
         &self.written
     }
 
     pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
         self.earlier.iter().chain([&self.written])
-    }
-
-    /// Parses calls: name and JSON object each, or in a model's notation.
-    pub fn read_calls(&self, text: &str) -> Result<Vec<ToolCall>, String> {
-        if text.trim_start().starts_with(['{', '[', '<']) {
-            return match asked_calls(CallFormat::hermes(), &self.definitions, text) {
-                AskedCalls::Calls(calls) => Ok(calls),
-                AskedCalls::None | AskedCalls::Unreadable => {
-                    Err(format!("the call cannot be read: {FORM}"))
-                }
-            };
-        }
-        let known = functions(&self.definitions).unwrap_or_default();
-        let (mut rest, mut calls) = (text.trim(), Vec::new());
-        while !rest.is_empty() {
-            let end = rest
-                .find(|letter: char| letter.is_whitespace() || letter == '{')
-                .unwrap_or(rest.len());
-            let name = &rest[..end];
-            rest = rest[end..].trim_start();
-            let mut arguments = Map::new();
-            if rest.starts_with('{') {
-                let mut values = Deserializer::from_str(rest).into_iter::<Map<String, Value>>();
-                arguments = match values.next() {
-                    Some(Ok(arguments)) => arguments,
-                    Some(Err(error)) => return Err(format!("the arguments of {name}: {error}")),
-                    None => Map::new(),
-                };
-                rest = rest[values.byte_offset()..].trim_start();
-            } else if !known.iter().any(|function| function.name == name) {
-                return Err(format!("{name:?} is not a function: {FORM}"));
-            }
-            calls.push(ToolCall {
-                name: name.to_owned(),
-                arguments,
-            });
-        }
-        if calls.is_empty() {
-            Err(format!("no call: {FORM}"))
-        } else {
-            Ok(calls)
-        }
     }
 
     /// Processes a model's message: answers its calls, or takes it as the answer. `context`:
@@ -289,52 +239,6 @@ mod tests {
         let scorer = Arc::new(Scorer::new(&task).unwrap());
         let rows = load_from("train.jsonl", row.as_bytes()).unwrap();
         HandConversation::open(&task, scorer, &rows[0]).unwrap()
-    }
-
-    #[test]
-    fn calls_are_read_by_name_and_arguments_or_as_models_write_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let talk = conversation(folder.path());
-        let read = |text: &str| {
-            let calls = talk.read_calls(text)?;
-            let shown = calls
-                .into_iter()
-                .map(|call| format!("{}{}", call.name, Value::Object(call.arguments)));
-            Ok::<_, String>(shown.collect::<Vec<_>>().join(" "))
-        };
-        for (text, expected) in [
-            (r#"query {"sql": "SELECT 1"}"#, r#"query{"sql":"SELECT 1"}"#),
-            (
-                "query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}",
-                r#"query{"sql":"}"} execute{"sql":""}"#,
-            ),
-            // Missing arguments: the tools reject them as for a model.
-            ("query", "query{}"),
-            ("quary {}", "quary{}"),
-            (
-                r#"{"name": "query", "arguments": {"sql": "x"}}"#,
-                r#"query{"sql":"x"}"#,
-            ),
-            (
-                "<tool_call>\n{\"name\": \"query\", \"arguments\": {}}\n</tool_call>",
-                "query{}",
-            ),
-        ] {
-            assert_eq!(read(text).unwrap(), expected, "{text}");
-        }
-        for (text, expected) in [
-            ("", "no call: write the name"),
-            ("Five are left.", "\"Five\" is not a function: write"),
-            (
-                "query {\"sql\": }",
-                "the arguments of query: expected value at line 1 column 9",
-            ),
-            ("query {} more", "\"more\" is not a function"),
-            ("{\"stock\": 4}", "the call cannot be read"),
-        ] {
-            let found = read(text).unwrap_err();
-            assert!(found.starts_with(expected), "{text}: {found}");
-        }
     }
 
     #[test]
