@@ -241,20 +241,24 @@ mod tests {
         HandConversation::open(&task, scorer, &rows[0]).unwrap()
     }
 
+    fn asked(name: &str, sql: &str) -> ToolCall {
+        let arguments = json!({"sql": sql}).as_object().unwrap().clone();
+        ToolCall {
+            name: name.to_owned(),
+            arguments,
+        }
+    }
+
     #[test]
     fn tools_answer_and_the_end_is_scored_with_reasons() {
         let folder = tempfile::tempdir().unwrap();
-        let say = |talk: &mut HandConversation, text: &str| {
-            let calls = talk.read_calls(text).unwrap();
-            talk.call(calls);
+        let say = |talk: &mut HandConversation, name: &str, sql: &str| {
+            talk.call(vec![asked(name, sql)]);
         };
         let mut talk = conversation(folder.path());
         assert_eq!(talk.written().messages[0].content, "Use the tools.");
-        say(&mut talk, "quary {}");
-        say(
-            &mut talk,
-            "execute {\"sql\": \"UPDATE item SET stock = 4\"}",
-        );
+        say(&mut talk, "quary", "");
+        say(&mut talk, "execute", "UPDATE item SET stock = 4");
         let calls: Vec<_> = talk
             .written()
             .chain
@@ -285,13 +289,13 @@ mod tests {
         // The limits of `[tools]` apply as to a model.
         let mut long = conversation(folder.path());
         for _ in 0..3 {
-            say(&mut long, "query {\"sql\": \"SELECT 1\"}");
+            say(&mut long, "query", "SELECT 1");
         }
         let HandChain { chain, score, .. } = long.written();
         assert_eq!((chain.end, chain.steps.len()), (ChainEnd::MaxTurns, 2));
         assert_eq!(score.as_ref().unwrap().tier, crate::score::Tier::Unparsable);
         let mut many = conversation(folder.path());
-        say(&mut many, &"query {} ".repeat(5));
+        many.call(vec![asked("query", ""); 5]);
         assert_eq!(many.written().chain.end, ChainEnd::MaxCalls);
     }
 
@@ -303,10 +307,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || conversation_about(folder.path(), &row.to_string());
         let sell = |talk: &mut HandConversation| {
-            let calls = talk
-                .read_calls("execute {\"sql\": \"UPDATE item SET stock = stock - 1\"}")
-                .unwrap();
-            talk.call(calls);
+            talk.call(vec![asked("execute", "UPDATE item SET stock = stock - 1")]);
         };
         let tiers = |talk: &HandConversation| -> Vec<_> {
             talk.turns()
@@ -314,7 +315,7 @@ mod tests {
                 .collect()
         };
         let mut talk = open();
-        assert_eq!(talk.definitions().as_array().unwrap().len(), 1);
+        assert_eq!(talk.definitions.as_array().unwrap().len(), 1);
         sell(&mut talk);
         talk.answer("Sold.");
         assert_eq!(tiers(&talk), [Some("valid"), None]);
