@@ -1,5 +1,4 @@
-//! Conversations with tools on the screens: recorded ones on Live, Scores and Eval, with the worst that tools reply, and
-//! one of a person on Prompts.
+//! Conversations with tools on the screens: recorded ones on Live, Scores and Eval, with the worst that tools reply.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use grpo_tui::run::{
     RunDirectory, Status, Worker, eval_file, write_evals,
 };
 use grpo_tui::score::{Scorer, Task};
-use grpo_tui::view::{Command, Screen};
+use grpo_tui::view::Command;
 use serde_json::{Value, json};
 
 use super::harness::Stage;

@@ -80,7 +80,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "space",
         Outcome::Done,
-        "runs.leave_filter runs.columns.reset prompts.leave",
+        "runs.leave_filter runs.columns.reset",
     ),
     (
         "c",
@@ -122,6 +122,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
     ("v enter", Outcome::Done, "prompts.format"),
+    ("v", Outcome::Done, "prompts.leave"),
     (
         "o g enter space j space esc G enter j space c",
         Outcome::Done,

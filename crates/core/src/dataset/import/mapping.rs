@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::Environment;
 use serde_json::{Map, Value, json};
 
 use super::cells::{insert, property, tags_of, type_problem, value_of};
@@ -11,12 +10,10 @@ use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::row_schemas;
 use super::survey::{Survey, cell};
+use super::templates;
 use crate::dataset::row::parse;
 use crate::exact_json::{self, marked_number};
 use crate::text::{Message, json_value};
-
-/// Template engine steps per rendering.
-const FUEL: u64 = 200_000;
 
 /// Parts of a row, and the column names guessed for them.
 const PARTS: [(&str, &[&str]); 6] = [
@@ -245,23 +242,6 @@ enum Expected {
     LastTurn,
 }
 
-/// Strict about unknown names, with the filter `json` and Python's string methods.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
-        environment.set_syntax(syntax);
-    }
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("json", |value: minijinja::Value| {
-        serde_json::to_string(&value)
-            .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
-    });
-    environment
-}
-
 /// A mapping, checked against a file's columns.
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -294,7 +274,7 @@ impl Mapping {
         stem: &str,
     ) -> Result<Self, String> {
         let known = &survey.columns;
-        let mut templates = environment();
+        let mut templates = templates::environment();
         let column = |part: &str, name: &str| match survey.has(name) {
             true => Ok(name.to_owned()),
             false => {

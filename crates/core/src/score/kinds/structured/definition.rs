@@ -43,22 +43,11 @@ struct YamlRules(Arc<SchemaFiles>);
 fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let (files, found) = SchemaFiles::read(top, score, home)?;
     if let (Some(name), Some((_, offset))) = (score.string("format")?, score.get("format"))
-        && let Some(problem) = format_problem(&name)
+        && let Some(problem) = yaml::format_problem(&name)
     {
         return Err(score.error("format", offset, problem));
     }
     Ok((Arc::new(YamlRules(Arc::new(files))), Some(found)))
-}
-
-/// Why answers are not read in this notation, if so.
-pub(super) fn format_problem(name: &str) -> Option<String> {
-    let remedy = match name {
-        "yaml" => return None,
-        "json" => "write `kind = \"json_schema\"`",
-        "xml" => "score it by a function that reads it, `kind = \"python\"`",
-        _ => "write \"yaml\"",
-    };
-    Some(format!("takes \"yaml\", not {name:?}: {remedy}"))
 }
 
 impl Definition for YamlRules {

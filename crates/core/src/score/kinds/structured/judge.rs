@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::definition::format_problem;
 use super::yaml;
 use crate::dataset::{PromptRow, expected, has_own_schema};
 use crate::score::answer::json;
@@ -52,7 +51,7 @@ fn row_problem(row: &PromptRow) -> Option<String> {
     }
     let own = row.fields.get("format").filter(|own| !own.is_null())?;
     let name = own.as_str().map_or_else(|| own.to_string(), str::to_owned);
-    format_problem(&name).map(|problem| format!("the row's `format` {problem}"))
+    yaml::format_problem(&name).map(|problem| format!("the row's `format` {problem}"))
 }
 
 impl Judge for YamlJudge {
