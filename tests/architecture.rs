@@ -16,7 +16,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("minijinja_contrib", &["text", "dataset"]),
     ("csv", &["dataset"]),
     ("parquet", &["dataset"]),
-    ("roxmltree", &["score"]),
     ("rusqlite", &["sqlite"]),
     ("saphyr_parser", &["score"]),
     ("sqlparser", &["score", "help"]),

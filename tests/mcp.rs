@@ -235,14 +235,9 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         root.join("copy.jsonl"),
     )
     .unwrap();
-    // A copy, in other columns, and of a task in a group.
     let rows = fs::read_to_string(root.join("tasks/bills/eval-large.jsonl")).unwrap();
-    fs::write(root.join("rows.jsonl"), &rows).unwrap();
     fs::write(root.join("tasks/bills/rows.bak"), &rows).unwrap();
-    let first: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
-    let text = first["messages"][0]["content"].as_str().unwrap();
-    let text = text.replace('"', "\"\"");
-    fs::write(root.join("same.csv"), format!("a,b\n\"{text}\",x\n")).unwrap();
+    // A task in a group.
     program::sample_task(&root.join("tasks/group/deep"), [4, 4, 4]);
     fs::create_dir(root.join("runs")).unwrap();
     fs::write(root.join("runs/x.csv"), "text\na\n").unwrap();
@@ -383,17 +378,11 @@ fn what_is_outside_the_workspace_or_of_the_test_set_is_refused() {
         ("stop", json!({"run": "/tmp"}), "run"),
         ("compare", json!({"run": []}), "<RUN>"),
         ("read", uri("task://bills/eval-large.jsonl"), "a test set"),
-        ("read", uri("task://bills/rows.bak"), "rows of a test set"),
-        ("task_new", new("same.csv"), "prompts of a test set"),
+        ("read", uri("task://bills/rows.bak"), "no file of the task"),
         (
             "task_new",
             new("tasks/group/deep/eval-large.jsonl"),
             "this is a test set",
-        ),
-        (
-            "task_new",
-            json!({"name": "new", "examples": "rows.jsonl"}),
-            "prompts of a test set",
         ),
         (
             "read",
@@ -431,11 +420,6 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
     );
     assert!(split["train"]["rows"].as_u64().unwrap() > 0, "{split}");
     assert_eq!(split["test"]["rows"], 0, "it stays as it is");
-    fs::write(
-        root.join("tasks/labels/copy.txt"),
-        fs::read(root.join("tasks/labels/test.jsonl")).unwrap(),
-    )
-    .unwrap();
     let file = root.join("tasks/labels/task.toml");
     let before = fs::read_to_string(&file).unwrap();
     let write = |text: &str| json!({"task": "labels", "file": "task.toml", "text": text});
@@ -453,7 +437,6 @@ fn a_task_is_edited_but_neither_its_test_set_nor_what_a_person_trusts() {
             "same [prompts]",
         ),
         (tool("test.jsonl"), "this is a test set"),
-        (tool("copy.txt"), "prompts of a test set"),
     ] {
         assert_ne!(text, before);
         let refusal = client.refusal("task_write", write(&text));

@@ -1,4 +1,4 @@
-//! Answers in YAML and XML: read strictly, mapped to JSON, judged by the schema, with places in their own text.
+//! Answers in YAML: read strictly, mapped to JSON, judged by the schema, with places in their own text.
 
 use grpo_tui::prompts::{CheckedSet, data_problems};
 use grpo_tui::score::{Scorer, Task, audit};
@@ -182,244 +182,59 @@ fn what_is_not_yaml_is_refused_with_its_place() {
 }
 
 #[test]
-fn xml_is_mapped_to_json_by_the_schema() {
-    let scorer = scorer(SERVICE, "format = \"xml\"\nroot = \"service\"");
-    let service = |inside: &str| format!("<service>{inside}</service>");
-    for (text, value) in [
-        (service("<name>a</name><ports>80</ports>"), json!({"name": "a", "ports": [80]})),
-        (service("<ports>1</ports><name>12</name><ports>2</ports>"), json!({"name": "12", "ports": [1, 2]})),
-        // A required list without an element is empty; one that is not required is missing.
-        (service("<name>a</name>"), json!({"name": "a", "ports": []})),
-        (service("<name/><replicas> 3\n</replicas>"), json!({"name": "", "replicas": 3, "ports": []})),
-        (service("<name> a </name><ratio/><note/>"), json!({"name": " a ", "ratio": null, "note": null, "ports": []})),
-        (
-            service("<name>&lt;&amp;&#65;</name><public>true</public>"),
-            json!({"name": "<&A", "public": true, "ports": []}),
-        ),
-        (service("<name><![CDATA[<b>]]></name><note>null</note>"), json!({"name": "<b>", "note": null, "ports": []})),
-        (service("<name>&#x10FFFF;<![CDATA[&#xD800;]]></name>"), json!({"name": "\u{10FFFF}&#xD800;", "ports": []})),
-        (
-            "<?xml version=\"1.1\" encoding='utf-8' standalone='no' ?><service><name>a</name></service>".to_owned(),
-            json!({"name": "a", "ports": []}),
-        ),
-        (service("<name>a<!-- b -->c</name><ratio>1.50</ratio>"), json!({"name": "ac", "ratio": 1.5, "ports": []})),
-        (
-            service("<name>a</name><env key=\"K\">v</env><env key='L'>2</env>"),
-            json!({"name": "a", "ports": [], "env": [{"@key": "K", "#text": "v"}, {"@key": "L", "#text": "2"}]}),
-        ),
-        (
-            service("<name>a</name><grid><item>1</item><item>2</item></grid><grid/>"),
-            json!({"name": "a", "ports": [], "grid": [[1, 2], []]}),
-        ),
-        (
-            "\n <?xml version=\"1.0\"?>\n<service id=\"7\" xmlns:x=\"u\"><name>a</name></service>\n".to_owned(),
-            json!({"@id": 7, "name": "a", "ports": []}),
-        ),
-        ("<think>x</think><service><name>a</name></service>".to_owned(), json!({"name": "a", "ports": []})),
-    ] {
-        let score = scorer.score(&text, Some(&row_with(&json!({"expected": value}))));
-        assert_eq!((score.exact, score.failure), (Some(true), None), "{text}\n{}", shown(&score));
-    }
-    // Without types, what spells a number, a boolean or nothing is one, and repeated elements are a list.
-    let untyped = self::scorer("{}", "format = \"xml\"");
-    let text = "<a><n>1</n><n>x</n><t>true</t><e/><m p='2'>x<i>y</i>z</m></a>";
-    let value =
-        json!({"n": [1, "x"], "t": true, "e": null, "m": {"@p": 2, "i": "y", "#text": "xz"}});
-    assert_eq!(
-        untyped
-            .score(text, Some(&row_with(&json!({"expected": value}))))
-            .exact,
-        Some(true)
-    );
-}
-
-#[test]
-fn what_is_not_xml_is_refused_with_its_place() {
-    let scorer = scorer(SERVICE, "format = \"xml\"\nroot = \"service\"");
-    let deep = "<name>".repeat(600) + &"</name>".repeat(600);
-    let deep = format!("<service>{deep}</service>");
-    for (text, found) in [
-        ("", "unparsable [other]; 1:1 the completion is empty"),
-        ("No.", "unparsable [prose]; 1:1 no XML element in the text"),
-        (
-            "Here: <service><name>a</name></service>",
-            "unparsable [prose]; 1:1 text before the XML element",
-        ),
-        (
-            "<service><name>a</name></service>\nDone.",
-            "unparsable [prose]; 2:1 text after the XML element",
-        ),
-        (
-            "```xml\n<service><name>a</name></service>\n```",
-            "unparsable [fence]; 1:1 Markdown fence before the XML element",
-        ),
-        (
-            "<service><name>a</name>",
-            "unparsable [truncated]; 1:24 the root node was opened but never closed",
-        ),
-        (
-            "<service>\n é</servce>",
-            "unparsable [syntax]; 2:3 expected 'service' tag, not 'servce'",
-        ),
-        (
-            "<service><name>a & b</name></service>",
-            "unparsable [syntax]; 1:18 malformed entity reference",
-        ),
-        (
-            "<service>&nbsp;</service>",
-            "unparsable [syntax]; 1:10 unknown entity reference 'nbsp'",
-        ),
-        (
-            "<service><name>a&#xD800;</name></service>",
-            "unparsable [syntax]; 1:17 the reference `&#xD800;` is to no character",
-        ),
-        (
-            "<service id='&#1114112;'><!-- &#xD800; --></service>",
-            "unparsable [syntax]; 1:14 the reference `&#1114112;` is to no character",
-        ),
-        (
-            "<?xml version='2.0'?><service/>",
-            "unparsable [syntax]; 1:1 the declaration has version=\"2.0\": write \"1.0\"",
-        ),
-        (
-            "<?xml\nversion='1.'?><service/>",
-            "unparsable [syntax]; 1:1 the declaration has version=\"1.\": write \"1.0\"",
-        ),
-        (
-            "<?xml version='1.0' encoding='é'?><service/>",
-            "unparsable [syntax]; 1:1 the declaration has encoding=\"é\": write \"UTF-8\"",
-        ),
-        (
-            "<?xml version='1.0' standalone='maybe'?><service/>",
-            "unparsable [syntax]; 1:1 the declaration has standalone=\"maybe\"",
-        ),
-        (
-            "<service/><?XML version='1.0'?>",
-            "unparsable [syntax]; 1:11 a declaration that does not begin the document",
-        ),
-        (
-            "<!DOCTYPE a [<!ENTITY b 'c'>]><service>&b;</service>",
-            "unparsable [syntax]; 1:1 a DTD is not read",
-        ),
-        (
-            "<service id='1' id='2'/>",
-            "unparsable [syntax]; 1:17 attribute 'id' is already defined",
-        ),
-        (
-            "<answer><name>a</name></answer>",
-            "unparsable [syntax]; 1:1 the root element is `answer`, not `service`",
-        ),
-        (
-            "<think>hm",
-            "unparsable [think leak]; 1:1 unclosed think block",
-        ),
-        (
-            deep.as_str(),
-            "unparsable [syntax]; 1:3076 nested deeper than 512 levels",
-        ),
-    ] {
-        let score = scorer.score(text, None);
-        assert!(
-            shown(&score).starts_with(found),
-            "{text}\n{}\n{found}",
-            shown(&score)
-        );
-        assert_eq!(
-            score.tolerant,
-            text.contains("<name>a</name></service>"),
-            "{text}"
-        );
-    }
-}
-
-#[test]
 fn the_schema_judges_and_reasons_have_places_in_the_answer() {
-    let check = |format: &str, text: &str, found: &str| {
-        let scorer = scorer(SERVICE, &format!("format = \"{format}\"\ngraded = true"));
+    let check = |text: &str, found: &str| {
+        let scorer = scorer(SERVICE, "graded = true");
         let score = scorer.score(text, None);
         assert_eq!(shown(&score), found, "{text}");
         let credit = score.parts.get("graded").copied().unwrap_or_default();
         assert!(credit > 0.0 && credit < 1.0, "{credit}");
     };
     check(
-        "yaml",
         "name: é\nports:\n  - 80\n  - http\n",
         "invalid [wrong type]; 4:5 expected integer, found string \"http\"",
     );
     check(
-        "yaml",
         "name: a\nports: [1]\nextra: 1",
         "invalid [extra key]; 3:1 key not allowed: \"extra\"",
     );
     check(
-        "yaml",
         "replicas: 0\nname: yes\nports: no\n",
         "invalid [other]; 1:11 0 is less than the minimum of 1; 3:8 expected array, found string \"no\"",
     );
     check(
-        "yaml",
         "public: 0x1\nname: a",
         "invalid [missing key]; 1:1 missing key \"ports\"; 1:9 expected boolean, found number 1",
-    );
-    check(
-        "xml",
-        "<s><name>a</name>\n <replicas>\n  two</replicas></s>",
-        "invalid [wrong type]; 3:3 expected integer, found string \"\\n  two\"",
-    );
-    check(
-        "xml",
-        "<s><ports>x</ports><name>a</name><name>b</name></s>",
-        "invalid [wrong type]; 1:11 expected integer, found string \"x\"; 1:20 expected string, found array [\"a\", \"b\"]",
-    );
-    check(
-        "xml",
-        "<s><name>a</name><grid>x<item>1</item></grid></s>",
-        "invalid [wrong type]; 1:18 expected array, found object {\"item\": 1, \"#text\": \"x\"}",
-    );
-    check(
-        "xml",
-        "<s no='1'><name>a</name></s>",
-        "invalid [extra key]; 1:4 key not allowed: \"@no\"",
     );
 }
 
 #[test]
-fn a_row_may_have_its_own_format_and_expected_is_written_in_it() {
+fn expected_is_written_and_what_is_not_yaml_is_named() {
     let scorer = scorer(SERVICE, "");
     let value = json!({"name": "true", "ratio": 0.5, "ports": [1, 2], "grid": [[1], []], "note": "a: \"b\"\n<c>", "env": [{"@key": "k", "#text": "no"}]});
-    let row = |format: &str| row_with(&json!({"expected": value, "format": format}));
-    for (format, text) in [
-        ("json", value.to_string()),
-        (
-            "yaml",
-            "name: \"true\"\nratio: 0.5\nports:\n  - 1\n  - 2\ngrid:\n  - - 1\n  - []\nnote: \"a: \\\"b\\\"\\n<c>\"\nenv:\n  - \"@key\": k\n    \"#text\": no".to_owned(),
-        ),
-        (
-            "xml",
-            "<answer>\n  <name>true</name>\n  <ratio>0.5</ratio>\n  <ports>1</ports>\n  <ports>2</ports>\n  <grid>\n    <item>1</item>\n  </grid>\n  <grid></grid>\n  <note>a: &quot;b&quot;\n&lt;c&gt;</note>\n  <env key=\"k\">no</env>\n</answer>".to_owned(),
-        ),
-    ] {
-        let row = row(format);
-        assert_eq!(scorer.expected_completion(&value, Some(&row)).as_deref(), Some(text.as_str()));
-        assert_eq!(scorer.score(&text, Some(&row)).exact, Some(true), "{text}");
+    let text = "name: \"true\"\nratio: 0.5\nports:\n  - 1\n  - 2\ngrid:\n  - - 1\n  - []\nnote: \"a: \\\"b\\\"\\n<c>\"\nenv:\n  - \"@key\": k\n    \"#text\": no";
+    for format in [json!(null), json!("yaml")] {
+        let row = row_with(&json!({"expected": value, "format": format}));
+        let written = scorer.expected_completion(&value, Some(&row));
+        assert_eq!(written.as_deref(), Some(text));
+        assert_eq!(scorer.score(text, Some(&row)).exact, Some(true), "{text}");
     }
     for (format, complaint) in [
         (
-            json!({}),
-            "no format: write `[score] format = \"yaml\"` or \"xml\", or give the row `format`",
+            json!("xml"),
+            "not \"xml\": score it by a function that reads it, `kind = \"python\"`",
         ),
         (
-            json!({"format": "yml"}),
-            "the row's `format` must be one of json, yaml, xml, not \"yml\"; did you mean `yaml`?",
+            json!("json"),
+            "not \"json\": write `kind = \"json_schema\"`",
         ),
-        (
-            json!({"format": 1}),
-            "the row's `format` must be one of json, yaml, xml, not \"1\"",
-        ),
+        (json!(1), "not \"1\": write \"yaml\""),
     ] {
         assert_eq!(
-            shown(&scorer.score("a: 1", Some(&row_with(&format)))),
-            format!("unparsable [scorer error]; 1:1 {complaint}")
+            shown(&scorer.score("a: 1", Some(&row_with(&json!({"format": format}))))),
+            format!(
+                "unparsable [scorer error]; 1:1 the row's `format` takes \"yaml\", {complaint}"
+            )
         );
     }
 }
@@ -428,18 +243,10 @@ proptest::proptest! {
     #[test]
     fn what_is_written_is_read_again(value in value()) {
         let wrapped = json!({"expected": {"$any": [{"$value": value}]}});
-        for format in ["yaml", "json"] {
-            let scorer = scorer("{}", &format!("format = {format:?}"));
-            let text = scorer.expected_completion(&wrapped["expected"], None).unwrap();
-            let score = scorer.score(&text, Some(&row_with(&wrapped)));
-            proptest::prop_assert_eq!(score.exact, Some(true), "{}\n{}\n{}", &value, text, shown(&score));
-        }
-        // In XML the schema says which texts are strings.
-        let text = json!({"a": value.to_string()});
-        let scorer = scorer(r#"{"properties": {"a": {"type": "string"}}}"#, "format = \"xml\"");
-        let written = scorer.expected_completion(&text, None).unwrap();
-        let score = scorer.score(&written, Some(&row_with(&json!({"expected": text}))));
-        proptest::prop_assert_eq!(score.exact, Some(true), "{}", written);
+        let scorer = scorer("{}", "");
+        let text = scorer.expected_completion(&wrapped["expected"], None).unwrap();
+        let score = scorer.score(&text, Some(&row_with(&wrapped)));
+        proptest::prop_assert_eq!(score.exact, Some(true), "{}\n{}\n{}", &value, text, shown(&score));
     }
 }
 
@@ -475,15 +282,15 @@ fn keys_of_the_task_are_checked() {
     };
     check(
         "format = \"toml\"",
-        "task.toml line 5 column 10: `score.format` must be one of json, yaml, xml, not \"toml\"",
+        "task.toml line 5 column 10: `score.format` takes \"yaml\", not \"toml\": write \"yaml\"",
     );
     check(
-        "format = \"yaml\"\nroot = \"a\"",
-        "task.toml line 6 column 8: `score.root` names the root element of XML",
+        "format = \"xml\"\nroot = \"a\"",
+        "task.toml line 6 column 1: `score.root` was removed: XML is not read; score it by a function that reads it, `kind = \"python\"`",
     );
     check(
-        "format = \"xml\"\nroot = \"1 a\"",
-        "task.toml line 6 column 8: `score.root` must be a name of XML",
+        "format = \"xml\"",
+        "task.toml line 5 column 10: `score.format` takes \"yaml\", not \"xml\": score it by a function that reads it, `kind = \"python\"`",
     );
     check(
         "format = 1",

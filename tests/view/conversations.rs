@@ -1,5 +1,4 @@
-//! Conversations with tools on the screens: recorded ones on Live, Scores and Eval, with the worst that tools reply, and
-//! one of a person on Prompts.
+//! Conversations with tools on the screens: recorded ones on Live, Scores and Eval, with the worst that tools reply.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use grpo_tui::run::{
     RunDirectory, Status, Worker, eval_file, write_evals,
 };
 use grpo_tui::score::{Scorer, Task};
-use grpo_tui::view::{Command, Screen};
+use grpo_tui::view::Command;
 use serde_json::{Value, json};
 
 use super::harness::Stage;
@@ -378,106 +377,6 @@ fn scores_score_whole_conversations() {
             "in the run: valid 1.000, advantage +0.000; 28 tokens",
         ],
     );
-}
-
-#[test]
-fn a_person_answers_a_prompt_with_the_tools() {
-    for (columns, rows) in [(120, 36), (80, 24)] {
-        let mut stage = Stage::with(columns, rows, |options| {
-            options.task = Some(task(&options.here).display().to_string());
-        });
-        stage.keys("3 b");
-        check(
-            &stage,
-            &[
-                "by hand: you are the model",
-                "Use the tools.",
-                "How many nuts",
-                "query(sql: string)",
-                "alt-c calls",
-            ],
-        );
-        // What is no call is not sent.
-        stage.types("How many?").keys("alt-c");
-        check(&stage, &["\"How\" is not a function", "How many?"]);
-        stage
-            .keys(&"backspace ".repeat(9))
-            .types("query {\"sql\": \"SELECT stock FROM item\"}")
-            .keys("alt-c");
-        check(
-            &stage,
-            &[
-                "turn 1",
-                "→ query {\"sql\":\"SELECT stock FROM item\"}  answered in",
-                "[[5]]",
-            ],
-        );
-        stage.types("query {\"sql\": \"SELEC\"}").keys("alt-c");
-        check(&stage, &["syntax error"]);
-        stage.types("Five.").keys("alt-enter");
-        check(
-            &stage,
-            &[
-                "2 calls in",
-                "ended: the model answered without a call",
-                "valid  reward 1",
-                "Five.",
-            ],
-        );
-        // Over again, with other words, and out.
-        stage.keys("r").types("Six.").keys("alt-enter");
-        check(&stage, &["0 calls; ended", "expected \"Five.\""]);
-        stage.keys("esc");
-        assert!(
-            stage.model.shared.screen == Screen::Prompts && !stage.shows("by hand: you"),
-            "{}",
-            stage.screen()
-        );
-    }
-}
-
-#[test]
-fn a_person_answers_every_turn_of_a_row() {
-    let mut stage = Stage::with(120, 50, |options| {
-        let task = task(&options.here);
-        let said = |text: &str| json!([{"role": "user", "content": text}]);
-        let later = json!([{"messages": said("Sell one."), "expected": "Sold."}]);
-        let row = json!({"id": "two", "messages": said("How many?"), "expected": "Five.", "turns": later});
-        std::fs::write(task.join("train.jsonl"), row.to_string()).unwrap();
-        options.task = Some(task.display().to_string());
-    });
-    stage.keys("3 b");
-    check(
-        &stage,
-        &["two by hand: you are the model, turn 1 of 2", "How many?"],
-    );
-    assert!(!stage.shows("Sell one."), "{}", stage.screen());
-    stage.types("Five.").keys("alt-enter");
-    check(
-        &stage,
-        &[
-            "turn 2 of 2",
-            "valid  reward 1",
-            "expected \"Five.\"",
-            "Sell one.",
-            "alt-c calls",
-        ],
-    );
-    // In the same database.
-    stage
-        .types("execute {\"sql\": \"UPDATE item SET stock = 4\"}")
-        .keys("alt-c");
-    stage
-        .types("query {\"sql\": \"SELECT stock FROM item\"}")
-        .keys("alt-c");
-    check(&stage, &["[[4]]"]);
-    stage.types("Sold.").keys("alt-enter");
-    check(
-        &stage,
-        &["2 calls in", "expected \"Sold.\"", "r starts over"],
-    );
-    stage.keys("r");
-    check(&stage, &["turn 1 of 2"]);
 }
 
 #[test]

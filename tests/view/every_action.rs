@@ -33,11 +33,11 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          schema.type schema.find schema.line schema.faults schema.outline \
          schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
          schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
-         schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
-         prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
+         schema.take schema.own schema.discard schema.difference schema.toml \
+         prompts.open prompts.own prompts.discard prompts.difference \
          prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \
-         prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
-         prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.hand prompts.results \
+         prompts.sort.backwards prompts.add prompts.import prompts.new_task \
+         prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.results \
          prompts.model prompts.health scores.open scores.source scores.later_step scores.earlier_step scores.ten_later \
          scores.ten_earlier scores.follow scores.next_changed scores.edit scores.write scores.prompt \
          scores.draw scores.confidence scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
@@ -80,7 +80,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "space",
         Outcome::Done,
-        "runs.leave_filter runs.columns.reset prompts.leave",
+        "runs.leave_filter runs.columns.reset",
     ),
     (
         "c",
@@ -107,22 +107,14 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         Outcome::Done,
         "live.chart.right live.chart.right_far live.chart.out live.chart.whole",
     ),
-    (
-        "l i s t _ f i l e s",
-        Outcome::Done,
-        "prompts.hand.call scores.samples",
-    ),
+    ("l i s t _ f i l e s", Outcome::Done, "scores.samples"),
     (
         "o enter !",
         Outcome::Done,
         "schema.leave schema.undo schema.fault.next",
     ),
     ("o enter ! ctrl-u", Outcome::Done, "schema.redo"),
-    (
-        "o enter ! esc",
-        Outcome::Done,
-        "schema.fault.previous prompts.hand.edit prompts.hand.again",
-    ),
+    ("o enter ! esc", Outcome::Done, "schema.fault.previous"),
     (
         "o / y enter",
         Outcome::Done,
@@ -130,6 +122,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
     ("v enter", Outcome::Done, "prompts.format"),
+    ("v", Outcome::Done, "prompts.leave"),
     (
         "o g enter space j space esc G enter j space c",
         Outcome::Done,
@@ -160,9 +153,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     // The files that it reads again are as they were; another test changes them.
     ("", Outcome::Nothing, "eval.again"),
 ];
-
-/// A tool, for prompts that are answered by hand.
-const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"files\"\n";
 
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
@@ -246,7 +236,6 @@ fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
         Scope::Pane(Screen::Schema, "program") => {
             stage("kind = \"command\"\ncommand = [\"true\"]\n")
         }
-        _ if action.id.starts_with("prompts.hand") => stage(TOOL),
         _ => stage(""),
     };
     let (screen, pane) = match action.scope {
@@ -259,9 +248,6 @@ fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
     if let Some(pane) = pane {
         let (screen, shared) = stage.model.screen_mut(screen);
         screen.focus(shared, pane);
-    }
-    if action.scope == Scope::Pane(Screen::Prompts, "by hand") {
-        stage.keys("b");
     }
     stage.keys(way);
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {

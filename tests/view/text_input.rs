@@ -1,7 +1,7 @@
 //! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no
 //! commands.
 
-use grpo_tui::view::action::{ActionInfo, Scope};
+use grpo_tui::view::action::Scope;
 use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Command, Message, Screen, app, update};
 
@@ -23,9 +23,7 @@ fn deferred(stage: &mut Stage, key: &str) -> Vec<Command> {
 #[test]
 fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     let mut refused = Vec::new();
-    // The pane of an answer by hand is there only where a prompt has been opened.
-    let is_there = |action: &&ActionInfo| action.scope != Scope::Pane(Screen::Prompts, "by hand");
-    for action in app::actions().filter(|action| action.asks).filter(is_there) {
+    for action in app::actions().filter(|action| action.asks) {
         let mut stage = Stage::with(120, 36, |options| {
             options.task = Some("/no/such/task".to_owned())
         });

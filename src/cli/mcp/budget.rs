@@ -1,6 +1,5 @@
 //! What this server's runs may use and have used, kept in the workspace so that a restart does not begin anew.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +31,6 @@ pub(super) struct Record {
     pub(super) other_seconds: f64,
     /// The run that the test set has answered for: training is closed.
     pub(super) final_eval: Option<String>,
-    /// Checksums of files of which the client made a task: it knows their rows.
-    pub(super) known_data: BTreeSet<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

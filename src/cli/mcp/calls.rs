@@ -1,6 +1,5 @@
 //! What a call does: a command of this program, within the budget and without the test sets, or one of `Own`.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -35,9 +34,7 @@ impl Server {
         let mut words = tool.words(self, given)?;
         let record = self.record()?;
         let spent = record.spent(&self.workspace);
-        let (limits, text) = (self.limits, |name: &str| {
-            given.get(name).and_then(Value::as_str)
-        });
+        let limits = self.limits;
         let run = |words: &[String], prints_lines: bool, input: &str| {
             // Results on the test set are no secret after the last.
             let is_shown = tool.name == "status" && record.final_eval.is_some();
@@ -86,17 +83,6 @@ impl Server {
                 Own::TaskWrite { task, file, text } => self.task_write(&task, &file, &text),
                 Own::FinalEval { run, finish, cpu } => self.final_eval(call, &spent, &run, (finish, cpu)),
             },
-            "task_new" | "dataset_import" => {
-                let files = ["examples", "schema", "data"].into_iter().filter_map(text);
-                let known = files.map(|file| self.workspace.check_rows(&self.workspace.file(file)?, &record.known_data));
-                let known = known.collect::<Result<Vec<String>>>()?;
-                let document = run(&words, false, "")?;
-                // A client that made a task of a file knows its rows.
-                if !known.is_empty() && given.get("dry_run") != Some(&true.into()) {
-                    self.budget()?.change(|record| record.known_data.extend(known))?;
-                }
-                Ok(document)
-            }
             "dataset_split" if !record.runs.is_empty() => Err("the sets stay as they are since the first run was started".to_owned()),
             "score" => {
                 let lines = given.get("completions").and_then(Value::as_array);
@@ -223,9 +209,9 @@ impl Server {
         let toml = toml::Value::Table(toml);
         strings(&toml, &mut names);
         for name in names {
-            // A tool over files may name a copy of a test set.
+            // A tool over files may name a test set.
             if let Some(path) = task.path(name).ok().filter(|path| path.is_file()) {
-                self.workspace.check_rows(&path, &BTreeSet::new())?;
+                crate::files::open(&path).map_err(|error| format!("{name}: {error}"))?;
             }
         }
         let write = |bytes: &[u8]| {

@@ -1,14 +1,9 @@
 //! The folder that a client may name: tasks, runs, models and files in it, but the rows of test sets.
 
 use std::collections::BTreeSet;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use crate::dataset::import::read_records;
-use crate::dataset::read_lines;
-use crate::files::{FileId, file_id, inside, sum};
+use crate::files::{FileId, file_id, inside};
 use crate::format::shortened;
 use crate::run::{RunDirectory, RunFolders, RunReference};
 use crate::score::Task;
@@ -61,52 +56,6 @@ impl Workspace {
         found.map(|found| file_id(&found)).collect()
     }
 
-    /// Checks that no record of a file, in whatever columns, has the prompt of a test row; `known`: checksums of files whose rows
-    /// the client knows. Returns the file's own.
-    pub(super) fn check_rows(
-        &self,
-        path: &Path,
-        known: &BTreeSet<String>,
-    ) -> Result<String, String> {
-        let named = |why: String| format!("{}: {why}", path.display());
-        let bytes = crate::files::read(path).map_err(|error| named(error.to_string()))?;
-        let checksum = sum(&bytes);
-        if known.contains(&checksum) {
-            return Ok(checksum);
-        }
-        let mut prompts = BTreeSet::new();
-        for bytes in self
-            .test_files()
-            .iter()
-            .filter_map(|file| crate::files::read_hidden(file).ok())
-        {
-            let lines = read_lines(Cursor::new(bytes)).flatten();
-            for row in lines.filter_map(|(_, line)| serde_json::from_slice::<Value>(&line).ok()) {
-                let messages = row["messages"]
-                    .as_array()
-                    .and_then(|messages| messages.last());
-                let text = messages.map_or(&row["prompt"], |last| &last["content"]);
-                prompts.extend((!text.is_null()).then(|| text.to_string()));
-            }
-        }
-        // What is malformed the command says. A copy may have any name.
-        let records = read_records(path, usize::MAX)
-            .unwrap_or_default()
-            .into_iter();
-        let lines = bytes
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok());
-        let values = records
-            .map(|record| Value::Object(record.fields))
-            .chain(lines);
-        match values.filter(|value| has_any(value, &prompts)).count() {
-            0 => Ok(checksum),
-            _ => Err(named(
-                "it has prompts of a test set, which is not read: use other rows".to_owned(),
-            )),
-        }
-    }
-
     /// A path that a client names, without links.
     ///
     /// # Errors
@@ -138,16 +87,11 @@ impl Workspace {
     /// The text of a task's file that a client may read.
     pub(super) fn task_text(&self, task: &str, file: &str) -> Result<String, String> {
         let (task, _) = self.task(task)?;
-        // Copies of rows, such as a .bak, are no file of the task, and may hold test rows.
-        let is_own =
-            task.file_names().contains(&file) && task.prompts.test.as_deref() != Some(file);
         if let Some(folder) = task.folder() {
-            let path = self.file(&folder.join(file).display().to_string())?;
-            if file.starts_with('.') || !is_own && self.check_rows(&path, &BTreeSet::new()).is_err()
-            {
-                return Err(format!("{file} is hidden, or has rows of a test set"));
-            }
-        } else if !is_own {
+            self.file(&folder.join(file).display().to_string())?;
+        }
+        // Copies of rows, such as a .bak, are no file of the task, and may hold test rows.
+        if !task.file_names().contains(&file) || task.prompts.test.as_deref() == Some(file) {
             return Err(format!("{file} is the test set, or no file of the task"));
         }
         let bytes = task.read(file).map_err(|error| error.to_string())?;
@@ -237,18 +181,4 @@ impl Workspace {
         }
         Ok(text.to_owned())
     }
-}
-
-/// Whether a value has one of the texts, also within JSON in a text.
-fn has_any(value: &Value, texts: &BTreeSet<String>) -> bool {
-    let inner = value.as_str().filter(|text| text.starts_with(['[', '{']));
-    let inner = inner.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    texts.contains(&value.to_string())
-        || value
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| has_any(one, texts)))
-        || value
-            .as_object()
-            .is_some_and(|fields| fields.values().any(|one| has_any(one, texts)))
-        || inner.is_some_and(|inner| has_any(&inner, texts))
 }

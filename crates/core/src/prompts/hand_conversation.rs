@@ -4,18 +4,15 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use serde_json::{Deserializer, Map, Value, json};
+use serde_json::{Value, json};
 
 use super::rendering::turns_of;
 use crate::dataset::PromptRow;
 use crate::environment::{
     AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep,
 };
-use crate::score::{AskedCalls, Score, Scorer, Task, asked_calls, calls_of_message};
-use crate::task::functions;
-use crate::text::{CallFormat, Message};
-
-const FORM: &str = "write the name of a function and its arguments as JSON, such as `query {\"sql\": \"SELECT 1\"}`";
+use crate::score::{AskedCalls, Score, Scorer, Task, calls_of_message};
+use crate::text::Message;
 
 #[derive(Debug)]
 pub struct HandConversation<S = Arc<Scorer>> {
@@ -86,59 +83,12 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         })
     }
 
-    /// OpenAI's list of the prompt's functions.
-    pub fn definitions(&self) -> &Value {
-        &self.definitions
-    }
-
     pub fn written(&self) -> &HandChain {
         &self.written
     }
 
     pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
         self.earlier.iter().chain([&self.written])
-    }
-
-    /// Parses calls: name and JSON object each, or in a model's notation.
-    pub fn read_calls(&self, text: &str) -> Result<Vec<ToolCall>, String> {
-        if text.trim_start().starts_with(['{', '[', '<']) {
-            return match asked_calls(CallFormat::hermes(), &self.definitions, text) {
-                AskedCalls::Calls(calls) => Ok(calls),
-                AskedCalls::None | AskedCalls::Unreadable => {
-                    Err(format!("the call cannot be read: {FORM}"))
-                }
-            };
-        }
-        let known = functions(&self.definitions).unwrap_or_default();
-        let (mut rest, mut calls) = (text.trim(), Vec::new());
-        while !rest.is_empty() {
-            let end = rest
-                .find(|letter: char| letter.is_whitespace() || letter == '{')
-                .unwrap_or(rest.len());
-            let name = &rest[..end];
-            rest = rest[end..].trim_start();
-            let mut arguments = Map::new();
-            if rest.starts_with('{') {
-                let mut values = Deserializer::from_str(rest).into_iter::<Map<String, Value>>();
-                arguments = match values.next() {
-                    Some(Ok(arguments)) => arguments,
-                    Some(Err(error)) => return Err(format!("the arguments of {name}: {error}")),
-                    None => Map::new(),
-                };
-                rest = rest[values.byte_offset()..].trim_start();
-            } else if !known.iter().any(|function| function.name == name) {
-                return Err(format!("{name:?} is not a function: {FORM}"));
-            }
-            calls.push(ToolCall {
-                name: name.to_owned(),
-                arguments,
-            });
-        }
-        if calls.is_empty() {
-            Err(format!("no call: {FORM}"))
-        } else {
-            Ok(calls)
-        }
     }
 
     /// Processes a model's message: answers its calls, or takes it as the answer. `context`:
@@ -291,66 +241,24 @@ mod tests {
         HandConversation::open(&task, scorer, &rows[0]).unwrap()
     }
 
-    #[test]
-    fn calls_are_read_by_name_and_arguments_or_as_models_write_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let talk = conversation(folder.path());
-        let read = |text: &str| {
-            let calls = talk.read_calls(text)?;
-            let shown = calls
-                .into_iter()
-                .map(|call| format!("{}{}", call.name, Value::Object(call.arguments)));
-            Ok::<_, String>(shown.collect::<Vec<_>>().join(" "))
-        };
-        for (text, expected) in [
-            (r#"query {"sql": "SELECT 1"}"#, r#"query{"sql":"SELECT 1"}"#),
-            (
-                "query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}",
-                r#"query{"sql":"}"} execute{"sql":""}"#,
-            ),
-            // Missing arguments: the tools reject them as for a model.
-            ("query", "query{}"),
-            ("quary {}", "quary{}"),
-            (
-                r#"{"name": "query", "arguments": {"sql": "x"}}"#,
-                r#"query{"sql":"x"}"#,
-            ),
-            (
-                "<tool_call>\n{\"name\": \"query\", \"arguments\": {}}\n</tool_call>",
-                "query{}",
-            ),
-        ] {
-            assert_eq!(read(text).unwrap(), expected, "{text}");
-        }
-        for (text, expected) in [
-            ("", "no call: write the name"),
-            ("Five are left.", "\"Five\" is not a function: write"),
-            (
-                "query {\"sql\": }",
-                "the arguments of query: expected value at line 1 column 9",
-            ),
-            ("query {} more", "\"more\" is not a function"),
-            ("{\"stock\": 4}", "the call cannot be read"),
-        ] {
-            let found = read(text).unwrap_err();
-            assert!(found.starts_with(expected), "{text}: {found}");
+    fn asked(name: &str, sql: &str) -> ToolCall {
+        let arguments = json!({"sql": sql}).as_object().unwrap().clone();
+        ToolCall {
+            name: name.to_owned(),
+            arguments,
         }
     }
 
     #[test]
     fn tools_answer_and_the_end_is_scored_with_reasons() {
         let folder = tempfile::tempdir().unwrap();
-        let say = |talk: &mut HandConversation, text: &str| {
-            let calls = talk.read_calls(text).unwrap();
-            talk.call(calls);
+        let say = |talk: &mut HandConversation, name: &str, sql: &str| {
+            talk.call(vec![asked(name, sql)]);
         };
         let mut talk = conversation(folder.path());
         assert_eq!(talk.written().messages[0].content, "Use the tools.");
-        say(&mut talk, "quary {}");
-        say(
-            &mut talk,
-            "execute {\"sql\": \"UPDATE item SET stock = 4\"}",
-        );
+        say(&mut talk, "quary", "");
+        say(&mut talk, "execute", "UPDATE item SET stock = 4");
         let calls: Vec<_> = talk
             .written()
             .chain
@@ -381,13 +289,13 @@ mod tests {
         // The limits of `[tools]` apply as to a model.
         let mut long = conversation(folder.path());
         for _ in 0..3 {
-            say(&mut long, "query {\"sql\": \"SELECT 1\"}");
+            say(&mut long, "query", "SELECT 1");
         }
         let HandChain { chain, score, .. } = long.written();
         assert_eq!((chain.end, chain.steps.len()), (ChainEnd::MaxTurns, 2));
         assert_eq!(score.as_ref().unwrap().tier, crate::score::Tier::Unparsable);
         let mut many = conversation(folder.path());
-        say(&mut many, &"query {} ".repeat(5));
+        many.call(vec![asked("query", ""); 5]);
         assert_eq!(many.written().chain.end, ChainEnd::MaxCalls);
     }
 
@@ -399,10 +307,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || conversation_about(folder.path(), &row.to_string());
         let sell = |talk: &mut HandConversation| {
-            let calls = talk
-                .read_calls("execute {\"sql\": \"UPDATE item SET stock = stock - 1\"}")
-                .unwrap();
-            talk.call(calls);
+            talk.call(vec![asked("execute", "UPDATE item SET stock = stock - 1")]);
         };
         let tiers = |talk: &HandConversation| -> Vec<_> {
             talk.turns()
@@ -410,7 +315,7 @@ mod tests {
                 .collect()
         };
         let mut talk = open();
-        assert_eq!(talk.definitions().as_array().unwrap().len(), 1);
+        assert_eq!(talk.definitions.as_array().unwrap().len(), 1);
         sell(&mut talk);
         talk.answer("Sold.");
         assert_eq!(tiers(&talk), [Some("valid"), None]);

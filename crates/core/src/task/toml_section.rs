@@ -37,11 +37,18 @@ pub(crate) struct Section<'a> {
 }
 
 /// Prefix, removed key, and what replaces it.
-const REMOVED: [(&str, &str, &str); 1] = [(
-    "score.",
-    "run",
-    "tests are for Python; score other programs by one of your own, `kind = \"command\"`",
-)];
+const REMOVED: [(&str, &str, &str); 2] = [
+    (
+        "score.",
+        "run",
+        "tests are for Python; score other programs by one of your own, `kind = \"command\"`",
+    ),
+    (
+        "score.",
+        "root",
+        "XML is not read; score it by a function that reads it, `kind = \"python\"`",
+    ),
+];
 
 impl<'a> Section<'a> {
     /// Rejects unknown keys, naming the nearest known one.

@@ -10,6 +10,7 @@ use super::conversation::{has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::row_schemas;
 use super::survey::{Survey, cell};
+use super::templates;
 use crate::dataset::row::parse;
 use crate::exact_json::{self, marked_number};
 use crate::text::{Message, json_value};
@@ -273,7 +274,7 @@ impl Mapping {
         stem: &str,
     ) -> Result<Self, String> {
         let known = &survey.columns;
-        let mut templates = crate::dataset::row_template::environment();
+        let mut templates = templates::environment();
         let column = |part: &str, name: &str| match survey.has(name) {
             true => Ok(name.to_owned()),
             false => {

@@ -8,6 +8,7 @@ mod parquet;
 mod records;
 mod row_schemas;
 mod survey;
+mod templates;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};

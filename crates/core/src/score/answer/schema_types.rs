@@ -97,18 +97,6 @@ impl<'s> SchemaParts<'s> {
         })
     }
 
-    pub(crate) fn items(&self) -> Self {
-        self.inner(|schema| {
-            let lists = ["prefixItems", "items"]
-                .iter()
-                .filter_map(|key| schema.get(key)?.as_array())
-                .flatten();
-            lists
-                .chain(schema.get("items").filter(|items| !items.is_array()))
-                .collect()
-        })
-    }
-
     fn inner(&self, schemas: impl Fn(&'s Value) -> Vec<&'s Value>) -> Self {
         let mut found = Self {
             whole: self.whole,
@@ -303,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_items_are_found_behind_references_and_branches() {
+    fn members_are_found_behind_references_and_branches() {
         let whole = json!({
             "allOf": [{"$ref": "#/$defs/base"}],
             "oneOf": [{"properties": {"b": {"type": "null"}}, "required": ["b"]}],
@@ -317,13 +305,6 @@ mod tests {
             Types {
                 boolean: true,
                 ..Types::LIST
-            }
-        );
-        assert_eq!(
-            parts.member("a").items().types(),
-            Types {
-                number: true,
-                ..NONE
             }
         );
         assert_eq!(

@@ -1,12 +1,11 @@
 //! Actions of the prompts screen.
 
-use super::by_hand::HAND;
 use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
     CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form, form_import,
-    form_new_task, hand_actions, preview, row_editor, row_templates, save, table, token_count,
+    form_new_task, preview, row_editor, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts::choice::{self, undecided};
@@ -36,7 +35,6 @@ const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
 const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
 const IN_FORM: Scope = Scope::Pane(Screen::Prompts, FORM);
-const BY_HAND: Scope = Scope::Pane(Screen::Prompts, HAND);
 
 const ACTIONS: &[Action] = &[
     Action::new(
@@ -45,7 +43,7 @@ const ACTIONS: &[Action] = &[
         "save",
         &["ctrl-o"],
         IN_EDITOR,
-        save_text,
+        save::save,
     )
     .unless(undecided),
     Action::new(
@@ -109,61 +107,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["create", "import", "save"]),
     Action::new(
-        "prompts.hand.call",
-        "Call tool",
-        "call",
-        &["alt-c"],
-        BY_HAND,
-        hand_actions::call,
-    )
-    .unless(hand_actions::no_send),
-    Action::new(
-        "prompts.hand.answer",
-        "Answer",
-        "answer",
-        &["alt-enter"],
-        BY_HAND,
-        hand_actions::answer,
-    )
-    .unless(hand_actions::no_send),
-    Action::new(
-        "prompts.hand.edit",
-        "Write call or answer",
-        "write",
-        &["enter", "i"],
-        BY_HAND,
-        hand_actions::edit,
-    )
-    .asking()
-    .unless(hand_actions::no_send),
-    Action::new(
-        "prompts.hand.again",
-        "Start over",
-        "start over",
-        &["r"],
-        BY_HAND,
-        hand_actions::again,
-    )
-    .asking(),
-    Action::new(
-        "prompts.hand.leave",
-        "Back",
-        "back",
-        &["esc"],
-        BY_HAND,
-        hand_actions::leave,
-    ),
-    Action::new(
-        "prompts.mark",
-        "Toggle mark",
-        "mark",
-        &["space"],
-        IN_ROWS,
-        mark,
-    )
-    .also(&["select"])
-    .unless(no_row),
-    Action::new(
         "prompts.open",
         "Preview prompt",
         "",
@@ -211,8 +154,7 @@ const ACTIONS: &[Action] = &[
         },
     )
     .also(&["find", "search"])
-    .asking()
-    .unless(by_hand),
+    .asking(),
     Action::new(
         "prompts.messages",
         "Edit messages",
@@ -253,8 +195,7 @@ const ACTIONS: &[Action] = &[
             prompts.sort = (prompts.sort.0.next(), false);
             arrange(prompts, shared)
         },
-    )
-    .unless(by_hand),
+    ),
     Action::new(
         "prompts.sort.backwards",
         "Reverse sort",
@@ -270,17 +211,6 @@ const ACTIONS: &[Action] = &[
         .also(&["new", "insert"])
         .asking()
         .unless(no_task),
-    Action::new(
-        "prompts.template",
-        "Edit rows by template",
-        "template",
-        &["M"],
-        HERE,
-        |prompts, shared| row_editor::begin(prompts, shared, EditTarget::Template),
-    )
-    .also(&["bulk edit", "replace", "edit all"])
-    .asking()
-    .unless(no_row),
     Action::new(
         "prompts.undo_rows",
         "Undo change of rows",
@@ -311,8 +241,7 @@ const ACTIONS: &[Action] = &[
         |prompts, shared| form_new_task::open(prompts, shared),
     )
     .also(&["create task", "task new", "init"])
-    .asking()
-    .unless(by_hand),
+    .asking(),
     Action::new(
         "prompts.duplicate",
         "Duplicate row",
@@ -375,17 +304,6 @@ const ACTIONS: &[Action] = &[
     .also(&["yank", "clipboard"])
     .unless(no_row),
     Action::new(
-        "prompts.hand",
-        "Answer by hand",
-        "by hand",
-        &["b"],
-        HERE,
-        hand_actions::open,
-    )
-    .also(&["try", "playground", "call tools", "person"])
-    .asking()
-    .unless(hand_actions::no_hand),
-    Action::new(
         "prompts.calls",
         "Search calls",
         "",
@@ -423,27 +341,15 @@ const ACTIONS: &[Action] = &[
     ),
 ];
 
-fn nothing_to_undo(prompts: &Prompts, shared: &Shared) -> Option<String> {
+fn nothing_to_undo(prompts: &Prompts, _: &Shared) -> Option<String> {
     prompts
         .undo
         .is_empty()
         .then(|| "no change of rows to undo".to_owned())
-        .or_else(|| by_hand(prompts, shared))
 }
 
-/// Why the rows are hidden: a hand conversation is shown.
-fn by_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
-    let text = || {
-        format!(
-            "{} leaves the conversation first",
-            shared.key_of("prompts.hand.leave")
-        )
-    };
-    prompts.hand.is_some().then(text)
-}
-
-fn no_task(prompts: &Prompts, shared: &Shared) -> Option<String> {
-    shared.no_task().or_else(|| by_hand(prompts, shared))
+fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
+    shared.no_task()
 }
 
 /// Why no file can be opened, except that of an unreadable task.
@@ -455,12 +361,11 @@ fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
     shared.no_task().filter(|_| !is_known)
 }
 
-fn no_row(prompts: &Prompts, shared: &Shared) -> Option<String> {
+fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
     prompts
         .selected()
         .is_none()
         .then(|| "no row selected".to_owned())
-        .or_else(|| by_hand(prompts, shared))
 }
 
 fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
@@ -472,32 +377,7 @@ fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
 
 fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
     let open = prompts.editing.is_some() || prompts.form.is_some() || prompts.filter.is_shown();
-    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS)
-        .then(|| "nothing to close".to_owned())
-}
-
-fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    match prompts
-        .editing
-        .as_ref()
-        .is_some_and(|editing| editing.what == EditTarget::Template)
-    {
-        true => row_templates::save(prompts, shared),
-        false => save::save(prompts, shared),
-    }
-}
-
-fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let length = prompts.shown.len();
-    let selected = prompts.selected().zip(prompts.selected_row(shared));
-    if let Some((entry, row)) = selected {
-        let key = (entry.set, row.id.clone());
-        if !prompts.marked.remove(&key) {
-            prompts.marked.insert(key);
-        }
-    }
-    prompts.cursor.go(1, length);
-    preview::show(prompts, shared)
+    (!open && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
 }
 
 fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
@@ -512,10 +392,6 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
     if prompts.pane() != ROWS {
         prompts.pane = Some(ROWS);
-        return Vec::new();
-    }
-    if !prompts.filter.is_shown() {
-        prompts.marked.clear();
         return Vec::new();
     }
     prompts.filter = Filter::default();

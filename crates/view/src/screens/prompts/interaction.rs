@@ -1,9 +1,8 @@
 //! The prompts screen as the rest of the view sees it.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
-use super::by_hand::{self, HAND};
 use super::rows::arrange;
 use super::table_row::Column;
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::drafts;
 use crate::message::{Change, Command};
-use crate::pane::content::{Content, Hit, Place};
+use crate::pane::content::{Content, Place};
 use crate::screen;
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
@@ -22,30 +21,25 @@ use crate::widgets::list_cursor::Cursor;
 
 impl screen::Screen for Prompts {
     fn pane(&self) -> &'static str {
-        match (&self.form, &self.editing, &self.hand) {
-            (Some(_), ..) => FORM,
-            (_, Some(_), _) => EDITOR,
-            (.., Some(_)) => HAND,
+        match (&self.form, &self.editing) {
+            (Some(_), _) => FORM,
+            (_, Some(_)) => EDITOR,
             _ => self.pane.unwrap_or(ROWS),
         }
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        if self.hand.is_none() && [ROWS, CHAT, HEALTH].contains(&pane) {
+        if [ROWS, CHAT, HEALTH].contains(&pane) {
             (self.pane, self.filter.is_typing) = (Some(pane), false);
         }
     }
 
     fn is_typing(&self) -> bool {
-        let by_hand = self.hand.as_ref().is_some_and(|hand| hand.is_typing);
-        self.filter.is_typing || self.editing.is_some() || self.form.is_some() || by_hand
+        self.filter.is_typing || self.editing.is_some() || self.form.is_some()
     }
 
     fn stop_typing(&mut self) {
         self.filter.is_typing = false;
-        if let Some(hand) = &mut self.hand {
-            hand.is_typing = false;
-        }
     }
 
     fn takes_tab(&self) -> bool {
@@ -57,17 +51,11 @@ impl screen::Screen for Prompts {
     }
 
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
-        match &self.hand {
-            Some(hand) if self.pane() == HAND => by_hand::places(hand, area),
-            _ => layout::places(self, shared, area),
-        }
+        layout::places(self, shared, area)
     }
 
     fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
-        match &self.hand {
-            Some(hand) if place.id == HAND => by_hand::content(hand, shared, place),
-            _ => draw::content(self, shared, place),
-        }
+        draw::content(self, shared, place)
     }
 
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
@@ -75,7 +63,6 @@ impl screen::Screen for Prompts {
             ROWS => Some(&mut self.cursor),
             CHAT => Some(&mut self.chat_top),
             HEALTH => Some(&mut self.finding),
-            HAND => self.hand.as_mut().map(|hand| &mut hand.top),
             FORM => self.form.as_mut().map(|form| &mut form.cursor),
             _ => None,
         }
@@ -97,13 +84,6 @@ impl screen::Screen for Prompts {
         arrange(self, shared)
     }
 
-    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
-        if let (Some(hand), MouseEventKind::Down(_)) = (&mut self.hand, event.kind) {
-            hand.is_typing = hit.is_editor;
-        }
-        None
-    }
-
     fn field(&mut self) -> Option<&mut dyn TextField> {
         match &mut self.form {
             Some(form) => form.field(),
@@ -120,13 +100,6 @@ impl screen::Screen for Prompts {
     }
 
     fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
-        if self.pane() == HAND {
-            let hand = self
-                .hand
-                .as_mut()
-                .filter(|hand| hand.is_typing && !shared.is_busy("prompts.hand"))?;
-            return Some(&mut hand.editor);
-        }
         // Text typed while saving would be lost when the editor closes.
         let editing = self
             .editing
@@ -136,11 +109,7 @@ impl screen::Screen for Prompts {
     }
 
     fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-        if self.pane() == HAND {
-            Vec::new()
-        } else {
-            row_editor::changed(self, shared, effect)
-        }
+        row_editor::changed(self, shared, effect)
     }
 
     fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {

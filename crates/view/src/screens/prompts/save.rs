@@ -9,13 +9,11 @@ use serde_json::{Value, json};
 use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
 use super::{FileChange, Prompts};
+use crate::dataset::PromptRow;
 use crate::dataset::import::{SetRows, with_rows};
-use crate::dataset::{PromptRow, RowTemplate};
 use crate::drafts;
 use crate::exact_json;
-use crate::jsonl_edit::{
-    Change, RowEdit, change_line, change_rows, line_of, set_member, set_system,
-};
+use crate::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
 use crate::message::{Command, Work};
 use crate::shared::{self, OpenTask, Shared};
 use crate::task::{PromptSet, TASK_FILE};
@@ -85,7 +83,6 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(exact_json::write(&new)))
         }
-        EditTarget::Template => Err("a template is being applied to rows".to_owned()),
         EditTarget::NewExpected(set, after) => {
             again(open, set, after, editing, "expected", expected_of(editing)?)
         }
@@ -221,61 +218,6 @@ pub(super) fn delete(
         Ok((rewrite, Some((set, line)))),
         Done::Row(format!("row {id} deleted from {}", set.name())),
         None,
-    )
-}
-
-/// Applies a template to rows; unchanged rows keep every byte.
-pub(super) fn edit_rows(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    template: &str,
-    entries: Vec<Entry>,
-) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else {
-        return Vec::new();
-    };
-    let template = match RowTemplate::parse(template) {
-        Ok(template) => template,
-        Err(problem) => return shared.complain(problem),
-    };
-    let rewrite: Rewrite = Box::new(move |read| {
-        let mut files = Vec::new();
-        for set in PromptSet::ALL {
-            let mut edits = Vec::new();
-            for row in entries
-                .iter()
-                .filter(|entry| entry.set == set)
-                .filter_map(|entry| row(&open, *entry))
-            {
-                let members = template
-                    .apply(row, &open.task.expected_schema())
-                    .map_err(|problem| format!("{}: {problem}", row.id))?;
-                if !members.is_empty() {
-                    edits.push(RowEdit {
-                        line: row.line,
-                        row: row.fields.whole(),
-                        members,
-                    });
-                }
-            }
-            if let Some(file) = open.task.set_file(set).filter(|_| !edits.is_empty()) {
-                let text = change_rows(&read(file)?, &edits)
-                    .map_err(|error| format!("{file}: {error}"))?;
-                files.push((file.to_owned(), text));
-            }
-        }
-        Ok(files)
-    });
-    let closes = prompts
-        .editing
-        .as_ref()
-        .map(|editing| editing.file.path.clone());
-    write(
-        prompts,
-        shared,
-        Ok((rewrite, None)),
-        Done::Files("rows changed"),
-        closes,
     )
 }
 

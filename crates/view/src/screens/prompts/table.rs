@@ -18,7 +18,6 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::PromptSet;
 use crate::theme::Theme;
-use crate::widgets::diff::Kind;
 use crate::widgets::json;
 use crate::widgets::text_width::{fitted, padded};
 
@@ -157,11 +156,6 @@ pub(super) fn cells(
         Expected::Invalid(_) => ("✗", Role::Bad),
         _ => ("·", Role::Faint),
     };
-    let mark = if prompts.marked.contains(&(entry.set, row.id.clone())) {
-        "●"
-    } else {
-        " "
-    };
     let widths = titles_of(shared, columns)
         .into_iter()
         .map(|(_, width)| usize::from(width));
@@ -186,7 +180,7 @@ pub(super) fn cells(
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
         if column == Column::File {
-            line.spans.insert(0, theme.span(mark, Role::Marked));
+            line.spans.insert(0, Span::raw(" "));
         }
         (line, 1)
     };
@@ -409,30 +403,6 @@ fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> 
         None => return None,
     };
     Some(shared.theme.line(text, Role::Faint))
-}
-
-pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
-    let faint = |text: &str| theme.line(text.to_owned(), Role::Faint);
-    let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
-    let Some(preview) = &prompts.template else {
-        return vec![faint(help)];
-    };
-    let mut lines = Vec::new();
-    for row in &preview.difference {
-        let line = |sign: &str, text: &str, role: Role| {
-            theme.line(format!("{sign} {}", visible(text)), role)
-        };
-        match (row.kind, &row.before, &row.after) {
-            (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
-            (_, before, after) => {
-                lines.extend(before.iter().map(|text| line("-", text, Role::Removed)));
-                lines.extend(after.iter().map(|text| line("+", text, Role::Added)));
-            }
-        }
-    }
-    lines.push(faint(help));
-    lines
 }
 
 pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {

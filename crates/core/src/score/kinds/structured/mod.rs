@@ -1,9 +1,7 @@
-//! Judges YAML or XML by a JSON Schema, with positions in the original notation.
+//! Judges YAML by a JSON Schema, with positions in the YAML.
 
 mod definition;
 mod judge;
-mod notation;
-mod xml;
 mod yaml;
 
 pub(super) use definition::KIND;

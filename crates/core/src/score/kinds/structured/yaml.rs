@@ -11,6 +11,17 @@ use crate::score::answer::transcript::Transcript;
 use crate::score::verdict::FailureClass;
 use crate::score::verdict::unwrap_answer::{Read, Unreadable, class_of_text, unreadable};
 
+/// Why answers are not read in this notation, if so.
+pub(super) fn format_problem(name: &str) -> Option<String> {
+    let remedy = match name {
+        "yaml" => return None,
+        "json" => "write `kind = \"json_schema\"`",
+        "xml" => "score it by a function that reads it, `kind = \"python\"`",
+        _ => "write \"yaml\"",
+    };
+    Some(format!("takes \"yaml\", not {name:?}: {remedy}"))
+}
+
 /// Reads the text from a byte offset to its end. A plain scalar is prose unless the schema allows a
 /// string.
 pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> {
