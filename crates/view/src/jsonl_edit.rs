@@ -1,8 +1,6 @@
 //! Edits one value of a task's files, a row of a JSONL file or the system text in `task.toml`, and keeps every other
 //! byte.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use crate::exact_json;
@@ -87,51 +85,6 @@ pub fn append_lines(text: &str, lines: &[String]) -> String {
         out.extend([line.as_str(), end]);
     }
     out
-}
-
-/// A row that was read, and the members to set.
-#[derive(Debug)]
-pub struct RowEdit {
-    /// 1-based.
-    pub line: usize,
-    pub row: Map<String, Value>,
-    pub members: Map<String, Value>,
-}
-
-/// Returns the file's text with members of several rows set, if every line still holds the row that was read.
-///
-/// # Errors
-/// A line is another one now; nothing is changed then.
-pub fn change_rows(text: &str, edits: &[RowEdit]) -> Result<String, String> {
-    let by_line: HashMap<usize, &RowEdit> = edits.iter().map(|edit| (edit.line, edit)).collect();
-    let mut out = String::with_capacity(text.len() + text.len() / 8);
-    let mut changed = 0;
-    for (index, whole) in text.split_inclusive('\n').enumerate() {
-        let Some(edit) = by_line.get(&(index + 1)) else {
-            out.push_str(whole);
-            continue;
-        };
-        let line = whole.trim_end_matches(['\r', '\n']);
-        let object = without_mark(line, index);
-        if !is_same(object, &edit.row) {
-            return Err(format!(
-                "line {} changed on disk: reloaded, nothing written",
-                edit.line
-            ));
-        }
-        let set = |object: String, (key, value): (&String, &Value)| set_member(&object, key, value);
-        let new = edit.members.iter().try_fold(object.to_owned(), set)?;
-        out.extend([
-            &line[..line.len() - object.len()],
-            &new,
-            &whole[line.len()..],
-        ]);
-        changed += 1;
-    }
-    match changed == by_line.len() {
-        true => Ok(out),
-        false => Err("the file has fewer lines now: reloaded, nothing written".to_owned()),
-    }
 }
 
 fn without_mark(line: &str, index: usize) -> &str {
@@ -301,26 +254,6 @@ mod tests {
                 .unwrap_err()
                 .contains("has 1 line, not 3")
         );
-    }
-
-    #[test]
-    fn several_rows_change_and_all_other_bytes_stay() {
-        let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
-        let edit = |line, row, members| RowEdit {
-            line,
-            row: object(row),
-            members: object(members),
-        };
-        let edits = [
-            edit(1, "{\"a\":1}", "{\"a\":2}"),
-            edit(4, "{\"b\":1}", "{\"c\":[3]}"),
-        ];
-        let text = "\u{feff}{ \"a\": 1 }\r\n\r\n{\"a\":1}\r\n{\"b\":1}";
-        let expected = "\u{feff}{ \"a\": 2 }\r\n\r\n{\"a\":1}\r\n{\"b\":1,\"c\":[3]}";
-        assert_eq!(change_rows(text, &edits).unwrap(), expected);
-        let wrong = |text: &str| assert!(change_rows(text, &edits).is_err(), "{text}");
-        wrong("{\"a\":1}\n\n\n{\"b\":2}\n");
-        wrong("{\"a\":1}\n");
     }
 
     #[test]

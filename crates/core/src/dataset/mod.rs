@@ -15,7 +15,6 @@ mod random;
 mod row;
 mod row_fields;
 mod row_schema;
-mod row_template;
 mod schema_forms;
 mod turns;
 
@@ -33,4 +32,3 @@ pub(crate) use row_schema::{
     SchemaSource, read_schema, row_schema_files, schema_source, tag_schemas,
 };
 pub use row_schema::{has_own_schema, row_schema, schema_digest, schema_name};
-pub use row_template::RowTemplate;

@@ -9,7 +9,6 @@ mod editing;
 mod findings;
 mod form;
 mod form_fields;
-mod form_import;
 mod form_new_task;
 mod form_path;
 mod hand_actions;
@@ -18,14 +17,12 @@ mod layout;
 mod messages_text;
 mod preview;
 mod row_editor;
-mod row_templates;
 mod rows;
 mod save;
 mod table;
 mod table_row;
 mod token_count;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -35,7 +32,6 @@ use crate::environment::ToolChain;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
-use crate::widgets::diff::Row;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
 use by_hand::ByHand;
@@ -70,14 +66,9 @@ pub struct Prompts {
     pub tokens: Vec<u32>,
     /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
-    /// By set and id, since numbers change with the files.
-    pub marked: BTreeSet<(PromptSet, String)>,
-    /// The task whose rows are marked, as an argument.
-    marked_task: String,
     pub form: Option<Form>,
     hand: Option<ByHand>,
-    pub template: Option<TemplatePreview>,
-    /// The files of earlier changes of rows.
+    /// The files of the last change of rows.
     undo: Vec<FileChange>,
     /// Searched text of each entry, lower-case; built in the background, or by a search that comes sooner.
     searched: Arc<OnceLock<Vec<String>>>,
@@ -176,24 +167,10 @@ pub struct Group {
     pub place: Option<(PromptSet, usize)>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TemplatePreview {
-    pub rows: usize,
-    pub changed: usize,
-    /// Rows that the template does not fit.
-    pub failed: usize,
-    /// The first of them, by its id, and why.
-    pub failure: Option<(String, String)>,
-    /// The row under the cursor before and after, field by field.
-    pub difference: Vec<Row>,
-}
-
 /// A file before and after a change of rows.
 #[derive(Debug, Clone)]
 pub struct FileChange {
     path: PathBuf,
     before: String,
     after: String,
-    /// Files of one change have the same number.
-    change: u64,
 }

@@ -61,15 +61,6 @@ fn with_article(name: &str) -> String {
     }
 }
 
-/// Parses text to the type of a schema's field.
-pub(in crate::dataset) fn typed_value(
-    text: &str,
-    path: &[String],
-    schema: &Value,
-) -> Result<Option<Value>, String> {
-    value_of(text, property(schema, path), schema, false)
-}
-
 /// A field's schema; one that allows everything for an unknown field.
 pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
     static ANY: Value = Value::Bool(true);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::Environment;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value, json};
 
 use super::cells::{insert, property, tags_of, type_problem, value_of};
@@ -273,7 +274,7 @@ impl Mapping {
         stem: &str,
     ) -> Result<Self, String> {
         let known = &survey.columns;
-        let mut templates = crate::dataset::row_template::environment();
+        let mut templates = environment();
         let column = |part: &str, name: &str| match survey.has(name) {
             true => Ok(name.to_owned()),
             false => {
@@ -610,6 +611,26 @@ impl Mapping {
             )),
         }
     }
+}
+
+/// Template engine steps per rendering.
+const FUEL: u64 = 200_000;
+
+/// Strict about unknown names, with the filter `json` and Python's string methods.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        environment.set_syntax(syntax);
+    }
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("json", |value: minijinja::Value| {
+        serde_json::to_string(&value)
+            .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+    });
+    environment
 }
 
 fn is_template(text: &str) -> bool {

@@ -5,8 +5,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form, form_import,
-    form_new_task, hand_actions, preview, row_editor, row_templates, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form,
+    form_new_task, hand_actions, preview, row_editor, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts::choice::{self, undecided};
@@ -45,7 +45,7 @@ const ACTIONS: &[Action] = &[
         "save",
         &["ctrl-o"],
         IN_EDITOR,
-        save_text,
+        save::save,
     )
     .unless(undecided),
     Action::new(
@@ -107,7 +107,7 @@ const ACTIONS: &[Action] = &[
         IN_FORM,
         form::submit,
     )
-    .also(&["create", "import", "save"]),
+    .also(&["create", "save"]),
     Action::new(
         "prompts.hand.call",
         "Call tool",
@@ -153,16 +153,6 @@ const ACTIONS: &[Action] = &[
         BY_HAND,
         hand_actions::leave,
     ),
-    Action::new(
-        "prompts.mark",
-        "Toggle mark",
-        "mark",
-        &["space"],
-        IN_ROWS,
-        mark,
-    )
-    .also(&["select"])
-    .unless(no_row),
     Action::new(
         "prompts.open",
         "Preview prompt",
@@ -271,17 +261,6 @@ const ACTIONS: &[Action] = &[
         .asking()
         .unless(no_task),
     Action::new(
-        "prompts.template",
-        "Edit rows by template",
-        "template",
-        &["M"],
-        HERE,
-        |prompts, shared| row_editor::begin(prompts, shared, EditTarget::Template),
-    )
-    .also(&["bulk edit", "replace", "edit all"])
-    .asking()
-    .unless(no_row),
-    Action::new(
         "prompts.undo_rows",
         "Undo change of rows",
         "undo",
@@ -291,17 +270,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["undo", "revert"])
     .unless(nothing_to_undo),
-    Action::new(
-        "prompts.import",
-        "Import rows",
-        "import",
-        &["I"],
-        HERE,
-        |prompts, shared| form_import::open(prompts, shared),
-    )
-    .also(&["csv", "jsonl", "load", "import"])
-    .asking()
-    .unless(no_task),
     Action::new(
         "prompts.new_task",
         "New task",
@@ -472,32 +440,7 @@ fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
 
 fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
     let open = prompts.editing.is_some() || prompts.form.is_some() || prompts.filter.is_shown();
-    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS)
-        .then(|| "nothing to close".to_owned())
-}
-
-fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    match prompts
-        .editing
-        .as_ref()
-        .is_some_and(|editing| editing.what == EditTarget::Template)
-    {
-        true => row_templates::save(prompts, shared),
-        false => save::save(prompts, shared),
-    }
-}
-
-fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let length = prompts.shown.len();
-    let selected = prompts.selected().zip(prompts.selected_row(shared));
-    if let Some((entry, row)) = selected {
-        let key = (entry.set, row.id.clone());
-        if !prompts.marked.remove(&key) {
-            prompts.marked.insert(key);
-        }
-    }
-    prompts.cursor.go(1, length);
-    preview::show(prompts, shared)
+    (!open && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
 }
 
 fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
@@ -512,10 +455,6 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
     if prompts.pane() != ROWS {
         prompts.pane = Some(ROWS);
-        return Vec::new();
-    }
-    if !prompts.filter.is_shown() {
-        prompts.marked.clear();
         return Vec::new();
     }
     prompts.filter = Filter::default();

@@ -3,9 +3,9 @@
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::editing::{EditTarget, Validity};
+use super::editing::Validity;
 use super::table_row::Column;
-use super::{CHAT, HEALTH, Prompts, ROWS, form, row_templates, table};
+use super::{CHAT, HEALTH, Prompts, ROWS, form, table};
 use crate::drafts::choice;
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::screen::Screen as _;
@@ -39,10 +39,6 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
     let count = match prompts.shown.len() == prompts.entries.len() {
         true => crate::format::counted(prompts.entries.len(), "row"),
         false => format!("{} of {} rows", prompts.shown.len(), prompts.entries.len()),
-    };
-    let marked = match prompts.marked.len() {
-        0 => String::new(),
-        marked => format!(", {marked} marked"),
     };
     let sort = match prompts.sort {
         (Column::File, false) => String::new(),
@@ -79,7 +75,7 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
             cells: Box::new(move |place| table::cells(prompts, shared, columns, place)),
         }),
         empty: vec![theme.line(nothing, Role::Faint)],
-        ..Content::titled(format!("{count}{marked}{sort}{busy}"))
+        ..Content::titled(format!("{count}{sort}{busy}"))
     }
 }
 
@@ -87,21 +83,8 @@ fn chat<'a>(prompts: &Prompts, shared: &Shared, inside: Rect) -> Content<'a> {
     let id = prompts
         .selected_row(shared)
         .map_or_else(String::new, |row| format!("{} ", row.id));
-    let is_template = prompts
-        .editing
-        .as_ref()
-        .is_some_and(|editing| editing.what == EditTarget::Template);
-    let (title, lines) = match is_template {
-        true => (
-            "row before and after".to_owned(),
-            table::template_lines(prompts, shared),
-        ),
-        false => (
-            format!("{id}prompt preview"),
-            table::chat_lines(prompts, shared, inside.width.into()),
-        ),
-    };
-    Content::titled(title).text(inside, lines, prompts.chat_top)
+    let lines = table::chat_lines(prompts, shared, inside.width.into());
+    Content::titled(format!("{id}prompt preview")).text(inside, lines, prompts.chat_top)
 }
 
 fn health<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
@@ -125,10 +108,10 @@ fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
         Validity::Valid(text) if text.is_empty() => (String::new(), Role::Good),
         Validity::Valid(text) => (format!(" ✓ {text} "), Role::Good),
     };
-    let unsaved = match editing.what {
-        EditTarget::Template => format!(": {}", row_templates::targets_in_words(prompts)),
-        _ if editing.is_changed() => " (unsaved)".to_owned(),
-        _ => String::new(),
+    let unsaved = if editing.is_changed() {
+        " (unsaved)"
+    } else {
+        ""
     };
     let wraps = shared.wraps(&editing.editor);
     Content {

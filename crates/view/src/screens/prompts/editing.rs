@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::messages_text;
 use super::table_row::{Entry, row};
-use crate::dataset::{PromptRow, RowTemplate};
+use crate::dataset::PromptRow;
 use crate::drafts::files::DraftFile;
 use crate::score::json;
 use crate::shared::OpenTask;
@@ -24,7 +24,6 @@ pub enum EditTarget {
     /// line.
     NewExpected(PromptSet, usize),
     System,
-    Template,
 }
 
 #[derive(Debug)]
@@ -71,7 +70,6 @@ impl Editing {
             EditTarget::System => DraftTarget::System {
                 was: self.start.clone(),
             },
-            EditTarget::Template => DraftTarget::Template,
         }
     }
 
@@ -97,7 +95,6 @@ impl Editing {
             EditTarget::New(..) => "new row",
             EditTarget::NewExpected(..) => "expected answer of a deleted row",
             EditTarget::System => "system prompt",
-            EditTarget::Template => "template for rows",
         }
     }
 }
@@ -106,7 +103,7 @@ impl EditTarget {
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
             Self::Messages(entry) | Self::Expected(entry) => Some(entry),
-            Self::New(..) | Self::NewExpected(..) | Self::System | Self::Template => None,
+            Self::New(..) | Self::NewExpected(..) | Self::System => None,
         }
     }
 }
@@ -125,8 +122,6 @@ pub(super) enum DraftTarget {
     System {
         was: String,
     },
-    /// A template for several rows; which ones is chosen again.
-    Template,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,7 +151,6 @@ impl DraftTarget {
             Self::New { set, after: 0 } => format!("new first row of the {set} set"),
             Self::New { set, after } => format!("new row of the {set} set after line {after}"),
             Self::System { .. } => "system prompt".to_owned(),
-            Self::Template => "template for rows".to_owned(),
         }
     }
 }
@@ -183,7 +177,6 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
                 changed.then(|| "the system prompt has changed since".to_owned()),
             ));
         }
-        DraftTarget::Template => return Ok(here(EditTarget::Template, None)),
         DraftTarget::New { set, after } => {
             let file = file_of(open, *set)?;
             let last = open
@@ -257,10 +250,7 @@ fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
 pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
         EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
-        EditTarget::New(..)
-        | EditTarget::NewExpected(..)
-        | EditTarget::System
-        | EditTarget::Template => None,
+        EditTarget::New(..) | EditTarget::NewExpected(..) | EditTarget::System => None,
     };
     let text = match what {
         EditTarget::Messages(_) => row
@@ -278,7 +268,6 @@ pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<Prompt
         EditTarget::New(..) => "=== user\n".to_owned(),
         EditTarget::NewExpected(..) => String::new(),
         EditTarget::System => open.task.system.clone().unwrap_or_default(),
-        EditTarget::Template => RowTemplate::UNCHANGED.to_owned(),
     };
     (row, text)
 }

@@ -2,7 +2,6 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::editing::EditTarget;
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, form};
 use crate::drafts::choice;
 use crate::pane::content::Place;
@@ -26,24 +25,6 @@ pub(super) fn places(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<Plac
 
 fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
-    let is_template = prompts
-        .editing
-        .as_ref()
-        .is_some_and(|editing| editing.what == EditTarget::Template);
-    if is_template && body.height >= 12 {
-        let side = match body.width < 100 || shared.zoomed {
-            true => vec![],
-            false => vec![
-                Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)])
-                    .areas::<2>(body),
-            ],
-        };
-        let right = side.first().map_or(body, |[_, right]| *right);
-        let [editor, chat] =
-            Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(right);
-        let rows = side.into_iter().map(|[rows, _]| (ROWS, rows));
-        return rows.chain([(EDITOR, editor), (CHAT, chat)]).collect();
-    }
     if shared.zoomed {
         return vec![(focused, body)];
     }

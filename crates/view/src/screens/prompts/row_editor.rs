@@ -6,8 +6,7 @@ use super::editing::{
     DraftTarget, EditTarget, Editing, FoundText, Validity, current_value, expected_of, find,
     turns_of,
 };
-use super::{Prompts, preview, row_templates};
-use crate::dataset::RowTemplate;
+use super::{Prompts, preview};
 use crate::drafts::files::{DraftFile, Location, Record};
 use crate::drafts::{self, DraftActions, Drafted};
 use crate::interaction;
@@ -29,8 +28,7 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         let title = editing.title();
         return shared.complain(format!("{title} is unsaved: save or discard it first"));
     }
-    let mut commands = drafts::store(prompts, shared);
-    prompts.template = None;
+    let commands = drafts::store(prompts, shared);
     let (row, start) = current_value(&task, what);
     let text = start.clone();
     let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
@@ -47,7 +45,6 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         &text,
         cursor,
     );
-    commands.extend(row_templates::preview(prompts, shared));
     commands
 }
 
@@ -182,10 +179,6 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
                 (Ok(_), None) => Validity::Valid("JSON".to_owned()),
             }
         }
-        EditTarget::Template => match RowTemplate::parse(&editing.editor.text()) {
-            Ok(_) => Validity::Valid("applying it to the rows ...".to_owned()),
-            Err(problem) => Validity::Invalid(problem),
-        },
         EditTarget::System => match editing.editor.text().trim().is_empty() {
             true => Validity::Warning("empty: no system prompt".to_owned()),
             false => Validity::Valid(String::new()),
@@ -201,11 +194,10 @@ fn after(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Comm
 }
 
 pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-    if effect != Effect::Edited {
-        return Vec::new();
+    if effect == Effect::Edited {
+        check(prompts, shared);
     }
-    check(prompts, shared);
-    row_templates::preview(prompts, shared)
+    Vec::new()
 }
 
 pub(super) fn with(

@@ -45,15 +45,6 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
     prompts.shown = (0..entries.len() as u32).collect();
     prompts.tokens = vec![UNCOUNTED; entries.len()];
     prompts.searched = Arc::default();
-    if prompts.marked_task != open.argument {
-        prompts.marked.clear();
-        prompts.marked_task.clone_from(&open.argument);
-    }
-    let is_left = |(set, id): &(PromptSet, String)| {
-        let rows = open.rows.get(set).and_then(|rows| rows.as_ref().ok());
-        rows.is_some_and(|rows| rows.iter().any(|row| row.id == *id))
-    };
-    prompts.marked.retain(is_left);
     prompts.entries = entries;
     (prompts.chat, prompts.found) = (None, None);
     if let Some(place) = place {

@@ -9,13 +9,10 @@ use serde_json::{Value, json};
 use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
 use super::{FileChange, Prompts};
-use crate::dataset::import::{SetRows, with_rows};
-use crate::dataset::{PromptRow, RowTemplate};
+use crate::dataset::PromptRow;
 use crate::drafts;
 use crate::exact_json;
-use crate::jsonl_edit::{
-    Change, RowEdit, change_line, change_rows, line_of, set_member, set_system,
-};
+use crate::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
 use crate::message::{Command, Work};
 use crate::shared::{self, OpenTask, Shared};
 use crate::task::{PromptSet, TASK_FILE};
@@ -28,8 +25,6 @@ type Rewrite = Box<
         + Send,
 >;
 
-/// Bytes of earlier texts kept for undo.
-const MAX_UNDO_BYTES: usize = 256 << 20;
 /// Maximum digits of a new id.
 const MAX_DIGITS: usize = 32;
 
@@ -85,7 +80,6 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(exact_json::write(&new)))
         }
-        EditTarget::Template => Err("a template is being applied to rows".to_owned()),
         EditTarget::NewExpected(set, after) => {
             again(open, set, after, editing, "expected", expected_of(editing)?)
         }
@@ -224,99 +218,9 @@ pub(super) fn delete(
     )
 }
 
-/// Applies a template to rows; unchanged rows keep every byte.
-pub(super) fn edit_rows(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    template: &str,
-    entries: Vec<Entry>,
-) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else {
-        return Vec::new();
-    };
-    let template = match RowTemplate::parse(template) {
-        Ok(template) => template,
-        Err(problem) => return shared.complain(problem),
-    };
-    let rewrite: Rewrite = Box::new(move |read| {
-        let mut files = Vec::new();
-        for set in PromptSet::ALL {
-            let mut edits = Vec::new();
-            for row in entries
-                .iter()
-                .filter(|entry| entry.set == set)
-                .filter_map(|entry| row(&open, *entry))
-            {
-                let members = template
-                    .apply(row, &open.task.expected_schema())
-                    .map_err(|problem| format!("{}: {problem}", row.id))?;
-                if !members.is_empty() {
-                    edits.push(RowEdit {
-                        line: row.line,
-                        row: row.fields.whole(),
-                        members,
-                    });
-                }
-            }
-            if let Some(file) = open.task.set_file(set).filter(|_| !edits.is_empty()) {
-                let text = change_rows(&read(file)?, &edits)
-                    .map_err(|error| format!("{file}: {error}"))?;
-                files.push((file.to_owned(), text));
-            }
-        }
-        Ok(files)
-    });
-    let closes = prompts
-        .editing
-        .as_ref()
-        .map(|editing| editing.file.path.clone());
-    write(
-        prompts,
-        shared,
-        Ok((rewrite, None)),
-        Done::Files("rows changed"),
-        closes,
-    )
-}
-
-pub(super) fn import_rows(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    rows: impl FnOnce() -> Result<Vec<SetRows>, String> + Send + 'static,
-) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else {
-        return Vec::new();
-    };
-    let rewrite: Rewrite = Box::new(move |read| {
-        let mut files = Vec::new();
-        for (set, rows) in rows()?.into_iter().filter(|(_, rows)| !rows.is_empty()) {
-            let missing = || format!("task.toml has no {} prompts", set.name());
-            let file = open.task.set_file(set).ok_or_else(missing)?;
-            let text = with_rows(file, &read(file)?, &rows).map_err(|error| error.to_string())?;
-            files.push((file.to_owned(), text));
-        }
-        Ok(files)
-    });
-    write(
-        prompts,
-        shared,
-        Ok((rewrite, None)),
-        Done::Files("imported"),
-        None,
-    )
-}
-
 /// Restores the files from before the last change of rows, if they still contain what it wrote.
 pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(last) = prompts.undo.last().map(|file| file.change) else {
-        return Vec::new();
-    };
-    let files: Vec<FileChange> = prompts
-        .undo
-        .iter()
-        .filter(|file| file.change == last)
-        .cloned()
-        .collect();
+    let files = prompts.undo.clone();
     let names: Vec<String> = files
         .iter()
         .map(|file| file.path.display().to_string())
@@ -344,7 +248,7 @@ pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         move |prompts: &mut Prompts, shared, outcome| {
             match outcome {
                 Ok(()) => {
-                    prompts.undo.retain(|file| file.change != last);
+                    prompts.undo.clear();
                     shared.say(format!("change undone: {names}"));
                 }
                 Err(error) => {
@@ -406,7 +310,6 @@ fn write(
     };
     let data = shared.options.data.clone();
     let select = select.or_else(|| prompts.selected_place(shared));
-    let change = shared.keys;
     let work = move || -> Result<(Home, Vec<FileChange>), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
@@ -425,7 +328,6 @@ fn write(
                 before: read(&file)?,
                 path,
                 after,
-                change,
             });
         }
         changes
@@ -442,18 +344,9 @@ fn write(
                     .iter()
                     .map(|file| file.path.display().to_string())
                     .collect();
-                prompts.undo.extend(
-                    changes
-                        .into_iter()
-                        .filter(|file| !file.path.ends_with(TASK_FILE)),
-                );
-                let bytes = |undo: &[FileChange]| {
-                    undo.iter()
-                        .map(|file| file.before.len() + file.after.len())
-                        .sum::<usize>()
-                };
-                while bytes(&prompts.undo) > MAX_UNDO_BYTES && !prompts.undo.is_empty() {
-                    prompts.undo.remove(0);
+                let is_of_rows = |file: &FileChange| !file.path.ends_with(TASK_FILE);
+                if changes.iter().any(is_of_rows) {
+                    prompts.undo = changes;
                 }
                 prompts.form = None;
                 let is_saved = prompts

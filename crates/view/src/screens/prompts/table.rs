@@ -18,7 +18,6 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::PromptSet;
 use crate::theme::Theme;
-use crate::widgets::diff::Kind;
 use crate::widgets::json;
 use crate::widgets::text_width::{fitted, padded};
 
@@ -157,18 +156,13 @@ pub(super) fn cells(
         Expected::Invalid(_) => ("✗", Role::Bad),
         _ => ("·", Role::Faint),
     };
-    let mark = if prompts.marked.contains(&(entry.set, row.id.clone())) {
-        "●"
-    } else {
-        " "
-    };
     let widths = titles_of(shared, columns)
         .into_iter()
         .map(|(_, width)| usize::from(width));
     let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
         let text = |text: &str, role: Role| theme.line(fitted(text, width), role);
-        let mut line = match column {
-            Column::File => text(&fitted(entry.set.name(), width - 1), Role::Faint),
+        let line = match column {
+            Column::File => text(entry.set.name(), Role::Faint),
             Column::Id => text(&row.id, Role::Text),
             Column::Tokens => text(&counted, Role::JsonNumber).right_aligned(),
             Column::Expected => text(sign, role),
@@ -185,9 +179,6 @@ pub(super) fn cells(
             Column::Tags => text(&row.tags.join(","), Role::Faint),
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
-        if column == Column::File {
-            line.spans.insert(0, theme.span(mark, Role::Marked));
-        }
         (line, 1)
     };
     titles(shared, columns).zip(widths).map(cell).collect()
@@ -409,30 +400,6 @@ fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> 
         None => return None,
     };
     Some(shared.theme.line(text, Role::Faint))
-}
-
-pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
-    let faint = |text: &str| theme.line(text.to_owned(), Role::Faint);
-    let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
-    let Some(preview) = &prompts.template else {
-        return vec![faint(help)];
-    };
-    let mut lines = Vec::new();
-    for row in &preview.difference {
-        let line = |sign: &str, text: &str, role: Role| {
-            theme.line(format!("{sign} {}", visible(text)), role)
-        };
-        match (row.kind, &row.before, &row.after) {
-            (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
-            (_, before, after) => {
-                lines.extend(before.iter().map(|text| line("-", text, Role::Removed)));
-                lines.extend(after.iter().map(|text| line("+", text, Role::Added)));
-            }
-        }
-    }
-    lines.push(faint(help));
-    lines
 }
 
 pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {

@@ -84,16 +84,6 @@ impl Definition for Pattern {
         Cow::Owned(Value::Bool(true))
     }
 
-    fn summary(&self, task: &TaskFiles) -> String {
-        let group =
-            |(group, names): (&String, &Normalisations)| format!("; {group}{}", names.note());
-        format!(
-            "a text with a match for {}{}",
-            self.0,
-            task.score.normalise.iter().map(group).collect::<String>()
-        )
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let shortest = shortest_match(self.0.as_str());
         let shortest = shortest.map(|text| LazyAnswer::same("a shortest match", text, BY_EXPECTED));

@@ -95,13 +95,6 @@ impl Definition for StructuredRules {
         Cow::Borrowed(&self.files.schema)
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        format!(
-            "one value that the schema accepts, in {}",
-            self.notation_name()
-        )
-    }
-
     fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let own = self
             .notation
@@ -162,7 +155,6 @@ impl Definition for StructuredRules {
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         Some(AnswerSchema {
             value: &self.files.schema,
-            notation: Some(self.notation_name()),
         })
     }
 }

@@ -103,13 +103,6 @@ impl StructuredRules {
         }
     }
 
-    pub(super) fn notation_name(&self) -> String {
-        self.notation.map_or_else(
-            || "the format of the row".to_owned(),
-            |notation| notation.name().to_uppercase(),
-        )
-    }
-
     pub(super) fn root_name(&self) -> &str {
         self.root.as_deref().unwrap_or(ROOT)
     }
