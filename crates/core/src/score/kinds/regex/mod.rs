@@ -22,7 +22,7 @@ use crate::score::error::ScoreError;
 use crate::score::verdict::field_compare::equal_text;
 use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{Attempt, FailureClass, OrderedMap, Tier, Verdict};
-use crate::task::{Home, Normalisations, Read, Section, TaskFiles};
+use crate::task::{Home, Read, Section, TaskFiles};
 use shortest_match::shortest_match;
 
 pub(crate) static KIND: Kind = Kind {
