@@ -30,7 +30,7 @@ format:
 
 # Speed of this machine with the embedded model.
 bench:
-    cargo run --release -- bench cpu --json
+    cargo run --release -p grpo-tui-lab -- bench cpu --json
 
 # Numbers and prompts of transformers and JAX for the parity tests; needs Python with torch, transformers and jax.
 golden:

@@ -1,6 +1,6 @@
 """What the figures of `scripts/gpu-check` must keep: a line a comparison, then one for all of them; exit code 1 when one is not kept.
 
-    python3 scripts/gpu-limits.py bench BENCH_JSON           what `grpo-tui bench gpu --shape qwen3-8b --json` printed
+    python3 scripts/gpu-limits.py bench BENCH_JSON           what `grpo-tui-lab bench gpu --shape qwen3-8b --json` printed
     python3 scripts/gpu-limits.py learn REPORT_JSON EVENTS   what `grpo-tui train --json` printed, and the run's events.jsonl
     python3 scripts/gpu-limits.py small FOLDER               the runs of small models: FOLDER/NAME.json as `train --json` printed it, and FOLDER/runs/NAME
     python3 scripts/gpu-limits.py whole WHOLE_JSON           what `scripts/gpu-whole.py` measured

@@ -1,4 +1,4 @@
-"""Seconds a GRPO step in TRL, for comparison with `grpo-tui bench gpu` and `scripts/gpu-scaling.py`: random weights of a Qwen3 shape, rank-16 adapters on all linear layers.
+"""Seconds a GRPO step in TRL, for comparison with `grpo-tui-lab bench gpu` and `scripts/gpu-scaling.py`: random weights of a Qwen3 shape, rank-16 adapters on all linear layers.
 
     python3 scripts/trl-bench.py --shape qwen3-8b --step 8x8 --step 32x8
     accelerate launch --num_processes 2 scripts/trl-bench.py --step 16x8      (two GPUs; the prompts are those of both)

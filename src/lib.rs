@@ -14,8 +14,8 @@ pub use grpo_tui_core::{api_client, endpoint};
 pub use grpo_tui_engine::serve;
 #[cfg(feature = "engine")]
 pub use grpo_tui_engine::{
-    bench, checkpoint, constraint, eval, kernels, leaf_confidence, model, policy, ranks, rollout,
-    train, update,
+    checkpoint, constraint, eval, kernels, leaf_confidence, model, policy, ranks, rollout, train,
+    update,
 };
 
 // The front end:

@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jsonschema_regex", &["constraint"]),
     ("referencing", &["constraint"]),
     ("llguidance", &["constraint"]),
-    ("ureq", &["http", "hub", "api_client", "bench"]),
+    ("ureq", &["http", "hub", "api_client"]),
     ("nvml_wrapper", &["run"]),
     ("regex", &["score", "prompts", "constraint", "view"]),
     ("regex_syntax", &["score", "constraint"]),
@@ -77,7 +77,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui", &["view"]),
     ("unicode_width", &["view", "page", "report"]),
 ];
-const ENGINE: [&str; 12] = [
+const ENGINE: [&str; 11] = [
     "kernels",
     "model",
     "ranks",
@@ -89,7 +89,6 @@ const ENGINE: [&str; 12] = [
     "checkpoint",
     "eval",
     "train",
-    "bench",
 ];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.

@@ -440,56 +440,6 @@ fn models_health_and_metrics_are_told() {
 }
 
 #[test]
-fn bench_measures_streams_and_whole_answers() {
-    let server = Server::start(&["tiny"]);
-    let url = format!("http://{}/v1", server.address);
-    let bench = |url: &str, more: &[&str]| {
-        let load = [
-            "bench",
-            "serve",
-            "--url",
-            url,
-            "--model",
-            "tiny",
-            "--clients",
-            "2",
-            "--requests",
-            "4",
-            "--json",
-        ];
-        super::program::call_anywhere(
-            &[
-                &load[..],
-                &["--prompt-tokens", "5", "--new-tokens", "8"],
-                more,
-            ]
-            .concat(),
-        )
-    };
-    let measured = |more: &[&str]| {
-        let results = super::program::json(&bench(&url, more))["results"].clone();
-        assert!(
-            results
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|result| result["value"].as_f64().unwrap() > 0.0),
-            "{results}"
-        );
-        results.as_array().unwrap().len()
-    };
-    assert_eq!((measured(&[]), measured(&["--no-stream"])), (7, 4));
-    // Six requests each time: one of each client is not counted.
-    assert_eq!(server.metric("generation_tokens_total"), 96.0);
-    let failed = |url: &str, more: &[&str]| super::program::stderr(&bench(url, more));
-    assert!(
-        failed(&url, &["--vocabulary", "100000"])
-            .contains("/v1/completions answered with status 400: ")
-    );
-    assert!(failed("127.0.0.1:1", &[]).contains("write http://HOST:PORT/v1"));
-}
-
-#[test]
 fn only_who_has_the_key_is_served_beyond_this_machine() {
     let output =
         super::program::call_anywhere_in_process(&["serve", "tiny", "--listen", "0.0.0.0:0"]);

@@ -373,7 +373,6 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["mcp", "--workspace", HOSTILE],
         &["skill", "install", "--dir", HOSTILE],
         &["man"],
-        &["bench", "cpu", "--no-run", "--shape", other],
         &["completions", "bash"],
     ] {
         let text = calls.check(arguments);

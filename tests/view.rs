@@ -19,7 +19,6 @@ mod live;
 mod live_run;
 mod notifications;
 mod one_context;
-mod own_commands;
 mod palette;
 mod panes;
 mod pipeline;

@@ -1,5 +1,6 @@
 //! What only the developers of grpo-tui run: it makes the sample data, the embedded models, and tasks of benchmarks.
 
+mod bench; // `bench`: speed of this machine or of a server at a model's shape
 mod bfcl; // the Berkeley Function Calling Leaderboard as rows
 mod bfcl_import; // `bfcl`: rows as a task
 mod generator; // prompts from templates, pools and value formats
@@ -23,6 +24,8 @@ enum Command {
     Prompts(prompt_files::Arguments),
     /// Pretrain a small model on the generator of a sample task
     Pretrain(Box<pretrain::Arguments>),
+    /// Measure the speed of this machine, or of a server
+    Bench(bench::Arguments),
     /// Make a task of the Berkeley Function Calling Leaderboard, single turn
     Bfcl(bfcl_import::Arguments),
 }
@@ -35,6 +38,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), Fault> {
     match Command::try_parse_from(words) {
         Ok(Command::Prompts(arguments)) => prompt_files::run(&arguments),
         Ok(Command::Pretrain(arguments)) => pretrain::run(&arguments),
+        Ok(Command::Bench(arguments)) => bench::run(arguments),
         Ok(Command::Bfcl(arguments)) => bfcl_import::run(&arguments),
         Err(error) if error.use_stderr() => Err(error.into()),
         Err(help) => Ok(help.print()?),

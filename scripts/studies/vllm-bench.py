@@ -1,4 +1,4 @@
-"""Seconds of a rollout in vLLM, for comparison with `grpo-tui bench gpu`: random weights of a shape, no adapter, no log-probs.
+"""Seconds of a rollout in vLLM, for comparison with `grpo-tui-lab bench gpu`: random weights of a shape, no adapter, no log-probs.
 
     python3 scripts/studies/vllm-bench.py --shape qwen3.5-9b --step 1x4 --step 8x8
 

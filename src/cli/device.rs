@@ -33,15 +33,6 @@ impl DeviceArguments {
     pub(super) fn engine(self) -> Result<Engine, Failure> {
         engine_of(&self.compute())
     }
-
-    /// As [`DeviceArguments::engine`], but uses the CPU only on request.
-    pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
-        if self.cpu {
-            Ok(Engine::cpu())
-        } else {
-            Ok(Engine::gpu(self.gpu.unwrap_or(0))?)
-        }
-    }
 }
 
 /// `--gpu-memory`: whole GiB.

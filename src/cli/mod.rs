@@ -4,7 +4,6 @@
 mod output;
 
 #[cfg(feature = "engine")]
-mod bench;
 mod completions;
 mod dataset;
 #[cfg(feature = "engine")]
@@ -138,9 +137,6 @@ enum Command {
     #[cfg(feature = "engine")]
     #[command(hide = true)]
     Rank(rank::Arguments),
-    /// Measure the speed of this machine, or of a server
-    #[cfg(feature = "engine")]
-    Bench(bench::Arguments),
 }
 
 /// The exit codes of all commands, with what they mean.
@@ -387,7 +383,5 @@ fn subcommand(command: Command) -> Outcome {
         Command::Worker(arguments) => worker::run(arguments),
         #[cfg(feature = "engine")]
         Command::Rank(arguments) => rank::run(arguments),
-        #[cfg(feature = "engine")]
-        Command::Bench(arguments) => bench::run(arguments),
     }
 }

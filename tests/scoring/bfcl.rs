@@ -14,7 +14,7 @@ const CALLS: &str =
     "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";
 const ANSWERS: &str = "name = \"sample\"\nschema = \"schema.json\"\n[score.normalise]\nday = \"date\"\n\"*\" = \"casefold\"\n";
 
-/// The cases are from `scripts/bfcl-judge --golden`, which knows why a verdict may differ.
+/// The cases are from `scripts/studies/bfcl-judge --golden`, which knows why a verdict may differ.
 #[test]
 fn exact_is_the_verdict_of_the_leaderboards_checker() {
     let (_, _, scorer) = loaded(&[("task.toml", CALLS)]).unwrap();

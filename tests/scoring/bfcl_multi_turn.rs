@@ -1,5 +1,5 @@
 //! BFCL's multi-turn data: traces are played through the tools and the scorer of the task that `scripts/bfcl-multi-turn.py`
-//! makes. `scripts/bfcl-multi-turn-check` installs the data and runs this.
+//! makes. `scripts/studies/bfcl-multi-turn-check` installs the data and runs this.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ impl Player {
 }
 
 #[test]
-#[ignore = "needs the package bfcl-eval: scripts/bfcl-multi-turn-check"]
+#[ignore = "needs the package bfcl-eval: scripts/studies/bfcl-multi-turn-check"]
 fn verdicts_of_whole_conversations_are_the_leaderboards() {
     let folder = PathBuf::from(std::env::var("BFCL_MULTI_TURN").expect("the folder of the task"));
     let task = Task::load(&folder).unwrap();

@@ -408,7 +408,7 @@ fn the_matrix_filters_the_list() {
 }
 
 #[test]
-fn answers_are_read_copied_and_exported() {
+fn answers_are_read_and_copied() {
     let mut stage = stage(160, 48);
     stage.keys("f j enter");
     let screen = stage.screen();
@@ -441,16 +441,6 @@ fn answers_are_read_copied_and_exported() {
             .filter(|command| command.starts_with("Copy"))
             .count(),
         2
-    );
-    stage.keys("w ctrl-u").types("versus.html").keys("enter");
-    let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
-    assert!(
-        html.contains("base vs step 30")
-            && html.contains("improvements: ")
-            && html.contains("), exact: ")
-            && html.contains("regressions in 100 prompts"),
-        "{}",
-        &html[..2000]
     );
     // Esc goes back one thing at a time.
     stage.keys("esc esc");

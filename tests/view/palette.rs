@@ -133,28 +133,12 @@ fn the_palette_knows_the_usual_words() {
     );
     check(&["f1"], &["overlay"], "Overlay marked runs");
     check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
-    check(&others, &["columns"], "Choose columns");
     check(&every, &["group by", "seeds"], "Group runs");
     check(&every, &["redo"], "Redo");
-    check(&every, &["import", "csv"], "Import rows");
     check(&every, &["new task", "init"], "New task");
     check(&every, &["demo"], "Open recorded run");
     check(&every, &["checkpoint"], "Save checkpoint");
-    check(&every, &["promote"], "Export checkpoint");
     check(&every, &["diagnostics"], "List problems");
-    check(&every, &["symbols", "outline"], "Outline");
-    check(&every[..6], &["export csv"], "Export CSV");
-    check(
-        &every[..6],
-        &["tensorboard", "tfevents"],
-        "Export TensorBoard",
-    );
-    check(&every[..6], &["export html", "report"], "Export HTML");
-    check(
-        &["f7"],
-        &["export", "export csv", "export html", "report"],
-        "Export comparison",
-    );
     check(&others[1..], &["undo"], "Undo");
     check(&["f1"], &["undo", "restore"], "Undo delete");
     check(&["f3"], &["undo"], "Undo change of rows");
@@ -163,12 +147,10 @@ fn the_palette_knows_the_usual_words() {
     check(&["f1"], &["sort"], "Sort by field");
     check(&["f1"], &["compare", "diff"], "Compare marked runs");
     check(&["f1"], &["copy", "yank"], "Copy run id");
-    check(&["f1"], &["export"], "Export HTML");
     check(&["f2"], &["find", "search"], "Find");
     check(&["f2"], &["save", "write"], "Save schema");
     check(&["f2"], &["format", "prettify"], "Format");
     check(&["f2"], &["goto"], "Go to line");
-    check(&["f2"], &["goto definition"], "Go to definition");
     check(&["f2"], &["diff"], "Show diff");
     check(&["f2"], &["copy", "yank"], "Copy");
     check(&["f3"], &["find", "filter"], "Filter rows");
@@ -266,32 +248,9 @@ fn a_click_takes_a_row_of_the_palette() {
 }
 
 #[test]
-fn the_last_ones_stand_first_also_in_the_next_session() {
-    let mut stage = Stage::new(120, 36);
-    stage.keys("f1 ctrl-p").types("soft wrap").keys("enter");
-    assert_eq!(first(&mut stage, ""), "Toggle soft wrap");
-    stage
-        .keys("esc ctrl-p")
-        .types("export csv")
-        .keys("enter esc");
-    // Of two that are called the same, the last one.
-    assert_eq!(first(&mut stage, "export"), "Export CSV");
-    let data = stage.folder.path().join("data");
-    assert_eq!(
-        std::fs::read_to_string(data.join("recent-actions")).unwrap(),
-        "runs.csv\neditor.wrap"
-    );
-    std::fs::write(data.join("recent-actions"), "no.such.action\neditor.wrap\n").unwrap();
-    let mut next = Stage::with(120, 36, |options| options.data = data);
-    assert_eq!(first(&mut next, ""), "Toggle soft wrap");
-    // Elsewhere, too: a name counts more than that it was taken.
-    assert_eq!(first(&mut next, "quit"), "Quit");
-}
-
-#[test]
 fn letters_of_a_title_count_more_than_of_a_description() {
     let mut stage = Stage::new(120, 36);
-    assert_eq!(first(&mut stage, "tglfrz"), "Toggle freeze");
+    assert_eq!(first(&mut stage, "tgllgs"), "Toggle log scale");
     stage.keys("esc");
     assert_eq!(first(&mut stage, "runs.remove"), "Delete run");
 }

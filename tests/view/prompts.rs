@@ -476,43 +476,6 @@ fn a_malformed_row_is_opened_at_its_line_whatever_its_file_is_called() {
 }
 
 #[test]
-fn rows_are_imported_with_a_mapping() {
-    let (mut stage, folder) = in_folder(|_| {});
-    let csv = "body;vendor;date;amount;currency\nPlease read this;A;2026-01-02;7.5;EUR\nAnd this;B;2026-01-03;x;EUR\n";
-    std::fs::write(stage.folder.path().join("more.csv"), csv).unwrap();
-    let before = lines(&folder, "eval.jsonl");
-    stage.keys("I");
-    assert!(
-        stage.shows("files here: more.csv") && !stage.shows("name a file"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("ctrl-o");
-    assert!(stage.shows("✗ name a file"), "{}", stage.screen());
-    stage.types("more.csv");
-    assert!(
-        stage.shows("vendor, date, amount, currency")
-            && stage.shows("line 3: expected: column `amount`: `x` is not a number"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("down").types("eval").keys("down down down");
-    insta::assert_snapshot!("prompts_import_120x36", stage.screen());
-    stage.keys("ctrl-o");
-    let after = lines(&folder, "eval.jsonl");
-    assert_eq!(after[..before.len()], before[..]);
-    assert_eq!(
-        after[before.len()..],
-        [
-            "{\"id\":\"more-2\",\"messages\":[{\"role\":\"user\",\"content\":\"Please read this\"}],\"expected\":{\"vendor\":\"A\",\"date\":\"2026-01-02\",\"amount\":7.5,\"currency\":\"EUR\"}}"
-        ]
-    );
-    assert!(stage.model.prompts.form.is_none());
-    stage.keys("u");
-    assert_eq!(lines(&folder, "eval.jsonl"), before);
-}
-
-#[test]
 fn a_task_is_created_on_the_screen() {
     let mut stage = stage(120, 36);
     let csv = "text,label\n".to_owned()

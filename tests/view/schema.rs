@@ -116,7 +116,7 @@ fn every_printable_key_types_and_escape_leaves() {
     );
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
-    assert_eq!(stage.model.screen().pane(), "outline");
+    assert_eq!(stage.model.screen().pane(), "sample scores");
 }
 
 #[test]
@@ -572,7 +572,7 @@ fn the_reward_hacking_check_is_visible_at_80x24() {
         stage.screen()
     );
     assert!(
-        stage.shows("outline") && stage.shows("expected answers"),
+        stage.shows("sample scores") && stage.shows("expected answers"),
         "{}",
         stage.screen()
     );

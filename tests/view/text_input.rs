@@ -77,13 +77,11 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     for expected in [
         "runs.annotate",
         "runs.tag",
-        "runs.html",
         "schema.type",
         "prompts.messages",
         "prompts.add",
         "live.annotate",
         "live.set",
-        "eval.export",
     ] {
         assert!(
             refused.contains(&expected),

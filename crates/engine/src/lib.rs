@@ -1,8 +1,8 @@
 //! The engine of grpo-tui. Modules in data-flow order; a module uses only modules above it.
 
 use grpo_tui_core::{
-    advantage, confidence, config, dataset, environment, facts, files, format, http, hub, openai,
-    plan, prompts, report, run, schema_keywords, score, statistics, task, text,
+    advantage, confidence, config, dataset, environment, facts, files, format, hub, openai, plan,
+    prompts, report, run, schema_keywords, score, statistics, task, text,
 };
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward: a separate crate, see its Cargo.toml
@@ -19,7 +19,6 @@ pub mod checkpoint; // atomic save and exact resume
 pub mod eval; // evals on held-out prompts
 pub mod train; // training loops
 pub mod serve; // OpenAI-compatible server
-pub mod bench; // benchmarks
 
 #[cfg(test)]
 use grpo_tui_core::sandbox::launch_if_asked;

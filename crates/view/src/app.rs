@@ -137,18 +137,10 @@ impl Model {
         }
     }
 
-    /// Those of the program, then the user's own.
-    fn all_actions(&self) -> impl Iterator<Item = &'static ActionInfo> {
-        let own = self.shared.options.own_commands.iter();
-        actions().chain(own.map(|command| command.info))
-    }
-
     /// Available actions by scope: pane, screen, global.
     pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
-        let mut found: Vec<&'static ActionInfo> = self
-            .all_actions()
-            .filter(|action| self.is_here(action))
-            .collect();
+        let mut found: Vec<&'static ActionInfo> =
+            actions().filter(|action| self.is_here(action)).collect();
         found.sort_by_key(|action| match action.scope {
             Scope::Pane(..) => 0,
             Scope::Screen(_) => 1,
@@ -211,9 +203,6 @@ impl Model {
     }
 
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
-        if let Some(own) = self.own_command(action) {
-            return own.arguments(&self.selected()).err();
-        }
         match action.scope {
             Scope::Global | Scope::Movement => None,
             Scope::Screen(of) | Scope::Pane(of, _) => {
@@ -234,9 +223,6 @@ impl Model {
 
     /// Executes an action without checking whether it is blocked.
     pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
-        if let Some(own) = self.own_command(action).cloned() {
-            return self.run_own(&own);
-        }
         match action.scope {
             Scope::Global | Scope::Movement => {
                 let found = GLOBAL.iter().find(|global| global.info.id == action.id);
@@ -257,8 +243,7 @@ impl Model {
             Scope::Pane(of, pane) => about(of).panes.contains(&pane),
             _ => true,
         };
-        let elsewhere = self
-            .all_actions()
+        let elsewhere = actions()
             .filter(|action| !self.is_here(action))
             .filter(can_be_gone_to);
         let entry = |(info, key): (&'static ActionInfo, String)| {
@@ -389,10 +374,7 @@ const GLOBAL: &[Global] = &[
         &["ctrl-p", ":"],
         &["commands", "actions"],
         |model| {
-            model.shared.popup = Some(Popup::Pick(palette(
-                model.palette_entries(),
-                &model.shared.recent,
-            )));
+            model.shared.popup = Some(Popup::Pick(palette(model.palette_entries())));
             Vec::new()
         },
     ),

@@ -1,21 +1,14 @@
-//! Theme, keymap and display options from the command line, the user's files and the terminal, reloaded when a file
-//! changes.
+//! Theme, keymap and display options from the command line, the user's files and the terminal.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
 
-use super::app::Model;
 use super::keymap::Keymap;
 use super::options::{AppearanceInput, Options};
-use super::own_commands::OwnCommand;
 use super::settings::{Notifications, Settings};
 use super::terminal_capability::{Background, ColourDepth};
 use super::theme::Theme;
 use super::user_file::UserFile;
-use super::{keymap_file, own_command_file, settings, theme_file};
-
-/// How often the user's files are checked.
-const LOOK: Duration = Duration::from_secs(2);
+use super::{keymap_file, settings, theme_file};
 
 /// The theme that follows the terminal's background.
 pub const AUTO: &str = "auto";
@@ -32,7 +25,6 @@ pub struct Appearance {
     pub live_charts: Vec<String>,
     /// The columns of the list of runs.
     pub runs_columns: Option<Vec<String>>,
-    pub own_commands: Vec<OwnCommand>,
     /// Problems of the files.
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
@@ -63,10 +55,6 @@ impl Appearance {
             .map(|file| keymap_file::read(&file))
             .unwrap_or_default();
         notes.extend(keys.errors.into_iter().chain(keys.warnings));
-        let (own_commands, problems) = { config.as_ref() }
-            .map(|file| own_command_file::read(file, &keys.keymap))
-            .unwrap_or_default();
-        notes.extend(problems);
         let low_bandwidth = input.low_bandwidth || settings.low_bandwidth;
         let depth = depth(input, &settings, low_bandwidth);
         let mut read = theme_file::read(
@@ -88,7 +76,6 @@ impl Appearance {
             mouse: settings.mouse && !input.linear,
             live_charts: settings.live_charts,
             runs_columns: Some(settings.runs_columns).filter(|columns| !columns.is_empty()),
-            own_commands,
             notes,
             files,
         }
@@ -121,7 +108,6 @@ impl Appearance {
             mouse,
             live_charts,
             runs_columns,
-            own_commands,
             notes,
             ..
         } = Self::load(&input);
@@ -135,25 +121,10 @@ impl Appearance {
             mouse,
             live_charts,
             runs_columns,
-            own_commands,
             notes,
             remote,
             appearance,
             ..options
-        }
-    }
-
-    pub fn apply(self, model: &mut Model) {
-        model.shared.theme = self.theme;
-        model.shared.keymap = self.keymap;
-        model.shared.options.low_bandwidth = self.low_bandwidth;
-        model.shared.options.notifications = self.notifications;
-        model.shared.options.mouse = self.mouse;
-        model.shared.options.live_charts = self.live_charts;
-        model.shared.options.runs_columns = self.runs_columns;
-        model.shared.options.own_commands = self.own_commands;
-        for note in self.notes {
-            model.shared.complain(note);
         }
     }
 }
@@ -181,59 +152,6 @@ fn theme_name(input: &AppearanceInput, settings: &Settings, depth: ColourDepth) 
         (AUTO, _) => "dark".to_owned(),
         (name, _) => name.to_owned(),
     }
-}
-
-/// Watches the files on a thread of its own; `on_change` gets the new appearance and returns false to stop.
-pub(super) fn watch(
-    input: AppearanceInput,
-    on_change: impl Fn(Appearance) -> bool + Send + 'static,
-) -> std::io::Result<()> {
-    let Some(folder) = input.folder.clone() else {
-        return Ok(());
-    };
-    // Read before the thread starts: a file may change meanwhile.
-    let mut seen = stamps(&folder);
-    let watching = move || {
-        loop {
-            std::thread::sleep(LOOK);
-            let now = stamps(&folder);
-            if now != seen && !on_change(Appearance::load(&input)) {
-                return;
-            }
-            seen = now;
-        }
-    };
-    std::thread::Builder::new()
-        .name("appearance".to_owned())
-        .spawn(watching)
-        .map(drop)
-}
-
-/// Modification time and length of each of the user's files.
-fn stamps(folder: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-    let in_folder = |folder: &Path| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect::<Vec<_>>()
-    };
-    let files = in_folder(folder)
-        .into_iter()
-        .chain(in_folder(&folder.join("themes")));
-    let toml = files.filter(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
-    let mut stamps: Vec<_> = toml
-        .filter_map(|path| {
-            let found = std::fs::metadata(&path).ok()?;
-            Some((path, found.modified().ok(), found.len()))
-        })
-        .collect();
-    stamps.sort();
-    stamps
 }
 
 #[cfg(test)]
@@ -347,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_wrong_are_named_and_files_that_change_are_seen() {
+    fn files_that_are_wrong_are_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("themes")).unwrap();
         let input = AppearanceInput {
@@ -356,11 +274,9 @@ mod tests {
         };
         let write =
             |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
-        let empty = stamps(folder.path());
         write("config.toml", "theme = \"mine\"\ntheem = 1");
         write("keys.toml", "hepl = \"x\"");
         write("themes/mine.toml", "[roles]\nbad = \"#010203\"\nworse = 1");
-        assert_ne!(stamps(folder.path()), empty);
         let found = Appearance::load(&input);
         assert_eq!(found.notes.len(), 3, "{:?}", found.notes);
         for (note, place) in found.notes.iter().zip([

@@ -78,8 +78,6 @@ pub enum Command {
         path: PathBuf,
         line: usize,
     },
-    /// Hand the terminal to a program, with its arguments, until it has ended and enter was pressed.
-    Foreground(Vec<String>),
     Redraw,
 }
 

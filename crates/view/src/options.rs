@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::keymap::Keymap;
-use super::own_commands::OwnCommand;
 use super::settings::Notifications;
 use super::terminal_capability::{Background, Capability, ColourDepth};
 use super::theme::Theme;
@@ -36,7 +35,6 @@ pub struct Options {
     pub live_charts: Vec<String>,
     /// The columns of the list of runs; `None`: the usual ones.
     pub runs_columns: Option<Vec<String>>,
-    pub own_commands: Vec<OwnCommand>,
     /// The inputs of the appearance, to reload it when the user's files change.
     pub appearance: AppearanceInput,
     /// Messages to show at the start, such as a keymap file that could not be read.
@@ -62,7 +60,6 @@ impl Options {
             mouse: true,
             live_charts: Vec::new(),
             runs_columns: None,
-            own_commands: Vec::new(),
             appearance: AppearanceInput::nothing(),
             notes: Vec::new(),
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::drafts::files::DraftFile;
-use crate::help::{Fault, OutlineEntry};
+use crate::help::Fault;
 use crate::score::{FailureClass, Scorer, Task, Trust};
 use crate::task::TASK_FILE;
 
@@ -24,9 +24,6 @@ pub struct SchemaDraft {
     pub version: u64,
     /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
-    /// The outline of the last text that could be read.
-    pub outline: Vec<OutlineEntry>,
-    pub is_outline_old: bool,
     /// The programs that it names, in the order of its scorers.
     pub programs: Vec<Trust>,
     /// The expected answers checked with it so far.

@@ -5,7 +5,6 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
-use super::own_commands;
 use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, text};
 use crate::files::{self, Access};
@@ -130,13 +129,13 @@ pub const KEYS: [Key; 9] = [
     Key {
         name: "live_charts",
         values: "[] or a list of titles and metrics",
-        meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
+        meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones",
         take: |settings, value| set(&mut settings.live_charts, value.as_array().and_then(list)),
     },
     Key {
         name: "runs_columns",
         values: "[] or a list of names",
-        meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
+        meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones",
         take: |settings, value| set(&mut settings.runs_columns, value.as_array().and_then(list)),
     },
     Key {
@@ -158,12 +157,6 @@ fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
         .iter()
         .map(|value| text(value).map(str::to_owned))
         .collect()
-}
-
-/// Writes a list into the user's file, or removes it if it is empty.
-pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
-    let list = || values.iter().collect::<toml_edit::Array>().into();
-    save(path, name, (!values.is_empty()).then(list))
 }
 
 /// Writes a value into the user's file, or removes it; comments and other keys stay. A symbolic link is followed.
@@ -201,8 +194,9 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     };
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
-        // Read by `own_commands`, which knows the keymap.
-        if name.get_ref() == own_commands::TABLE {
+        if name.get_ref() == "command" {
+            let gone = "own commands are gone: suspend with ctrl-z and type them";
+            notes.push(file.problem(name.span().start, gone));
             continue;
         }
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
@@ -318,6 +312,10 @@ mod tests {
     fn a_saved_list_leaves_the_rest_of_the_file_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.toml");
+        let save_list = |path: &Path, name: &str, values: &[String]| {
+            let list = || values.iter().collect::<toml_edit::Array>().into();
+            save(path, name, (!values.is_empty()).then(list))
+        };
         let list = |names: &[&str]| {
             names
                 .iter()

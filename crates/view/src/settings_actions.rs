@@ -1,9 +1,11 @@
-//! Actions on the user's settings: choose a theme, open the file. The appearance is loaded again once the file has
-//! changed.
+//! Actions on the user's settings: choose a theme, which applies at once, and open the file, which is read at the next
+//! start.
 
+use super::appearance::Appearance;
 use super::message::{Command, Work};
 use super::popup::{Pick, PickEntry, Popup};
 use super::shared::Shared;
+use super::theme::Theme;
 use super::{settings, theme_file};
 use crate::files::{self, Access};
 
@@ -62,14 +64,23 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     let overridden = input.theme.as_ref().map_or_else(String::new, |theme| {
         format!("; --theme {theme} overrides it")
     });
+    let input = input.clone();
     let work = move |_: &_| {
         settings::save(&file, "theme", Some(name.as_str().into()))?;
-        Ok(format!(
-            "theme {name} saved in {}{overridden}",
-            file.display()
-        ))
+        let saved = format!("theme {name} saved in {}{overridden}", file.display());
+        Ok((saved, Appearance::load(&input).theme))
     };
-    vec![Work::latest("theme.save", work, super::export::report)]
+    vec![Work::latest(
+        "theme.save",
+        work,
+        |_: &mut (), shared: &mut Shared, saved: Result<(String, Theme), String>| match saved {
+            Ok((text, theme)) => {
+                shared.theme = theme;
+                shared.say(text)
+            }
+            Err(error) => shared.complain(error),
+        },
+    )]
 }
 
 pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {

@@ -47,8 +47,6 @@ pub struct Shared {
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
     pub commands: Notices,
-    /// Ids of actions chosen in the palette, latest first.
-    pub recent: Vec<&'static str>,
     pub zoomed: bool,
     /// Whether long tool results are shown in full.
     pub whole_results: bool,
@@ -172,7 +170,6 @@ impl Shared {
             find_action,
             notices: Notices::default(),
             commands: Notices::default(),
-            recent: Vec::new(),
             zoomed: false,
             whole_results: false,
             soft_wrap: SoftWrap {

@@ -12,7 +12,6 @@ use super::interaction;
 use super::key_chord::Chord;
 use super::message::{Change, Command, Message, WorkResult};
 use super::popup::{Popup, PopupOutcome, Refusal};
-use super::recent_actions;
 use super::screens::Screen;
 use super::shared::{self, Shared, WorkGeneration};
 use super::task_watch;
@@ -24,7 +23,6 @@ pub fn start(model: &mut Model) -> Vec<Command> {
     }
     let task = model.shared.options.task.clone();
     let mut commands = shared::open_task(&model.shared, task);
-    commands.push(recent_actions::load(&model.shared));
     commands.push(Command::GoTo(Screen::Runs));
     carry_out(model, commands)
 }
@@ -238,11 +236,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         }
         PopupOutcome::Close => Vec::new(),
         PopupOutcome::Update(update) => update.apply(model),
-        PopupOutcome::Perform(action) => {
-            let mut commands = vec![recent_actions::record(&mut model.shared, action.id)];
-            commands.extend(perform_there(model, action));
-            commands
-        }
+        PopupOutcome::Perform(action) => perform_there(model, action),
     }
 }
 

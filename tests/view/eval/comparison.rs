@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crossterm::event::KeyCode;
 use grpo_tui::report::{EvalId, ReportError, Versus, base_and_trained};
-use grpo_tui::view::{Message, Screen, update};
+use grpo_tui::view::Screen;
 
 use super::super::harness::Stage;
 use super::super::runs::{change, copy_run};
@@ -12,7 +11,7 @@ use super::ID;
 use crate::program::call_anywhere;
 
 #[test]
-fn three_evals_of_any_runs_are_chosen() {
+fn two_evals_of_any_runs_are_chosen() {
     let mut stage = Stage::with(120, 36, |options| {
         copy_run(&options.here.join("runs"), ID, "one", "finished");
         copy_run(
@@ -34,18 +33,18 @@ fn three_evals_of_any_runs_are_chosen() {
         stage.screen()
     );
     stage.keys("c");
-    assert!(stage.shows("select one to three evals first (space)"));
+    assert!(stage.shows("select one or two evals first (space)"));
     stage.keys("enter");
     assert!(
         stage.shows("test     base         valid 60%  exact 59%  n = 100"),
         "{}",
         stage.screen()
     );
-    stage.keys("space j space esc");
+    stage.keys("j space esc");
     stage.keys("j enter j space c");
     let screen = stage.screen();
     assert!(
-        screen.contains("6sx3dn base → 6sx3dn step 30 → second step 30"),
+        screen.contains("6sx3dn step 30 → second step 30"),
         "{screen}"
     );
     // The header has what is compared, whichever run is open.
@@ -58,7 +57,6 @@ fn three_evals_of_any_runs_are_chosen() {
         "{screen}"
     );
     assert_eq!(stage.model.shared.screen, Screen::Eval);
-    stage.keys("p p");
     assert!(
         stage.shows("valid: no difference"),
         "the same eval of two copies: {}",
@@ -80,34 +78,6 @@ fn failing_prompts_are_beside_the_rates() {
     ] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
-}
-
-/// The key is not lost: neither while evals are read, nor before a run is found.
-#[test]
-fn an_export_waits_for_the_evals() {
-    let mut stage = Stage::with(120, 36, |options| {
-        copy_run(&options.here.join("runs"), ID, "one", "finished");
-    });
-    let key = |letter: char| Message::Key(crossterm::event::KeyEvent::from(KeyCode::Char(letter)));
-    stage.model.shared.runs.listed = false;
-    stage.model.shared.runs.listing = Default::default();
-    let mut later = update::update(&mut stage.model, stage.now_ms, key('7'));
-    later.extend(update::update(&mut stage.model, stage.now_ms, key('w')));
-    assert!(stage.shows("the export follows"), "{}", stage.screen());
-    stage.act(|model| {
-        [later, model.shared.look_for_runs()]
-            .into_iter()
-            .flatten()
-            .collect()
-    });
-    assert!(stage.shows("File, with the ending"), "{}", stage.screen());
-    // While they are read again.
-    stage.keys("esc");
-    let mut later = update::update(&mut stage.model, stage.now_ms, key('u'));
-    later.extend(update::update(&mut stage.model, stage.now_ms, key('w')));
-    assert!(!stage.shows("File, with the ending"), "{}", stage.screen());
-    stage.act(|_| later);
-    assert!(stage.shows("File, with the ending"), "{}", stage.screen());
 }
 
 #[test]

@@ -1,8 +1,5 @@
-//! A baseline without any run, comments, groups of failures, and exports by ending.
+//! Evals without any run, and groups of failures.
 
-use std::os::unix::fs::PermissionsExt;
-
-use grpo_tui::run::{comments_path, read_comments};
 use grpo_tui::view::Screen;
 
 use super::*;
@@ -91,61 +88,9 @@ fn a_base_model_is_evaluated_without_any_run() {
     }
 }
 
+/// Comments of both runs are shown.
 #[test]
-fn a_comment_is_written_shown_found_exported_and_removed() {
-    for (columns, rows) in [(120, 36), (80, 24)] {
-        let mut stage = stage(columns, rows);
-        let run = stage.folder.path().join("runs").join(ID);
-        stage.keys("/").types("test-003").keys("enter m");
-        assert!(stage.shows("Comment on test-003"), "{}", stage.screen());
-        stage.types("label is wrong").keys("enter");
-        assert!(
-            stage.shows("✎ lab") && stage.shows("comment: label is wrong"),
-            "{}",
-            stage.screen()
-        );
-        let kept = read_comments(&run).unwrap();
-        assert_eq!(
-            (&kept[0].set, kept[0].text.as_str(), kept.len()),
-            (&"test".into(), "label is wrong", 1)
-        );
-        assert_eq!(
-            std::fs::metadata(comments_path(&run))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
-            0o600
-        );
-        stage.keys("a / ").types("commented").keys("enter");
-        assert!(stage.shows("prompts 1 of 100"), "{}", stage.screen());
-        for (file, expected) in [
-            ("answers.md", "| test-003 | label is wrong |"),
-            ("answers.csv", ",label is wrong\n"),
-            ("answers.html", "<td>label is wrong</td>"),
-        ] {
-            stage.keys("w ctrl-u").types(file).keys("enter");
-            let text = std::fs::read_to_string(stage.folder.path().join(file)).unwrap();
-            assert!(text.contains(expected), "{file}: {text}");
-        }
-        stage.keys("w ctrl-u").types("answers.txt").keys("enter");
-        assert!(
-            stage.shows("the ending is none of .html, .md, .csv"),
-            "{}",
-            stage.screen()
-        );
-        stage.keys("esc m ctrl-u enter");
-        assert!(
-            read_comments(&run).unwrap().is_empty() && stage.shows("no prompts match"),
-            "{}",
-            stage.screen()
-        );
-    }
-}
-
-/// A comment of another run is shown beside the own one, and not copied into it.
-#[test]
-fn comments_of_several_runs_stay_where_they_are() {
+fn comments_of_both_runs_are_shown() {
     const OTHER: &str = "20261121-000000-invoice-second";
     let mut stage = Stage::with(160, 48, |options| {
         for id in [ID, OTHER] {
@@ -168,35 +113,6 @@ fn comments_of_several_runs_stay_where_they_are() {
         "{}",
         stage.screen()
     );
-    let last = stage
-        .screen()
-        .lines()
-        .nth(1)
-        .unwrap()
-        .split(" → ")
-        .nth(1)
-        .unwrap()
-        .to_owned();
-    let own = if last.starts_with("second") {
-        OTHER
-    } else {
-        ID
-    };
-    stage.keys("m").types("changed").keys("enter");
-    let texts = [ID, OTHER].map(|id| {
-        read_comments(&stage.folder.path().join("runs").join(id))
-            .unwrap()
-            .remove(0)
-            .text
-    });
-    let expected = [ID, OTHER].map(|id| {
-        if id == own {
-            "changed".to_owned()
-        } else {
-            format!("of {id}")
-        }
-    });
-    assert_eq!(texts, expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Tests: the chart is zoomed and overlaid, the small charts are chosen.
+//! Tests: the chart is zoomed and overlaid, the small charts are filtered.
 
-use super::super::harness::{Stage, finished_run};
-use super::{finished, show};
+use super::super::harness::Stage;
+use super::finished;
 
 #[test]
 fn zoom_pan_and_the_whole_again() {
@@ -14,7 +14,7 @@ fn zoom_pan_and_the_whole_again() {
             .unwrap_or_default()
             .to_owned()
     };
-    stage.keys("c h h h h h h h h h h h h h h h h h h h h");
+    stage.keys("alt-1 h h h h h h h h h h h h h h h h h h h h");
     let whole = axis(&stage);
     stage.keys("+");
     let near = axis(&stage);
@@ -22,8 +22,8 @@ fn zoom_pan_and_the_whole_again() {
     assert!(near.contains("20") && !near.contains(" 0 "), "{near}");
     stage.keys("+ +");
     assert!(axis(&stage).contains("18"), "{}", axis(&stage));
-    // The cursor takes the stretch along.
-    stage.keys("<");
+    // The step takes the stretch along.
+    stage.keys("{");
     assert!(axis(&stage).contains("10"), "{}", axis(&stage));
     stage.keys("- - - -");
     assert_eq!(axis(&stage), whole);
@@ -71,13 +71,10 @@ fn other_runs_lie_over_the_chart() {
 }
 
 #[test]
-fn small_charts_are_filtered_chosen_and_kept() {
-    let mut stage = Stage::with(120, 36, |options| {
-        options.appearance.folder = Some(options.here.join("settings"))
-    });
-    show(&mut stage, finished_run());
+fn small_charts_are_filtered_and_enlarged() {
+    let mut stage = finished(120, 36);
     assert!(
-        stage.shows("informative groups 1/10") && stage.shows("alt-7"),
+        stage.shows("informative groups 1/10") && stage.shows("alt-6"),
         "{}",
         stage.screen()
     );
@@ -104,46 +101,4 @@ fn small_charts_are_filtered_chosen_and_kept() {
         "the first of them is enlarged:\n{}",
         stage.screen()
     );
-    stage.keys("m");
-    assert!(
-        stage.shows("small charts: the default ones") && stage.shows("[ ] time/rollout"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("down space");
-    assert!(stage.shows("[1] time/update"), "{}", stage.screen());
-    stage.keys("esc /").types("gradient");
-    stage.keys("enter space esc esc");
-    assert!(
-        stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"),
-        "{}",
-        stage.screen()
-    );
-    let file = stage.folder.path().join("settings/config.toml");
-    assert_eq!(
-        std::fs::read_to_string(&file).unwrap(),
-        "live_charts = [\"time/update\", \"gradient norm\"]\n"
-    );
-    let found =
-        grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
-    assert_eq!(
-        (found.live_charts, found.notes),
-        (stage.model.shared.options.live_charts.clone(), Vec::new())
-    );
-    stage.keys("m backspace esc");
-    assert!(
-        stage.shows("informative groups 1/10")
-            && std::fs::read_to_string(&file).unwrap().is_empty(),
-        "{}",
-        stage.screen()
-    );
-    // A file that cannot be changed is left alone, and the choice is for this session.
-    std::fs::write(&file, "mouse = \n").unwrap();
-    stage.keys("m space");
-    assert!(
-        stage.shows("kept for this session only"),
-        "{}",
-        stage.screen()
-    );
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mouse = \n");
 }

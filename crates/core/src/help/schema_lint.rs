@@ -1,6 +1,5 @@
 //! Errors and warnings in a definition's text with positions, for an editor.
 
-use super::outline::{OutlineEntry, outline};
 use crate::format::slip_of;
 use crate::schema_keywords::{Draft, KEYWORDS, Keyword, KeywordValue};
 use crate::score::json::{self, Kind, Places, Syntax, Value};
@@ -31,7 +30,6 @@ pub struct Diagnosis {
     pub task: Option<Task>,
     /// The text is correct, but its command or judge is missing or not allowed.
     pub needs_command: bool,
-    pub outline: Vec<OutlineEntry>,
     pub programs: Vec<Trust>,
 }
 
@@ -43,11 +41,6 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         diagnose_other(task, text)
     };
     if let Some(read) = &found.task {
-        // A `task.toml` being edited is outlined itself, even if another file defines answers.
-        let mut outlined = read.clone();
-        (outlined.definition_file, outlined.definition_text) =
-            (task.definition_file.clone(), text.to_owned());
-        found.outline = outline(&outlined);
         found.programs = Trust::for_task(read).unwrap_or_default();
     }
     found
@@ -113,7 +106,6 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
         scorer,
         task: with_text.ok(),
         needs_command,
-        outline: Vec::new(),
         programs: Vec::new(),
     }
 }
@@ -138,7 +130,6 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
                 scorer: Err(sentence),
                 task: None,
                 needs_command: false,
-                outline: Vec::new(),
                 programs: Vec::new(),
             };
         }
@@ -179,7 +170,6 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
         scorer,
         task,
         needs_command,
-        outline: Vec::new(),
         programs: Vec::new(),
     }
 }

@@ -37,15 +37,6 @@ choices! {
 pub struct Normalisations(pub Vec<Normalisation>);
 
 impl Normalisations {
-    /// `, compared by casefold, trim`; empty without normalisation.
-    pub(crate) fn note(&self) -> String {
-        if self.0.is_empty() {
-            String::new()
-        } else {
-            format!(", compared by {}", self.joined(", "))
-        }
-    }
-
     fn joined(&self, by: &str) -> String {
         let names: Vec<&str> = self.0.iter().map(|one| one.name()).collect();
         names.join(by)

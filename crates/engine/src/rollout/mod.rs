@@ -318,20 +318,20 @@ pub fn generate(
 
 /// Cache size of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestSize {
+pub struct RequestSize {
     /// Maximum.
-    pub(crate) prompt_tokens: usize,
+    pub prompt_tokens: usize,
     /// Growth as in [`QueuedRequest`].
-    pub(crate) later_tokens: usize,
+    pub later_tokens: usize,
     /// Limit of its completions beside the run's; `usize::MAX`: none.
-    pub(crate) new_tokens: usize,
+    pub new_tokens: usize,
     /// Whether a later prompt of its conversation may extend no earlier one.
-    pub(crate) has_branches: bool,
-    pub(crate) samples: usize,
+    pub has_branches: bool,
+    pub samples: usize,
 }
 
 impl RequestSize {
-    pub(crate) fn of(request: &Request) -> Self {
+    pub fn of(request: &Request) -> Self {
         Self {
             prompt_tokens: request.prompt.len(),
             later_tokens: 0,
@@ -343,16 +343,14 @@ impl RequestSize {
 }
 
 /// A source, and its maximum parallel requests.
-pub(crate) struct SizedSource<'s> {
-    pub(crate) source: Mutex<&'s mut (dyn RequestSource + Send + 's)>,
-    pub(crate) sizes: Vec<RequestSize>,
+#[allow(missing_debug_implementations)]
+pub struct SizedSource<'s> {
+    pub source: Mutex<&'s mut (dyn RequestSource + Send + 's)>,
+    pub sizes: Vec<RequestSize>,
 }
 
 impl<'s> SizedSource<'s> {
-    pub(crate) fn new(
-        source: &'s mut (impl RequestSource + Send),
-        sizes: Vec<RequestSize>,
-    ) -> Self {
+    pub fn new(source: &'s mut (impl RequestSource + Send), sizes: Vec<RequestSize>) -> Self {
         Self {
             source: Mutex::new(source),
             sizes,
@@ -362,7 +360,7 @@ impl<'s> SizedSource<'s> {
 
 /// As [`generate`], with requests arriving during decoding: on the CPU each source has its own
 /// thread, on a GPU there is one. `sampling`: of all requests.
-pub(crate) fn generate_from(
+pub fn generate_from(
     (model, adapters): (&Decoder, Adapters),
     sources: &[SizedSource<'_>],
     sampling: &Sampling,

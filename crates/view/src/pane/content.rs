@@ -63,9 +63,8 @@ impl Place {
 pub struct Content<'a> {
     pub title: String,
     pub key: String,
-    /// In the lower edge, at the left; `about`: at the right.
+    /// In the lower edge.
     pub legend: Line<'static>,
-    pub about: Line<'static>,
     /// Role of the frame, if not the default.
     pub edge: Option<Role>,
     /// Fixed lines above the body; `foot`: below it.

@@ -103,7 +103,6 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
         title,
         key,
         legend,
-        about,
         edge,
         ..
     } = content;
@@ -121,9 +120,6 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
     }
     if legend.width() > 0 {
         block = block.title_bottom(legend.clone());
-    }
-    if about.width() > 0 {
-        block = block.title_bottom(about.clone().right_aligned());
     }
     frame.render_widget(block, area);
 }

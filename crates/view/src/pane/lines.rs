@@ -94,12 +94,7 @@ pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>)
     lines.extend(content.foot.iter().map(plain));
     lines.iter_mut().for_each(TextLine::finish);
     lines.retain(|line| !line.text.is_empty());
-    let legend = [&content.legend, &content.about].map(|line| line.to_string().trim().to_owned());
-    let legend = legend
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join("  ");
+    let legend = content.legend.to_string().trim().to_owned();
     PaneLines {
         id: (place.id, place.part),
         title: content.title.clone(),

@@ -21,11 +21,10 @@ pub struct PaletteEntry {
     pub key: String,
 }
 
-/// The palette over these actions; `recent`: ids of those taken last, latest first.
-pub fn palette(entries: Vec<PaletteEntry>, recent: &[&'static str]) -> Pick {
+/// The palette over these actions.
+pub fn palette(entries: Vec<PaletteEntry>) -> Pick {
     let rows = entries.iter().map(row).collect();
     let actions: Vec<&'static ActionInfo> = entries.iter().map(|entry| entry.info).collect();
-    let recent = recent.to_vec();
     let perform = move |index: usize| match actions.get(index) {
         Some(action) => PopupOutcome::Perform(action),
         None => PopupOutcome::Close,
@@ -33,7 +32,7 @@ pub fn palette(entries: Vec<PaletteEntry>, recent: &[&'static str]) -> Pick {
     Pick::ranked(
         "Palette",
         rows,
-        move |query| found(&entries, &recent, query),
+        move |query| found(&entries, query),
         perform,
     )
 }
@@ -62,22 +61,15 @@ fn row(entry: &PaletteEntry) -> PickEntry {
     }
 }
 
-/// The entries that match a text, best first; without a text the recent ones, then those available here, then those that
-/// are blocked. A name or an alias ranks before letters of the title, letters of an alias, and the description: id, hint
-/// and screen.
-fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<usize> {
+/// The entries that match a text, best first; without a text those available here, then those that are blocked. A name
+/// or an alias ranks before letters of the title, letters of an alias, and the description: id, hint and screen.
+fn found(entries: &[PaletteEntry], query: &str) -> Vec<usize> {
     let all: Vec<usize> = (0..entries.len()).collect();
-    let age = |index: &usize| {
-        recent
-            .iter()
-            .position(|id| *id == entries[*index].info.id)
-            .unwrap_or(recent.len())
-    };
     let query = query.trim().to_lowercase();
     if query.is_empty() {
-        let shown = |index: &usize| entries[*index].is_here || age(index) < recent.len();
+        let shown = |index: &usize| entries[*index].is_here;
         let mut found: Vec<usize> = all.into_iter().filter(shown).collect();
-        found.sort_by_key(|index| (entries[*index].blocked.is_some(), age(index)));
+        found.sort_by_key(|index| entries[*index].blocked.is_some());
         return found;
     }
     // Each search for a text in a name would read all of the text.
@@ -94,14 +86,7 @@ fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<
         let ActionInfo { title, aliases, .. } = entries[*index].info;
         title.to_lowercase() != query && !aliases.contains(&query.as_str())
     };
-    found.sort_by_key(|index| {
-        (
-            named(index),
-            !entries[*index].is_here,
-            is_other(index),
-            age(index),
-        )
-    });
+    found.sort_by_key(|index| (named(index), !entries[*index].is_here, is_other(index)));
     let texts: [fn(&PaletteEntry) -> String; 3] = [
         |entry| entry.info.title.to_owned(),
         |entry| entry.info.aliases.join(" "),

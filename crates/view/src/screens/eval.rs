@@ -1,15 +1,13 @@
-//! Eval screen: one eval, base and trained, or any two or three evals side by side on the same
+//! Eval screen: one eval, base and trained, or any two evals side by side on the same
 //! prompts.
 
 pub mod actions;
 mod answers;
 mod chat;
 mod chooser;
-mod comment;
 mod conversations;
 mod draw;
 mod eval_job;
-mod export;
 mod failures;
 mod layout;
 mod prompts;
@@ -27,7 +25,6 @@ use crate::report::{
     ReportError, Versus, base_and_trained, base_and_trained_on,
 };
 use crate::run::EvalRecord;
-use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
 use crate::task::SetName;
@@ -60,8 +57,6 @@ pub struct Eval {
     task: Option<String>,
     /// Version of the schema with which the evals are re-scored; `None`: as recorded.
     rescored: Option<u64>,
-    /// Whether to export the comparison once it is read.
-    exports_next: bool,
     /// Number of test-set evals of the run when it was read.
     evals_seen: usize,
     /// Index of the pair of evals compared by the difference, the matrix and the answers.
@@ -141,7 +136,6 @@ impl Default for Eval {
             is_of_other_schemas: false,
             task: None,
             rescored: None,
-            exports_next: false,
             evals_seen: 0,
             pair: 0,
             only: None,
@@ -164,12 +158,6 @@ impl Default for Eval {
 }
 
 impl Eval {
-    /// Whether the content is still being read: the evals, or the runs to open one of.
-    fn is_awaited(&self, shared: &Shared) -> bool {
-        let opens = self.is_untouched() && shared.current.is_none() && !shared.runs.listed;
-        shared.is_busy("eval") || opens
-    }
-
     /// Whether nothing was chosen and the newest run may be opened.
     fn is_untouched(&self) -> bool {
         self.chosen.is_empty()
@@ -384,31 +372,6 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 versus,
             })
         },
-        |eval: &mut Eval, shared, read| {
-            let commands = eval.set_versus(read);
-            if std::mem::take(&mut eval.exports_next) && shared.screen == Screen::Eval {
-                export_loaded(eval, shared);
-            }
-            commands
-        },
+        |eval: &mut Eval, _, read| eval.set_versus(read),
     )]
-}
-
-fn ask_export(eval: &mut Eval, shared: &mut Shared) {
-    if eval.is_awaited(shared) {
-        eval.exports_next = true;
-        shared.say("the evals are being read: the export follows");
-        return;
-    }
-    export_loaded(eval, shared);
-}
-
-fn export_loaded(eval: &Eval, shared: &mut Shared) {
-    match &eval.loaded {
-        Some(Ok(versus)) => export::ask(versus, shared),
-        Some(Err(error)) => {
-            shared.complain(error.clone());
-        }
-        None => {}
-    }
 }

@@ -3,8 +3,6 @@
 
 pub mod actions;
 mod base_answers;
-mod changes;
-mod chart_chooser;
 mod charts;
 mod completion;
 mod curves;
@@ -40,8 +38,6 @@ pub struct Live {
     pane: &'static str,
     /// The selected step; `None` follows the latest.
     step: Option<u64>,
-    /// The last visible step while the view is frozen.
-    frozen: Option<u64>,
     group: Cursor,
     member: Cursor,
     view: ChartView,
@@ -51,10 +47,8 @@ pub struct Live {
     resumed: usize,
     overlay_cursor: Cursor,
     metrics: PatternFilter,
-    chooser_cursor: Cursor,
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
     is_browsing: bool,
-    changes: state::ChangesReading,
     /// The first visible lines of texts.
     completion_top: Cursor,
     prompt_top: Cursor,
@@ -68,7 +62,6 @@ impl Default for Live {
         Self {
             pane: GROUPS,
             step: None,
-            frozen: None,
             group: Cursor::default(),
             member: Cursor::default(),
             view: ChartView::default(),
@@ -77,9 +70,7 @@ impl Default for Live {
             resumed: 0,
             overlay_cursor: Cursor::default(),
             metrics: PatternFilter::default(),
-            chooser_cursor: Cursor::default(),
             is_browsing: false,
-            changes: state::ChangesReading::default(),
             completion_top: Cursor::default(),
             prompt_top: Cursor::default(),
             device_top: Cursor::default(),
@@ -94,14 +85,12 @@ const GROUPS: &str = "groups";
 const COMPLETION: &str = "completion";
 const PROMPT: &str = "prompt";
 const SIGNAL: &str = "signal";
-const CHANGES: &str = "changes";
 const METRICS: &str = "metrics";
 const DEVICE: &str = "device";
 const LOG: &str = "log";
 const RESULT: &str = "result";
-/// Not in tab order: these are over the chart while something is chosen.
+/// Not in tab order: over the chart while runs are chosen.
 const OVERLAY: &str = "overlay";
-const CHOOSER: &str = "charts";
 
 impl Live {
     /// Gives a pane the focus; filters keep their text.
@@ -112,7 +101,7 @@ impl Live {
     }
 
     fn last(&self, run: &FollowedRun) -> u64 {
-        self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
+        run.history.last_step
     }
 
     fn at(&self, run: &FollowedRun) -> u64 {
@@ -127,7 +116,6 @@ const MIN_STEP_RANGE: u64 = 8;
 
 #[derive(Debug, Clone)]
 struct ChartView {
-    cursor: bool,
     smoothing: usize,
     log: bool,
     /// The number of visible steps; `None` shows all.
@@ -143,7 +131,6 @@ struct ChartView {
 impl Default for ChartView {
     fn default() -> Self {
         Self {
-            cursor: false,
             smoothing: 1,
             log: false,
             width: None,
@@ -158,7 +145,6 @@ impl ChartView {
     /// The same view, at all steps of another run.
     fn for_other_run(&self) -> Self {
         Self {
-            cursor: false,
             width: None,
             end: None,
             ..self.clone()

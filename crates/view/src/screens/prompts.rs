@@ -8,7 +8,6 @@ mod editing;
 mod findings;
 mod form;
 mod form_fields;
-mod form_import;
 mod form_new_task;
 mod form_path;
 mod interaction;
@@ -65,7 +64,7 @@ pub struct Prompts {
     /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
     pub form: Option<Form>,
-    /// The files of earlier changes of rows.
+    /// The files of the last change of rows.
     undo: Vec<FileChange>,
     /// Searched text of each entry, lower-case; built in the background, or by a search that comes sooner.
     searched: Arc<OnceLock<Vec<String>>>,
@@ -170,6 +169,4 @@ pub struct FileChange {
     path: PathBuf,
     before: String,
     after: String,
-    /// Files of one change have the same number.
-    change: u64,
 }

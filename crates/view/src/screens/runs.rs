@@ -1,16 +1,15 @@
 //! Runs screen: the list of runs, and actions on them.
 
 pub mod actions;
-mod column_chooser;
 mod columns;
 mod detail;
 mod draw;
-mod export;
 mod group_detail;
 mod interaction;
 mod list_actions;
 mod pipeline;
 mod removal;
+mod tags;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -30,7 +29,6 @@ const PIPELINE: &str = "pipeline";
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
 /// Replaces the details while columns are chosen; not in tab order.
-const COLUMNS: &str = "columns";
 
 #[derive(Debug)]
 pub struct Runs {
@@ -58,14 +56,6 @@ pub struct Runs {
     disk: Option<(PathBuf, DiskUse)>,
     /// Tag and table of the sweep whose runs are the group under the cursor.
     sweep: Option<(String, SweepTable)>,
-    chooser: Chooser,
-}
-
-/// Cursor and filter of the column list.
-#[derive(Debug, Default)]
-struct Chooser {
-    cursor: Cursor,
-    filter: Filter,
 }
 
 /// A row of the list: the index of a group, or of an entry of the listing.
@@ -95,8 +85,6 @@ struct Sort {
     /// A field, `config.KEY`, or a metric.
     field: String,
     descending: bool,
-    /// Whether metrics are sorted by their moving average.
-    smoothed: bool,
 }
 
 impl Default for Runs {
@@ -117,14 +105,12 @@ impl Default for Runs {
             sort: Sort {
                 field: "created".to_owned(),
                 descending: true,
-                smoothed: false,
             },
             pane: LIST,
             stage: Cursor::default(),
             detail_top: Cursor::default(),
             disk: None,
             sweep: None,
-            chooser: Chooser::default(),
         }
     }
 }
@@ -223,17 +209,13 @@ impl Runs {
             )
         };
         let shown = (0..entries.len()).filter(|index| fits(&entries[*index]));
-        let Sort {
-            field,
-            descending,
-            smoothed,
-        } = &self.sort;
+        let Sort { field, descending } = &self.sort;
         let key = |index: usize| {
             entries[index]
                 .row
                 .as_ref()
                 .ok()
-                .and_then(|row| columns::sorted_by(row, field, *smoothed))
+                .and_then(|row| columns::sorted_by(row, field))
         };
         let mut keyed: Vec<_> = shown.map(|index| (key(index), index)).collect();
         keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
@@ -333,7 +315,7 @@ fn grouped(sorted: &[usize], by: &str, sort: &Sort, shared: &Shared) -> Vec<Grou
     let mean = |group: &Group| {
         group
             .runs(shared)
-            .mean(&sort.field, sort.smoothed)
+            .mean(&sort.field, false)
             .map(|found| Field::Number(found.mean))
     };
     let mut keyed: Vec<_> = groups

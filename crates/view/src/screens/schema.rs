@@ -1,4 +1,4 @@
-//! The schema screen: the schema in an editor, with its outline, the expected answers that it rejects, the current
+//! The schema screen: the schema in an editor, with the expected answers that it rejects, the current
 //! scores of the samples, and the rewards of degenerate answers.
 
 pub mod actions;
@@ -7,10 +7,8 @@ mod draw;
 pub mod expected;
 pub mod file;
 mod interaction;
-mod keyword_help;
 mod layout;
 mod navigate;
-mod outline_pane;
 mod program_pane;
 mod score_preview;
 mod side_panes;
@@ -20,7 +18,6 @@ use completion::Completion;
 use expected::{Baseline, Rejections};
 use structure::Structure;
 
-use crate::json_reader::Place;
 use crate::score::audit::Finding;
 use crate::score::mutants::{MutationReport, NoMutants};
 use crate::score::{Tier, Trial};
@@ -28,8 +25,6 @@ use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
 const EDITOR: &str = "editor";
-/// The outline of valid answers: fields, functions, operations, tables, keys.
-const OUTLINE: &str = "outline";
 /// The program that scores, if the task has one.
 const PROGRAM: &str = "program";
 const SCORES: &str = "sample scores";
@@ -37,7 +32,7 @@ const DEGENERATE: &str = "reward-hacking check";
 /// The list of completions at the cursor, over the others.
 const COMPLETIONS: &str = "completions";
 /// All panes in tab order.
-const PANES: [&str; 5] = [EDITOR, OUTLINE, PROGRAM, SCORES, DEGENERATE];
+const PANES: [&str; 4] = [EDITOR, PROGRAM, SCORES, DEGENERATE];
 
 #[derive(Debug)]
 pub struct Schema {
@@ -49,16 +44,13 @@ pub struct Schema {
     pub mutants: Option<Result<MutationReport, NoMutants>>,
     structure: Structure,
     completion: Option<Completion>,
-    /// Earlier positions of the cursor, to go back to.
-    jumps: Vec<Place>,
     baseline: Option<Baseline>,
     /// The sample that the programs score, and their output.
     sample: Cursor,
     tried: Option<TrialOutput>,
     pane: &'static str,
-    outline: Cursor,
     /// Scroll positions of the side panes.
-    tops: [Cursor; 5],
+    tops: [Cursor; 4],
     /// The text last loaded into the editor or read from it.
     shown: Option<String>,
 }
@@ -74,13 +66,11 @@ impl Default for Schema {
             mutants: None,
             structure: Structure::default(),
             completion: None,
-            jumps: Vec::new(),
             baseline: None,
             sample: Cursor::default(),
             tried: None,
             pane: EDITOR,
-            outline: Cursor::default(),
-            tops: [Cursor::default(); 5],
+            tops: [Cursor::default(); 4],
             shown: None,
         }
     }

@@ -47,7 +47,6 @@ impl View {
                     urgent,
                 } => self.notify(&title, &text, urgent),
                 Command::Edit { path, line } => self.open_editor(path, line),
-                Command::Foreground(words) => self.hand_over(&words),
                 Command::Redraw => self.redraw(),
                 // Executed by `update`.
                 Command::GoTo(_)
@@ -231,33 +230,6 @@ impl View {
         if let UserInput::Keyboard(input) = &self.input {
             input.resume();
         }
-    }
-
-    /// Hands the terminal to a program until it has ended and enter was pressed; runs are still followed.
-    fn hand_over(&mut self, words: &[String]) {
-        if !self.release_terminal(&words[0]) {
-            return;
-        }
-        let mut command = editor::foreground(words);
-        match command.current_dir(&self.model.shared.options.here).spawn() {
-            Ok(mut child) => {
-                let (sender, program) = (self.sender.clone(), words[0].clone());
-                std::thread::spawn(move || {
-                    _ = sender.send(LoopEvent::Returned(program, child.wait()))
-                });
-            }
-            Err(error) => self.returned(&words[0], Err(error)),
-        }
-    }
-
-    pub(super) fn returned(&mut self, program: &str, ended: io::Result<ExitStatus>) {
-        self.take_terminal();
-        let how = match ended {
-            Ok(status) if status.success() => return,
-            Ok(status) => format!("{program} ended with {status}"),
-            Err(error) => format!("cannot start {program}: {error}"),
-        };
-        self.model.shared.complain(how);
     }
 
     /// Hands the terminal to the editor until it exits; runs are still followed.

@@ -1,4 +1,4 @@
-//! Programs that have the terminal: the external editor, with its line argument, and own commands.
+//! The external editor, with its line argument.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,21 +16,6 @@ pub(super) fn command(editor: &str, path: &Path, line: usize) -> Command {
         .arg(format!("exec {editor} \"$@\""))
         .arg(editor)
         .args(arguments(editor, path, line));
-    command.envs(given_threads());
-    command
-}
-
-/// The command that runs these words in the terminal and waits for enter, so that what they print can be read. The shell
-/// gets them as arguments: it reads none of them.
-pub(super) fn foreground(words: &[String]) -> Command {
-    const SCRIPT: &str = r#"trap : INT
-"$@"
-code=$?
-printf '\n[exit %s; enter returns to grpo-tui] ' "$code"
-read -r _
-exit "$code""#;
-    let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT, "sh"]).args(words);
     command.envs(given_threads());
     command
 }

@@ -24,7 +24,7 @@ use super::signals::SignalEvent;
 use super::writer::Writer;
 use super::{guard, panic, signals};
 use crate::app::Model;
-use crate::appearance::{self, Appearance};
+use crate::appearance::Appearance;
 use crate::drafts;
 use crate::message::{Message, Senders};
 use crate::options::Options;
@@ -70,10 +70,6 @@ pub(super) enum LoopEvent {
     Lost,
     Written,
     Edited(PathBuf, io::Result<ExitStatus>),
-    /// An own command that had the terminal has ended.
-    Returned(String, io::Result<ExitStatus>),
-    /// The user's files have changed.
-    Appearance(Box<Appearance>),
 }
 
 pub(super) enum UserInput {
@@ -198,12 +194,6 @@ impl View {
         };
         let written = events();
         let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
-        let files = events();
-        appearance::watch(options.appearance.clone(), move |appearance| {
-            files
-                .send(LoopEvent::Appearance(Box::new(appearance)))
-                .is_ok()
-        })?;
         let renderer = match options.appearance.linear {
             true => Renderer::Lines(LinePrinter::default()),
             false => Renderer::Frames(FrameRenderer::new()),
@@ -334,15 +324,6 @@ impl View {
             }
             LoopEvent::Written => {}
             LoopEvent::Edited(path, ended) => self.close_editor(path, ended),
-            LoopEvent::Returned(program, ended) => self.returned(&program, ended),
-            LoopEvent::Appearance(appearance) => {
-                if !self.is_linear() {
-                    self.sequences
-                        .extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
-                }
-                appearance.apply(&mut self.model);
-                self.scheduler.changed(true);
-            }
         }
     }
 

@@ -131,8 +131,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
     /// Schema of rows' `expected`: types values that are entered or imported without quotes.
     fn expected_schema(&self) -> Cow<'_, Value>;
 
-    fn summary(&self, task: &TaskFiles) -> String;
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
 
     /// SHA-256 in hex of what defines right answers.
@@ -186,7 +184,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
 
 pub(crate) struct AnswerSchema<'a> {
     pub(crate) value: &'a Value,
-    pub(crate) notation: Option<String>,
 }
 
 /// A compiled scorer. Thread-safe.

@@ -76,15 +76,6 @@ impl Definition for AgentVerdict {
         Cow::Owned(Value::Bool(true))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        match self.mode {
-            Mode::Line => {
-                "the last line that the agent writes says what the conversation is worth".to_owned()
-            }
-            Mode::ExitCode => "the agent ends with exit code 0".to_owned(),
-        }
-    }
-
     /// A conversation is not an answer.
     fn lazy_answers<'a>(
         &self,

@@ -97,15 +97,6 @@ impl Definition for StateRules {
         Cow::Owned(Value::Bool(true))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        let what = match &self.query.question {
-            StateQuestion::Sql(query) => shortened(query, 80),
-            StateQuestion::File(path) => format!("the file {path}"),
-            StateQuestion::Program(ask) => shortened(&ask.to_string(), 80),
-        };
-        format!("at the end of the conversation, `{what}` gives the row's `expected`")
-    }
-
     /// A conversation is not an answer: without calls no text changes the state.
     fn lazy_answers<'a>(
         &self,

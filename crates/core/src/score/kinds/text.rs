@@ -49,13 +49,6 @@ impl Definition for TextRules {
         Cow::Owned(json!({"type": "string"}))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        format!(
-            "the row's `expected`, or one of its list{}",
-            self.normalise.note()
-        )
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         plain_answers(task)
             .into_iter()

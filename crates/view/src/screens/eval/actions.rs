@@ -4,14 +4,13 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, ask_export, chat, chooser, comment,
-    draw, eval_job, failures, is_rescored_by_another, layout, prove, read, rescore,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, draw, eval_job,
+    failures, is_rescored_by_another, layout, prove, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
 use crate::report::{EvalId, Metric, Outcome, chain_text};
-use crate::run::is_recording;
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
@@ -324,21 +323,6 @@ const ACTIONS: &[Action] = &[
         HERE,
         chooser::open,
     ),
-    Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |eval, _| {
-        let pairs = eval.versus().map_or(1, |versus| versus.pairs.len());
-        eval.pair = (eval.pair + 1) % pairs.max(1);
-        eval.arrange(true)
-    })
-    .unless(|eval, shared| {
-        let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
-        let text = || {
-            format!(
-                "only two evals are compared: choose three with {}",
-                shared.key_of("eval.choose")
-            )
-        };
-        nothing(eval, shared).or_else(|| (!several).then(text))
-    }),
     Action::new(
         "eval.task",
         "Next task",
@@ -351,28 +335,6 @@ const ACTIONS: &[Action] = &[
         let run = shared.current_run().and_then(|run| run.directory.as_ref());
         let several = run.is_some_and(|run| run.task_names().len() > 1);
         (!several).then(|| "the open run has one task".to_owned())
-    }),
-    Action::new(
-        "eval.comment",
-        "Comment on prompt",
-        "comment",
-        &["m"],
-        HERE,
-        comment::ask,
-    )
-    .also(&["comment", "remark", "rate"])
-    .asking()
-    .unless(|eval, shared| {
-        let is_recording = eval
-            .versus()
-            .is_some_and(|versus| is_recording(versus.comments_folder()));
-        nothing(eval, shared)
-            .or_else(|| {
-                eval.shown
-                    .is_empty()
-                    .then(|| "no prompt selected".to_owned())
-            })
-            .or_else(|| is_recording.then(|| shared.no_change_of_recording()))
     }),
     Action::new(
         "eval.sides",
@@ -418,26 +380,6 @@ const ACTIONS: &[Action] = &[
     )
     .unless(nothing),
     Action::new(
-        "eval.export",
-        "Export comparison",
-        "",
-        &["w"],
-        HERE,
-        |eval, shared| {
-            ask_export(eval, shared);
-            Vec::new()
-        },
-    )
-    .also(&[
-        "export",
-        "report",
-        "export html",
-        "export markdown",
-        "export csv",
-    ])
-    .asking()
-    .unless(|eval, shared| nothing(eval, shared).filter(|_| !eval.is_awaited(shared))),
-    Action::new(
         "eval.start",
         "Run eval",
         "eval",
@@ -448,17 +390,6 @@ const ACTIONS: &[Action] = &[
     .also(&["run eval"])
     .asking()
     .unless(eval_job::no_start),
-    Action::new(
-        "eval.baseline",
-        "Run baseline eval",
-        "",
-        &["B"],
-        HERE,
-        eval_job::ask_baseline,
-    )
-    .also(&["baseline", "eval base model", "zero-shot"])
-    .asking()
-    .unless(eval_job::no_baseline),
     Action::new(
         "eval.rescore",
         "Re-score with editor schema",
@@ -528,7 +459,7 @@ fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     let alone = eval.versus().is_some_and(|versus| versus.pairs.is_empty());
     let text = || {
         format!(
-            "one eval is shown: choose two or three with {}",
+            "one eval is shown: choose two with {}",
             shared.key_of("eval.choose")
         )
     };
@@ -615,14 +546,7 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
             }
         }
         Change::Second => eval_job::look(eval, shared),
-        Change::Runs { .. } if shared.screen == Screen::Eval => {
-            let commands = open_newest(eval, shared);
-            let is_read = commands.is_empty() && !eval.is_awaited(shared);
-            if is_read && std::mem::take(&mut eval.exports_next) {
-                shared.complain(nothing(eval, shared).unwrap_or_default());
-            }
-            commands
-        }
+        Change::Runs { .. } if shared.screen == Screen::Eval => open_newest(eval, shared),
         _ => Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! Selects evals: first a run or an eval outside of runs, then one to three of its evals.
+//! Selects evals: first a run or an eval outside of runs, then one or two of its evals.
 
 use std::path::{Path, PathBuf};
 
@@ -181,10 +181,10 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     };
     match chooser.picked.iter().position(|picked| picked == eval) {
         Some(place) => drop(chooser.picked.remove(place)),
-        None if chooser.picked.len() < 3 => chooser.picked.push(eval.clone()),
+        None if chooser.picked.len() < 2 => chooser.picked.push(eval.clone()),
         None => {
             let key = shared.key_of("eval.chooser.pick");
-            shared.complain(format!("three evals are selected: deselect one with {key}"));
+            shared.complain(format!("two evals are selected: deselect one with {key}"));
         }
     }
     Vec::new()
@@ -198,7 +198,7 @@ pub(super) fn no_compare(eval: &Eval, shared: &Shared) -> Option<String> {
         .is_none_or(|chooser| chooser.picked.is_empty());
     none.then(|| {
         format!(
-            "select one to three evals first ({})",
+            "select one or two evals first ({})",
             shared.key_of("eval.chooser.pick")
         )
     })
@@ -257,7 +257,7 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
         let [open, select, compare] =
             ["open", "pick", "compare"].map(|id| shared.key_of(&format!("eval.chooser.{id}")));
         format!(
-            "Nothing selected: {open} opens a run, {select} selects, {compare} shows one, or compares two or three."
+            "Nothing selected: {open} opens a run, {select} selects, {compare} shows one, or compares two."
         )
     } else {
         format!("Selected: {}", picked.join(", "))

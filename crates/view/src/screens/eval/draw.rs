@@ -62,9 +62,9 @@ fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
                 "screen.runs",
                 "list runs; open one to compare base and trained",
             ),
-            key("eval.choose", "choose one to three evals of any runs"),
+            key("eval.choose", "choose one or two evals of any runs"),
             key(
-                "eval.baseline",
+                "eval.start",
                 "run an eval of a base model; no run is needed",
             ),
             key("eval.chat", "try a prompt of your own"),

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::completion::SelectedCompletion;
 use super::{
-    CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
-    RESULT, SIGNAL,
+    CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL,
 };
-use super::{changes, chart_chooser, charts, completion, navigation, overlay, result};
+use super::{charts, completion, navigation, overlay, result};
 
 use crate::action::Scope;
 use crate::message::Command;
@@ -25,10 +24,9 @@ type Action = screen::Action<Live>;
 impl Described for Live {
     const ABOUT: &'static About = &About {
         title: "Live",
-        help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
-               controls.",
+        help: "A run in progress or its result: curves, the groups of a step with their completions, alerts, and controls.",
         panes: &[
-            CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT,
+            CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG, RESULT,
         ],
     };
     const TABLE: &'static [Action] = ACTIONS;
@@ -67,31 +65,17 @@ const fn quiet(
 const ACTIONS: &[Action] = &[
     quiet(
         "live.chart.left",
-        "Pan left",
+        "Pan left or previous step",
         &["h", "left"],
         within(CHART),
         |live, shared| navigation::sideways(live, shared, -1),
     ),
     quiet(
         "live.chart.right",
-        "Pan right",
+        "Pan right or next step",
         &["l", "right"],
         within(CHART),
         |live, shared| navigation::sideways(live, shared, 1),
-    ),
-    quiet(
-        "live.chart.left_far",
-        "Pan left 10 steps",
-        &["<", "shift-left"],
-        within(CHART),
-        |live, shared| navigation::sideways(live, shared, -10),
-    ),
-    quiet(
-        "live.chart.right_far",
-        "Pan right 10 steps",
-        &[">", "shift-right"],
-        within(CHART),
-        |live, shared| navigation::sideways(live, shared, 10),
     ),
     action(
         "live.chart.in",
@@ -126,29 +110,6 @@ const ACTIONS: &[Action] = &[
         within(OVERLAY),
         overlay::toggle,
     ),
-    action(
-        "live.charts.toggle",
-        "Toggle small chart",
-        "choose",
-        &["space", "enter"],
-        within(CHOOSER),
-        chart_chooser::toggle,
-    ),
-    action(
-        "live.charts.reset",
-        "Reset to default charts",
-        "default",
-        &["backspace", "delete"],
-        within(CHOOSER),
-        chart_chooser::reset,
-    )
-    .unless(|_, shared| {
-        shared
-            .options
-            .live_charts
-            .is_empty()
-            .then(|| "these are the default charts".to_owned())
-    }),
     quiet(
         "live.member.next",
         "Next completion",
@@ -226,14 +187,6 @@ const ACTIONS: &[Action] = &[
             focus(live, CHART)
         },
     ),
-    action(
-        "live.changes.open",
-        "Show change",
-        "open",
-        &["enter"],
-        within(CHANGES),
-        changes::open,
-    ),
     quiet(
         "live.result.open",
         "Compare answers",
@@ -270,7 +223,7 @@ const ACTIONS: &[Action] = &[
     .also(&["grep", "search"])
     .asking(),
     Action::new("live.back", "Back", "", &["esc"], HERE, back).hinting(|live, _| match live.pane {
-        OVERLAY | CHOOSER => Some("chart"),
+        OVERLAY => Some("chart"),
         COMPLETION => Some("groups"),
         _ => None,
     }),
@@ -329,22 +282,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["follow", "tail", "latest"]),
     action(
-        "live.cursor",
-        "Toggle cursor",
-        "cursor",
-        &["c"],
-        HERE,
-        |live, shared| {
-            live.view.cursor = !live.view.cursor;
-            if live.view.cursor {
-                focus(live, CHART)
-            } else {
-                navigation::to_step(live, shared, None)
-            }
-        },
-    )
-    .also(&["crosshair", "inspect"]),
-    action(
         "live.smooth",
         "Cycle smoothing",
         "smooth",
@@ -374,39 +311,13 @@ const ACTIONS: &[Action] = &[
         &["/"],
         HERE,
         |live, _| {
-            if live.pane != CHOOSER {
-                live.go_to_pane(METRICS);
-            }
+            live.go_to_pane(METRICS);
             live.metrics.open();
             Vec::new()
         },
     )
     .also(&["find", "search", "grep", "regex"])
     .asking(),
-    quiet(
-        "live.metrics.choose",
-        "Choose small charts",
-        &["m"],
-        HERE,
-        chart_chooser::open,
-    )
-    .also(&["metrics", "columns", "pin", "multiples"]),
-    quiet(
-        "live.changes.since",
-        "Compare with this step",
-        &["b"],
-        HERE,
-        changes::mark_step,
-    )
-    .also(&["baseline", "since"]),
-    quiet(
-        "live.freeze",
-        "Toggle freeze",
-        &["f"],
-        HERE,
-        navigation::freeze,
-    )
-    .also(&["hold still"]),
     quiet(
         "live.overlay",
         "Choose overlay runs",
@@ -474,16 +385,9 @@ const ACTIONS: &[Action] = &[
         |live, _| focus(live, SIGNAL),
     ),
     quiet(
-        "live.pane.changes",
-        "Go to changes",
-        &["alt-6"],
-        HERE,
-        |live, _| focus(live, CHANGES),
-    ),
-    quiet(
         "live.pane.metrics",
         "Go to metrics",
-        &["alt-7"],
+        &["alt-6"],
         HERE,
         |live, _| focus(live, METRICS),
     )
@@ -491,19 +395,19 @@ const ACTIONS: &[Action] = &[
     quiet(
         "live.pane.device",
         "Go to time and device",
-        &["alt-8"],
+        &["alt-7"],
         HERE,
         |live, _| focus(live, DEVICE),
     )
     .also(&["gpu", "system", "phases"]),
-    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| {
+    quiet("live.pane.log", "Go to log", &["alt-8"], HERE, |live, _| {
         focus(live, LOG)
     })
     .also(&["log", "logs", "alerts"]),
     quiet(
         "live.pane.result",
         "Go to result",
-        &["alt-0"],
+        &["alt-9"],
         HERE,
         |live, _| focus(live, RESULT),
     ),
@@ -512,7 +416,7 @@ const ACTIONS: &[Action] = &[
 /// Leaves the innermost of: a filter, a list over the chart, the prompt, the pane.
 fn back(live: &mut Live, _: &mut Shared) -> Vec<Command> {
     let is_cleared = match live.pane {
-        METRICS | CHOOSER => live.metrics.clear(),
+        METRICS => live.metrics.clear(),
         LOG => live.log.filter.clear(),
         _ => false,
     };
@@ -520,7 +424,7 @@ fn back(live: &mut Live, _: &mut Shared) -> Vec<Command> {
     match live.pane {
         _ if is_cleared => {}
         CHART | GROUPS => {}
-        OVERLAY | CHOOSER => live.pane = CHART,
+        OVERLAY => live.pane = CHART,
         PROMPT => live.go_to_pane(COMPLETION),
         _ => live.go_to_pane(GROUPS),
     }

@@ -31,13 +31,8 @@ pub(super) fn large<'a>(
     let view = &live.view;
     let subject = charts::large(live, run);
     let log = if view.log { ", log scale" } else { "" };
-    let still = if live.frozen.is_some() {
-        ", frozen"
-    } else {
-        ""
-    };
     let chart = chart(live, shared, run, subject);
-    let title = format!("{}{log}{still}", subject.title);
+    let title = format!("{}{log}", subject.title);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
@@ -241,7 +236,7 @@ fn chart<'a>(
         steps,
         values,
         log: view.log,
-        cursor: (view.cursor || live.step.is_some()).then(|| live.at(run)),
+        cursor: live.step.is_some().then(|| live.at(run)),
     }
 }
 

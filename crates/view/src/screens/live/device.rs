@@ -30,6 +30,11 @@ const PHASES: [(&str, &str, &str, Role); 3] = [
 /// The rest of a step's time.
 const OTHER: (&str, Role) = ("·", Role::Faint);
 
+/// Whether a GPU or ranks are measured: else the pane shares its place.
+pub(super) fn is_shown(run: &FollowedRun) -> bool {
+    run.history.device.is_some() || !run.history.ranks.is_empty()
+}
+
 pub(super) fn content<'a>(
     live: &Live,
     shared: &Shared,

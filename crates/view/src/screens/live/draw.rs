@@ -1,14 +1,13 @@
-//! The panes of the live screen by its size: side by side, fewer columns, one column, or numbers only.
+//! The panes of the live screen by its size: side by side, fewer columns, or one column.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::{
-    CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
-    RESULT, SIGNAL,
+    CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL,
 };
 use super::{
-    base_answers, changes, chart_chooser, completion, curves, device, distributions, groups,
-    header, log, overlay, prompt, result, text_summary,
+    base_answers, completion, curves, device, distributions, groups, header, log, overlay, prompt,
+    result, text_summary,
 };
 use crate::followed_run::FollowedRun;
 use crate::format::short_id;
@@ -64,13 +63,11 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> 
         ALERT => Content::default().fixed(log::alerts(shared, run, columns)),
         CHART => curves::large(live, shared, run, inside),
         OVERLAY => overlay::content(live, shared),
-        CHOOSER => chart_chooser::content(live, shared, run, columns),
         COMPLETION => completion::content(live, shared, run, inside),
         PROMPT => prompt::content(live, shared, run, inside),
         SIGNAL => distributions::content(live, shared, run, inside),
         METRICS => curves::small(live, shared, run, place),
         DEVICE => device::content(live, shared, run, inside),
-        CHANGES => changes::content(live, shared, run, columns),
         LOG => log::content(live, shared, run, inside),
         RESULT => result::content(live, shared, run, inside),
         _ => base_answers::content(live, shared, run, inside)
@@ -150,8 +147,8 @@ fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
 
-/// The chart, and the lists that replace it.
-const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
+/// The chart, and the list that replaces it.
+const OVER_CHART: [&str; 2] = [CHART, OVERLAY];
 /// Rows of the log; of an ended run also those of the result: its table and verdict, the most severe alert with its
 /// advice, and the frame.
 fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u16 {
@@ -188,12 +185,7 @@ fn shared_slot(live: &Live, run: &FollowedRun, others: &[&'static str]) -> Vec<&
     } else {
         [COMPLETION, RESULT]
     };
-    [
-        &first,
-        others,
-        &[PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG],
-    ]
-    .concat()
+    [&first, others, &[PROMPT, SIGNAL, METRICS, DEVICE, LOG]].concat()
 }
 
 /// The areas of all parts; parts that do not fit have none.
@@ -204,7 +196,7 @@ struct Places {
     reward: Rect,
     /// One line with the most severe alert.
     alert: Rect,
-    /// Numbers in place of everything.
+    /// Numbers in place of a chart, in lines.
     numbers: Rect,
     /// Slots with the panes that share them.
     slots: Vec<(Rect, Vec<&'static str>)>,
@@ -225,13 +217,8 @@ impl Places {
             return Self::linear(run, area);
         }
         match (area.width, area.height) {
-            (0..60, _) => Self {
-                numbers: area,
-                ..Self::default()
-            },
-            (60..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
-            (80..100, _) | (_, 16..25) => Self::two_columns(live, run, area),
-            (_, 25..32) | (100..120, _) => Self::medium(shared, run, area),
+            (0..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
+            (80..120, _) | (_, 16..32) => Self::two_columns(live, run, area),
             _ => Self::full(live, shared, run, area),
         }
     }
@@ -247,7 +234,7 @@ impl Places {
         let [top, numbers, pane, events] = Layout::vertical(rows).areas(area);
         let others = [
             &OVER_CHART[..],
-            &[GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE],
+            &[GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE],
         ]
         .concat();
         Self {
@@ -271,67 +258,38 @@ impl Places {
             Constraint::Length(2),
             Constraint::Length(upper),
             Constraint::Fill(1),
-            Constraint::Length(charts),
-            Constraint::Length(events),
-        ];
-        let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
-        let [chart, board] =
-            Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
-        let mut slots = vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS])];
-        if area.width >= 150 {
-            let thirds = [
-                Constraint::Fill(4),
-                Constraint::Fill(3),
-                Constraint::Fill(3),
-            ];
-            let [text, across, spread] = Layout::horizontal(thirds).areas(second);
-            slots.extend([
-                (text, vec![COMPLETION]),
-                (across, vec![PROMPT, CHANGES]),
-                (spread, vec![SIGNAL]),
-            ]);
-        } else {
-            let [text, spread] =
-                Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
-            slots.extend([
-                (text, vec![COMPLETION]),
-                (spread, vec![SIGNAL, PROMPT, CHANGES]),
-            ]);
-        }
-        let wide = if ranks > 0 { 1 } else { 2 };
-        let [small, condition] =
-            Layout::horizontal([Constraint::Fill(wide), Constraint::Fill(1)]).areas(third);
-        slots.extend([
-            (small, vec![METRICS]),
-            (condition, vec![DEVICE]),
-            (last, events_slot(run)),
-        ]);
-        Self {
-            top,
-            slots,
-            ..Self::default()
-        }
-    }
-
-    fn medium(shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
-        let events = events_rows(shared, run, 5, area.width);
-        let upper = (area.height - 1 - events) / 2;
-        let rows = [
-            Constraint::Length(2),
-            Constraint::Length(upper),
-            Constraint::Fill(1),
             Constraint::Length(events),
         ];
         let [top, first, second, last] = Layout::vertical(rows).areas(area);
-        let halves = || Layout::horizontal([Constraint::Fill(11), Constraint::Fill(9)]);
-        let ([chart, board], [text, spread]) = (halves().areas(first), halves().areas(second));
-        let slots = vec![
-            (chart, OVER_CHART.to_vec()),
-            (board, vec![GROUPS]),
-            (text, vec![COMPLETION]),
-            (spread, vec![SIGNAL, PROMPT, CHANGES, METRICS, DEVICE]),
-            (last, events_slot(run)),
-        ];
+        let [chart, board] =
+            Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
+        let mut slots = vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS])];
+        let below = [Constraint::Fill(1), Constraint::Length(charts)];
+        if device::is_shown(run) {
+            let [texts, figures] = Layout::vertical(below).areas(second);
+            let [text, spread] =
+                Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(texts);
+            let wide = if ranks > 0 { 1 } else { 2 };
+            let [small, condition] =
+                Layout::horizontal([Constraint::Fill(wide), Constraint::Fill(1)]).areas(figures);
+            slots.extend([
+                (text, vec![COMPLETION, PROMPT]),
+                (spread, vec![SIGNAL]),
+                (small, vec![METRICS]),
+                (condition, vec![DEVICE]),
+            ]);
+        } else {
+            // Without a GPU the completion has the rows of time and device.
+            let [text, side] =
+                Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
+            let [spread, small] = Layout::vertical(below).areas(side);
+            slots.extend([
+                (text, vec![COMPLETION, PROMPT]),
+                (spread, vec![SIGNAL, DEVICE]),
+                (small, vec![METRICS]),
+            ]);
+        }
+        slots.push((last, events_slot(run)));
         Self {
             top,
             slots,

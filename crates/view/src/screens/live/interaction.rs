@@ -4,10 +4,9 @@ use crossterm::event::MouseEvent;
 use ratatui::layout::Rect;
 
 use super::navigation::look;
-use super::state::{ChangesReading, LogView};
+use super::state::LogView;
 use super::{
-    CHANGES, CHOOSER, COMPLETION, DEVICE, GROUPS, Live, OVERLAY, PROMPT, RESULT, draw, navigation,
-    rollouts,
+    COMPLETION, DEVICE, GROUPS, Live, OVERLAY, PROMPT, RESULT, draw, navigation, rollouts,
 };
 use crate::followed_run::latest_events;
 use crate::message::{Change, Command, Work};
@@ -51,13 +50,11 @@ impl screen::Screen for Live {
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             OVERLAY => Some(&mut self.overlay_cursor),
-            CHOOSER => Some(&mut self.chooser_cursor),
             GROUPS => Some(&mut self.group),
             COMPLETION => Some(&mut self.completion_top),
             PROMPT => Some(&mut self.prompt_top),
             DEVICE => Some(&mut self.device_top),
             RESULT => Some(&mut self.result_top),
-            CHANGES => Some(&mut self.changes.cursor),
             _ => None,
         }
     }
@@ -93,7 +90,7 @@ impl screen::Screen for Live {
 
     fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
         if self.metrics.is_typing() {
-            (self.view.small, self.chooser_cursor) = (0, Cursor::default());
+            self.view.small = 0;
         } else {
             self.log.back = 0;
         }
@@ -178,7 +175,6 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
                 // Its steps may have been redone.
                 (live.resumed, live.rollouts, live.failures) =
                     (resumed, Default::default(), Default::default());
-                live.changes = ChangesReading::default();
             }
             if shared.screen == Screen::Live {
                 look(live, shared)

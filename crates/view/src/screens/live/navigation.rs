@@ -3,7 +3,7 @@
 use crossterm::event::{MouseEvent, MouseEventKind};
 
 use super::{
-    CHART, LOG, Live, METRICS, PROMPT, changes, charts, curves, failures, group_rows, log, rollouts,
+    CHART, LOG, Live, METRICS, PROMPT, charts, curves, failures, group_rows, log, rollouts,
 };
 use crate::message::Command;
 use crate::pane::content::Hit;
@@ -89,9 +89,9 @@ fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
         .unwrap_or_default()
 }
 
-/// Moves the cursor of the chart, else the zoomed range, left or right.
+/// Moves the zoomed range left or right; by steps where all are shown.
 pub(super) fn sideways(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Command> {
-    if live.view.cursor {
+    if live.view.width.is_none() {
         return by_steps(live, shared, by);
     }
     if let Some(run) = shared.current_run() {
@@ -110,21 +110,9 @@ pub(super) fn zoom(live: &mut Live, shared: &mut Shared, nearer: bool) -> Vec<Co
     Vec::new()
 }
 
-/// Freezes the view, or follows the run again.
-pub(super) fn freeze(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let last = shared.current_run().map(|run| run.history.last_step);
-    live.frozen = if live.frozen.is_some() { None } else { last };
-    match live.frozen {
-        Some(step) => shared.say(format!("frozen at step {step}; the run continues")),
-        None => shared.say("following the run"),
-    };
-    look(live, shared)
-}
-
 /// Moves the cursor of the chart to a clicked step.
 fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Command> {
     let Some(step) = step else { return Vec::new() };
-    live.view.cursor = true;
     let at = shared.current_run().map_or(0, |run| live.at(run));
     by_steps(live, shared, step as i64 - at as i64)
 }
@@ -161,6 +149,5 @@ pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let step = live.at(run);
     let mut commands = rollouts::load(live, shared, step);
     commands.extend(failures::load(live, shared));
-    commands.extend(changes::load(live, shared));
     commands
 }

@@ -4,7 +4,7 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form, form_import,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form,
     form_new_task, preview, row_editor, save, table, token_count,
 };
 use crate::action::Scope;
@@ -105,7 +105,7 @@ const ACTIONS: &[Action] = &[
         IN_FORM,
         form::submit,
     )
-    .also(&["create", "import", "save"]),
+    .also(&["create", "save"]),
     Action::new(
         "prompts.open",
         "Preview prompt",
@@ -221,17 +221,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["undo", "revert"])
     .unless(nothing_to_undo),
-    Action::new(
-        "prompts.import",
-        "Import rows",
-        "import",
-        &["I"],
-        HERE,
-        |prompts, shared| form_import::open(prompts, shared),
-    )
-    .also(&["csv", "jsonl", "load", "import"])
-    .asking()
-    .unless(no_task),
     Action::new(
         "prompts.new_task",
         "New task",

@@ -83,9 +83,8 @@ fn chat<'a>(prompts: &Prompts, shared: &Shared, inside: Rect) -> Content<'a> {
     let id = prompts
         .selected_row(shared)
         .map_or_else(String::new, |row| format!("{} ", row.id));
-    let title = format!("{id}prompt preview");
     let lines = table::chat_lines(prompts, shared, inside.width.into());
-    Content::titled(title).text(inside, lines, prompts.chat_top)
+    Content::titled(format!("{id}prompt preview")).text(inside, lines, prompts.chat_top)
 }
 
 fn health<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {

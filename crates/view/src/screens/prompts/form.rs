@@ -1,12 +1,12 @@
-//! The forms over the prompts screen: import rows, and create a task. A form is a list of text fields with a preview
+//! The form of a new task over the prompts screen: a list of text fields with a preview
 //! that is computed in the background; empty fields show what is guessed.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 
-use super::form_fields::{Form, FormField, FormKind};
+use super::form_fields::{Form, FormField};
 use super::form_path::{Completed, completed};
-use super::{FORM, Prompts, form_import, form_new_task};
+use super::{FORM, Prompts, form_new_task};
 use crate::message::Command;
 use crate::pane::content::{Body, Content, Entries, Place};
 use crate::shared::Shared;
@@ -41,11 +41,7 @@ pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec
 }
 
 pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    match prompts.form.as_ref().map(|form| form.kind) {
-        Some(FormKind::Import) => form_import::preview(prompts, shared),
-        Some(FormKind::NewTask) => form_new_task::preview(prompts, shared),
-        None => Vec::new(),
-    }
+    form_new_task::preview(prompts, shared)
 }
 
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
@@ -56,10 +52,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     if let Some(problem) = form.problem.clone() {
         return shared.complain(problem);
     }
-    match form.kind {
-        FormKind::Import => form_import::submit(prompts, shared),
-        FormKind::NewTask => form_new_task::submit(prompts, shared),
-    }
+    form_new_task::submit(prompts, shared)
 }
 
 pub(super) fn places(form: &Form, area: Rect) -> Vec<Place> {
@@ -91,13 +84,7 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
             .map(|(role, text)| theme.line(text.clone(), *role));
         return Content::titled("preview").text(place.inside(), lines.collect(), Cursor::default());
     }
-    let submit = || {
-        format!(
-            "{} {}",
-            shared.key_of("prompts.submit"),
-            submit_in_words(form)
-        )
-    };
+    let submit = || format!("{} creates the task", shared.key_of("prompts.submit"));
     let (mark, role, text) = match &form.problem {
         Some(problem) if form.is_tried => ("✗ ", Role::Bad, problem.clone()),
         Some(_) => ("", Role::Faint, submit()),
@@ -142,13 +129,6 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
     };
     Content {
         body: Body::Entries(entries),
-        ..Content::titled(form.title())
-    }
-}
-
-fn submit_in_words(form: &Form) -> &'static str {
-    match form.kind {
-        FormKind::Import => "imports the rows",
-        FormKind::NewTask => "creates the task",
+        ..Content::titled("new task")
     }
 }

@@ -7,12 +7,6 @@ use crate::widgets::field::Field;
 use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FormKind {
-    Import,
-    NewTask,
-}
-
 #[derive(Debug)]
 pub struct FormField {
     pub label: &'static str,
@@ -36,7 +30,6 @@ impl FormField {
 
 #[derive(Debug)]
 pub struct Form {
-    pub kind: FormKind,
     pub fields: Vec<FormField>,
     pub cursor: Cursor,
     pub preview: Vec<(Role, String)>,
@@ -47,7 +40,7 @@ pub struct Form {
 }
 
 impl Form {
-    pub(super) fn new(kind: FormKind, fields: &[(&'static str, &'static str)]) -> Self {
+    pub(super) fn new(fields: &[(&'static str, &'static str)]) -> Self {
         let field = |(label, help): &(&'static str, &'static str)| FormField {
             label,
             help,
@@ -56,7 +49,6 @@ impl Form {
         };
         let fields = fields.iter().map(field).collect();
         Self {
-            kind,
             fields,
             cursor: Cursor::default(),
             preview: Vec::new(),
@@ -102,13 +94,6 @@ impl Form {
     pub(super) fn guess(&mut self, label: &str, guess: &str) {
         if let Some(field) = self.fields.iter_mut().find(|field| field.label == label) {
             guess.clone_into(&mut field.guess);
-        }
-    }
-
-    pub(super) fn title(&self) -> &'static str {
-        match self.kind {
-            FormKind::Import => "import rows",
-            FormKind::NewTask => "new task",
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::Prompts;
-use super::form_fields::{Form, FormField, FormKind};
-use super::form_import::{
-    MAPPING, column_lines, files_here, mapping_of, options, problem_lines, row_lines, show_guesses,
-};
+use super::form_fields::{Form, FormField};
 use super::form_path::path_of;
 use crate::command_log::CommandLine;
 use crate::dataset::DatasetError;
-use crate::dataset::import::{MappingText, guess, parse_split, read_records};
+use crate::dataset::import::{
+    Format, MappingText, Record, column_samples, guess, not_valid_rows, parse_split, read_records,
+};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, Sources, folder_of};
+use crate::format::counted;
 use crate::message::{Command, Work};
 use crate::score::json;
 use crate::score::{Scorer, Task};
@@ -19,6 +19,29 @@ use crate::screens::Screen;
 use crate::shared::{self, Shared};
 use crate::style_role::Role;
 use crate::task::template_names;
+use crate::widgets::text_width::padded;
+use serde_json::{Map, Value};
+
+/// The fields of a mapping.
+const MAPPING: [(&str, &str); 5] = [
+    (
+        "prompt",
+        "Column of prompts or conversations, or a template: Read this: {{ text }}",
+    ),
+    ("system", "Column of system messages; may be empty"),
+    (
+        "expected",
+        "Column of JSON; or columns that become fields: vendor, total = amount; or last-turn",
+    ),
+    ("id", "Column of ids; empty: file and line"),
+    ("tags", "Columns of tags, separated by commas"),
+];
+
+/// Columns of a column's name and of what it is taken for.
+const COLUMN_NAME: usize = 12;
+const PART_NAME: usize = 9;
+/// Problems that the preview lists.
+const MAX_LISTED: usize = 5;
 
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let mut fields = vec![
@@ -38,7 +61,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             "invoice, agent, classify, extract, python-scorer, support-judge, tool-call, unlabeled or yaml-config; instead of data, schema and examples",
         ),
     ]);
-    let mut form = Form::new(FormKind::NewTask, &fields);
+    let mut form = Form::new(&fields);
     form.guess("split", "80/10/10");
     prompts.form = Some(form);
     preview(prompts, shared)
@@ -139,11 +162,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             (mapping, lines, problem)
         },
         |prompts: &mut Prompts, _, (mapping, lines, problem)| {
-            if let Some(form) = prompts
-                .form
-                .as_mut()
-                .filter(|form| form.kind == FormKind::NewTask)
-            {
+            if let Some(form) = &mut prompts.form {
                 show_guesses(form, &mapping);
                 (form.preview, form.problem) = (lines, problem);
             }
@@ -225,4 +244,111 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         },
     );
     vec![create.like(line)]
+}
+
+fn mapping_of(form: &Form) -> MappingText {
+    let text = |label: &str| form.text(label).to_owned();
+    MappingText {
+        prompt: text("prompt"),
+        system: text("system"),
+        expected: text("expected"),
+        id: text("id"),
+        tags: text("tags"),
+        // Guessed: a form's `schema` is a file.
+        schema: String::new(),
+    }
+}
+
+/// The fields as options of `task new`, which leaves out what is not a row as the form does.
+fn options(form: &Form, here: &Path) -> Vec<String> {
+    let option = |label: &str, text: &str| match label {
+        "name" | "file" => Vec::new(),
+        label if MAPPING.iter().any(|(part, _)| *part == label) => {
+            vec!["--map".to_owned(), format!("{label}={text}")]
+        }
+        "set" if text.contains('/') => vec!["--split".to_owned(), text.to_owned()],
+        "data" | "schema" | "examples" => vec![
+            format!("--{label}"),
+            path_of(text, here).display().to_string(),
+        ],
+        label => vec![format!("--{label}"), text.to_owned()],
+    };
+    let filled = form
+        .fields
+        .iter()
+        .map(|field| (field.label, form.text(field.label)));
+    let options = filled
+        .filter(|(_, text)| !text.is_empty())
+        .flat_map(|(label, text)| option(label, text));
+    options.chain(["--skip-invalid".to_owned()]).collect()
+}
+
+fn show_guesses(form: &mut Form, mapping: &MappingText) {
+    let is_field = |part: &str| MAPPING.iter().any(|(field, _)| *field == part);
+    for (part, text) in mapping.parts() {
+        if is_field(part) {
+            form.guess(part, text);
+        }
+    }
+}
+
+fn files_here(here: &Path) -> String {
+    let mut names: Vec<String> = std::fs::read_dir(here)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| Format::from_path(&entry.path()).is_some())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.truncate(12);
+    match names.is_empty() {
+        true => format!(
+            "no file in {} ends with .{}",
+            here.display(),
+            Format::NAMES.join(", .")
+        ),
+        false => format!("files here: {}", names.join(", ")),
+    }
+}
+
+fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Role, String)> {
+    let line = |(column, values): (String, String)| {
+        let parts = mapping.parts_of(&column);
+        let (role, parts) = match parts.is_empty() {
+            true => (Role::Faint, "not taken".to_owned()),
+            false => (Role::Text, parts.join(", ")),
+        };
+        let column = padded(&column, COLUMN_NAME, false);
+        (
+            role,
+            format!("  {column} {} {values}", padded(&parts, PART_NAME, false)),
+        )
+    };
+    let lines = column_samples(records).into_iter().map(line);
+    let head = format!("{}:", counted(lines.len(), "column"));
+    std::iter::once((Role::Title, head)).chain(lines).collect()
+}
+
+fn row_lines(title: String, row: &Map<String, Value>) -> Vec<(Role, String)> {
+    let text = json::format(&Value::Object(row.clone()).to_string()).unwrap_or_default();
+    let lines = text.lines().map(|line| (Role::Text, line.to_owned()));
+    std::iter::once((Role::Title, title)).chain(lines).collect()
+}
+
+fn problem_lines(problems: &[(usize, String)]) -> Vec<(Role, String)> {
+    if problems.is_empty() {
+        return Vec::new();
+    }
+    let left_out = if problems.len() == 1 {
+        "is left out"
+    } else {
+        "are left out"
+    };
+    let head = format!("{} and {left_out}:", not_valid_rows(problems.len()));
+    let lines = problems
+        .iter()
+        .take(MAX_LISTED)
+        .map(|(line, problem)| (Role::Bad, format!("  line {line}: {problem}")));
+    std::iter::once((Role::Bad, head)).chain(lines).collect()
 }

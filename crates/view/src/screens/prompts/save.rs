@@ -10,7 +10,6 @@ use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
 use super::{FileChange, Prompts};
 use crate::dataset::PromptRow;
-use crate::dataset::import::{SetRows, with_rows};
 use crate::drafts;
 use crate::exact_json;
 use crate::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
@@ -26,8 +25,6 @@ type Rewrite = Box<
         + Send,
 >;
 
-/// Bytes of earlier texts kept for undo.
-const MAX_UNDO_BYTES: usize = 256 << 20;
 /// Maximum digits of a new id.
 const MAX_DIGITS: usize = 32;
 
@@ -221,44 +218,9 @@ pub(super) fn delete(
     )
 }
 
-pub(super) fn import_rows(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    rows: impl FnOnce() -> Result<Vec<SetRows>, String> + Send + 'static,
-) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else {
-        return Vec::new();
-    };
-    let rewrite: Rewrite = Box::new(move |read| {
-        let mut files = Vec::new();
-        for (set, rows) in rows()?.into_iter().filter(|(_, rows)| !rows.is_empty()) {
-            let missing = || format!("task.toml has no {} prompts", set.name());
-            let file = open.task.set_file(set).ok_or_else(missing)?;
-            let text = with_rows(file, &read(file)?, &rows).map_err(|error| error.to_string())?;
-            files.push((file.to_owned(), text));
-        }
-        Ok(files)
-    });
-    write(
-        prompts,
-        shared,
-        Ok((rewrite, None)),
-        Done::Files("imported"),
-        None,
-    )
-}
-
 /// Restores the files from before the last change of rows, if they still contain what it wrote.
 pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(last) = prompts.undo.last().map(|file| file.change) else {
-        return Vec::new();
-    };
-    let files: Vec<FileChange> = prompts
-        .undo
-        .iter()
-        .filter(|file| file.change == last)
-        .cloned()
-        .collect();
+    let files = prompts.undo.clone();
     let names: Vec<String> = files
         .iter()
         .map(|file| file.path.display().to_string())
@@ -286,7 +248,7 @@ pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         move |prompts: &mut Prompts, shared, outcome| {
             match outcome {
                 Ok(()) => {
-                    prompts.undo.retain(|file| file.change != last);
+                    prompts.undo.clear();
                     shared.say(format!("change undone: {names}"));
                 }
                 Err(error) => {
@@ -348,7 +310,6 @@ fn write(
     };
     let data = shared.options.data.clone();
     let select = select.or_else(|| prompts.selected_place(shared));
-    let change = shared.keys;
     let work = move || -> Result<(Home, Vec<FileChange>), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
@@ -367,7 +328,6 @@ fn write(
                 before: read(&file)?,
                 path,
                 after,
-                change,
             });
         }
         changes
@@ -384,18 +344,9 @@ fn write(
                     .iter()
                     .map(|file| file.path.display().to_string())
                     .collect();
-                prompts.undo.extend(
-                    changes
-                        .into_iter()
-                        .filter(|file| !file.path.ends_with(TASK_FILE)),
-                );
-                let bytes = |undo: &[FileChange]| {
-                    undo.iter()
-                        .map(|file| file.before.len() + file.after.len())
-                        .sum::<usize>()
-                };
-                while bytes(&prompts.undo) > MAX_UNDO_BYTES && !prompts.undo.is_empty() {
-                    prompts.undo.remove(0);
+                let is_of_rows = |file: &FileChange| !file.path.ends_with(TASK_FILE);
+                if changes.iter().any(is_of_rows) {
+                    prompts.undo = changes;
                 }
                 prompts.form = None;
                 let is_saved = prompts

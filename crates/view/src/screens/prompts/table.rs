@@ -161,8 +161,8 @@ pub(super) fn cells(
         .map(|(_, width)| usize::from(width));
     let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
         let text = |text: &str, role: Role| theme.line(fitted(text, width), role);
-        let mut line = match column {
-            Column::File => text(&fitted(entry.set.name(), width - 1), Role::Faint),
+        let line = match column {
+            Column::File => text(entry.set.name(), Role::Faint),
             Column::Id => text(&row.id, Role::Text),
             Column::Tokens => text(&counted, Role::JsonNumber).right_aligned(),
             Column::Expected => text(sign, role),
@@ -179,9 +179,6 @@ pub(super) fn cells(
             Column::Tags => text(&row.tags.join(","), Role::Faint),
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
-        if column == Column::File {
-            line.spans.insert(0, Span::raw(" "));
-        }
         (line, 1)
     };
     titles(shared, columns).zip(widths).map(cell).collect()

@@ -1,8 +1,8 @@
 //! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
 use super::{
-    COLUMNS, DETAIL, LIST, PIPELINE, Runs, column_chooser, export, list_actions, no_readable,
-    no_run, none_chosen, pipeline, removal, under_cursor,
+    DETAIL, LIST, PIPELINE, Runs, list_actions, no_readable, no_run, none_chosen, pipeline,
+    removal, tags, under_cursor,
 };
 use crate::action::Scope;
 use crate::message::Command;
@@ -44,9 +44,7 @@ const ACTIONS: &[Action] = &[
         list_actions::open,
     )
     .also(&["attach", "show", "view", "describe"])
-    .unless(|runs, shared| {
-        over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
-    }),
+    .unless(|runs, shared| no_readable(runs, shared).filter(|_| runs.group().is_none())),
     Action::new(
         "runs.start",
         "Start run",
@@ -71,15 +69,9 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["find", "search"])
     .asking()
-    .unless(|runs, shared| {
-        over_list(runs).or_else(|| {
-            shared
-                .runs
-                .listing
-                .entries()
-                .is_empty()
-                .then(|| "no runs in the list".to_owned())
-        })
+    .unless(|_, shared| {
+        let none = shared.runs.listing.entries().is_empty();
+        none.then(|| "no runs in the list".to_owned())
     }),
     Action::new(
         "runs.leave_filter",
@@ -145,9 +137,8 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["answers"])
     .unless(|runs, shared| {
-        no_readable(runs, shared).or_else(|| {
-            (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned())
-        })
+        no_readable(runs, shared)
+            .or_else(|| (runs.chosen(shared).len() > 2).then(|| "mark at most two runs".to_owned()))
     }),
     Action::new(
         "runs.overlay",
@@ -174,7 +165,7 @@ const ACTIONS: &[Action] = &[
     run_control::stop().hint("stop"),
     run_control::kill(),
     run_control::note(),
-    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
+    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, tags::tag)
         .also(&["tag", "label"])
         .asking()
         .unless(none_chosen),
@@ -204,42 +195,12 @@ const ACTIONS: &[Action] = &[
         none.then(|| "no runs in the list".to_owned())
     }),
     Action::new(
-        "runs.sweeps",
-        "Toggle sweeps",
-        "",
-        &["B"],
-        HERE,
-        list_actions::toggle_sweeps,
-    )
-    .also(&["sweep", "study", "group by tags", "grid"])
-    .unless(|_, shared| {
-        let none = shared.runs.listing.entries().is_empty();
-        none.then(|| "no runs in the list".to_owned())
-    }),
-    Action::new(
-        "runs.columns",
-        "Choose columns",
-        "columns",
-        &["m", "|"],
-        HERE,
-        column_chooser::open,
-    )
-    .also(&["columns", "fields", "wide"]),
-    Action::new(
         "runs.sort_next",
         "Sort by next column",
         "",
         &[">"],
         HERE,
-        |runs, shared| list_actions::sort_by_column(runs, shared, 1),
-    ),
-    Action::new(
-        "runs.sort_previous",
-        "Sort by previous column",
-        "",
-        &["<"],
-        HERE,
-        |runs, shared| list_actions::sort_by_column(runs, shared, -1),
+        |runs, shared| list_actions::sort_by_column(runs, shared),
     ),
     Action::new(
         "runs.sort_turn",
@@ -264,71 +225,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["sort", "order"])
     .asking(),
-    Action::new(
-        "runs.smoothed",
-        "Toggle smoothed sort",
-        "",
-        &["S"],
-        HERE,
-        |runs, shared| {
-            runs.sort.smoothed = !runs.sort.smoothed;
-            runs.arrange(shared);
-            let how = if runs.sort.smoothed {
-                "moving average (about 10 steps)"
-            } else {
-                "last value"
-            };
-            shared.say(format!("metrics sorted by {how}"))
-        },
-    ),
-    Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)
-        .also(&["export", "report"])
-        .asking()
-        .unless(none_chosen),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv)
-        .also(&["export"])
-        .asking()
-        .unless(none_chosen),
-    Action::new(
-        "runs.tensorboard",
-        "Export TensorBoard",
-        "",
-        &["alt-w"],
-        HERE,
-        export::event_files,
-    )
-    .also(&["export", "tfevents"])
-    .asking()
-    .unless(none_chosen),
-    Action::new(
-        "runs.table",
-        "Export list",
-        "",
-        &["alt-l"],
-        HERE,
-        export::list,
-    )
-    .also(&["export table", "export list"])
-    .asking()
-    .unless(|runs, _| (runs.filtered == 0).then(|| "no runs in the list".to_owned())),
-    Action::new(
-        "runs.promote",
-        "Export checkpoint",
-        "",
-        &["P"],
-        HERE,
-        export::promote,
-    )
-    .also(&["promote", "export checkpoint", "export adapter"])
-    .asking()
-    .unless(|runs, shared| {
-        let none = || {
-            runs.row(shared)
-                .filter(|row| row.checkpoints.is_empty())
-                .map(|_| "no checkpoint yet".to_owned())
-        };
-        no_readable(runs, shared).or_else(none)
-    }),
     Action::new(
         "runs.remove",
         "Delete run",
@@ -363,69 +259,9 @@ const ACTIONS: &[Action] = &[
         list_actions::open_recording,
     )
     .also(&["demo", "example", "sample run", "tour"]),
-    Action::new(
-        "runs.columns.toggle",
-        "Toggle column",
-        "show",
-        &["space", "enter"],
-        CHOOSER,
-        column_chooser::toggle,
-    ),
-    Action::new(
-        "runs.columns.left",
-        "Move column left",
-        "left",
-        &["K", "shift-up"],
-        CHOOSER,
-        |runs, shared| column_chooser::shift(runs, shared, false),
-    ),
-    Action::new(
-        "runs.columns.right",
-        "Move column right",
-        "right",
-        &["J", "shift-down"],
-        CHOOSER,
-        |runs, shared| column_chooser::shift(runs, shared, true),
-    ),
-    Action::new(
-        "runs.columns.filter",
-        "Find column",
-        "find",
-        &["/"],
-        CHOOSER,
-        |runs, _| {
-            runs.chooser.filter.is_typing = true;
-            Vec::new()
-        },
-    )
-    .asking(),
-    Action::new(
-        "runs.columns.reset",
-        "Reset columns",
-        "",
-        &["backspace", "delete"],
-        CHOOSER,
-        column_chooser::reset,
-    )
-    .unless(|_, shared| {
-        shared
-            .options
-            .runs_columns
-            .is_none()
-            .then(|| "these are the usual columns".to_owned())
-    }),
-    Action::new(
-        "runs.columns.close",
-        "Close columns",
-        "close",
-        &["esc"],
-        CHOOSER,
-        column_chooser::leave,
-    ),
 ];
 
 const STAGES: Scope = Scope::Pane(Screen::Runs, PIPELINE);
-const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
 
 impl Controls for Runs {
     const SCREEN: Screen = Screen::Runs;
@@ -472,12 +308,4 @@ fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.arrange(shared);
     }
     under_cursor(runs, shared)
-}
-
-/// Why an action whose key has another meaning there is blocked: the columns have the focus.
-fn over_list(runs: &Runs) -> Option<String> {
-    match runs.pane {
-        COLUMNS => Some("close the columns first".to_owned()),
-        _ => None,
-    }
 }

@@ -24,8 +24,6 @@ pub(super) struct Column {
 pub(super) struct Look<'a> {
     pub(super) theme: &'a Theme,
     pub(super) now_ms: u64,
-    /// Whether metrics are shown by their moving average.
-    pub(super) smoothed: bool,
 }
 
 /// The columns without a choice of the user, in their order, with their rank: higher ones are dropped first.
@@ -56,7 +54,7 @@ const IF_ANY: [&str; 4] = ["name", "seconds_left", "alerts", "tags"];
 pub(super) const TREND: &str = "trend";
 const TREND_COLUMNS: usize = 7;
 
-pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
+pub(super) fn sorted_by(row: &RunRow, field: &str) -> Option<Field> {
     match field {
         "valid" | TREND => row.valid().map(Field::Number),
         "exact" => row.exact().map(Field::Number),
@@ -64,7 +62,7 @@ pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Fie
         "of" | "checkpoint" => row
             .measured_on()
             .map(|(_, step)| Field::Number(step as f64)),
-        _ => row.field(field, smoothed),
+        _ => row.field(field, false),
     }
 }
 
@@ -308,7 +306,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         "tags" => (row.tags.join(" "), Role::Marked),
         "name" => text(row.directory.name()),
         "seconds_left" if !row.is_active() => (String::new(), Role::Text),
-        field => match row.field(field, look.smoothed) {
+        field => match row.field(field, false) {
             Some(value) => (field_text(field, &value), Role::Text),
             None => unknown(),
         },
@@ -320,20 +318,18 @@ pub(super) fn group_cell(column: &Column, look: &Look<'_>, group: &RunGroup<'_>)
     match column.field.as_str() {
         // Means of these say nothing.
         "step" | "total_steps" | "checkpoint" | "best" => String::new(),
-        field => group
-            .mean(field, look.smoothed)
-            .map_or_else(String::new, |found| {
-                let sign = look.theme.glyph("±", "+-");
-                let std = found.std.map_or_else(String::new, |std| {
-                    format!(" {sign}{}", number_text(field, std))
-                });
-                let n = if found.n == group.runs.len() {
-                    String::new()
-                } else {
-                    format!(" n{}", found.n)
-                };
-                format!("{}{std}{n}", number_text(field, found.mean))
-            }),
+        field => group.mean(field, false).map_or_else(String::new, |found| {
+            let sign = look.theme.glyph("±", "+-");
+            let std = found.std.map_or_else(String::new, |std| {
+                format!(" {sign}{}", number_text(field, std))
+            });
+            let n = if found.n == group.runs.len() {
+                String::new()
+            } else {
+                format!(" n{}", found.n)
+            };
+            format!("{}{std}{n}", number_text(field, found.mean))
+        }),
     }
 }
 

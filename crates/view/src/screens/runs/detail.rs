@@ -57,7 +57,7 @@ fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>
             .filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
         let page = match own {
             Some((_, table)) => table.page(),
-            None => group_detail::page(group, shared, runs.sort.smoothed),
+            None => group_detail::page(group, shared),
         };
         let facts = Facts::new(runs, shared, inside.width);
         return vec![(facts.page.lines(&page), inside)];

@@ -5,18 +5,18 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{COLUMNS, DETAIL, Group, LIST, PIPELINE, Row, Runs, detail, pipeline};
+use super::{DETAIL, Group, LIST, PIPELINE, Row, Runs, detail, pipeline};
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::report::Entry;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::text_width::fitted;
 
-/// The places of the panes: on a small screen the focused one only; without runs the pipeline, or the chooser of
-/// columns. A longer list hides the pipeline, unless that has the focus, and has what the details leave free.
+/// The places of the panes: on a small screen the focused one only; without runs the pipeline. A longer list hides the
+/// pipeline, unless that has the focus, and has what the details leave free.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     let entries = shared.runs.listing.entries().len();
-    if entries == 0 && runs.pane != COLUMNS {
+    if entries == 0 {
         return vec![Place::new(PIPELINE, area)];
     }
     if entries == 0 || shared.zoomed || area.width < 50 || area.height < 14 {
@@ -34,10 +34,7 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
         0
     };
     // What the details leave free is the list's.
-    let needed = match runs.pane {
-        COLUMNS => u16::MAX,
-        _ => detail::rows(runs, shared, Place::new(DETAIL, area).inside()).saturating_add(2),
-    };
+    let needed = detail::rows(runs, shared, Place::new(DETAIL, area).inside()).saturating_add(2);
     let below = area.height - high;
     let most = (below * 11 / 20).max(below.saturating_sub(needed));
     let rows = [
@@ -46,15 +43,8 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
         Constraint::Fill(1),
     ];
     let [stages, list, detail] = Layout::vertical(rows).areas(area);
-    let detail = Place::new(
-        if runs.pane == COLUMNS {
-            COLUMNS
-        } else {
-            DETAIL
-        },
-        detail,
-    );
-    [Place::new(PIPELINE, stages), Place::new(LIST, list), detail]
+    let (list, detail) = (Place::new(LIST, list), Place::new(DETAIL, detail));
+    [Place::new(PIPELINE, stages), list, detail]
         .into_iter()
         .skip(usize::from(high == 0))
         .collect()
@@ -143,9 +133,8 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
         ("created", true) => "newest first".to_owned(),
         ("created", false) => "oldest first".to_owned(),
         (field, descending) => {
-            let smoothed = if runs.sort.smoothed { " smoothed" } else { "" };
             format!(
-                "by {field}{smoothed}, {} first",
+                "by {field}, {} first",
                 if descending { "highest" } else { "lowest" }
             )
         }
@@ -217,7 +206,7 @@ fn row(
     let mark = mark(shared, runs.marked.contains(&entry.path));
     match &entry.row {
         Ok(run) => {
-            let look = look_of(runs, shared);
+            let look = look_of(shared);
             let cell = |column: &Column| {
                 let (text, role) = columns::cell(column, &look, run);
                 (
@@ -253,11 +242,10 @@ fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
     shared.theme.span(mark, Role::Marked)
 }
 
-fn look_of<'a>(runs: &Runs, shared: &'a Shared) -> Look<'a> {
+fn look_of(shared: &Shared) -> Look<'_> {
     Look {
         theme: &shared.theme,
         now_ms: shared.now_ms,
-        smoothed: runs.sort.smoothed,
     }
 }
 
@@ -291,7 +279,7 @@ fn group_row(
         fitted(&value, room.saturating_sub(size.width() + 1))
     );
     let head = Line::from(vec![mark, theme.span(head, Role::Title)]);
-    let (look, means) = (look_of(runs, shared), group.runs(shared));
+    let (look, means) = (look_of(shared), group.runs(shared));
     let cell = |column: &Column| {
         let text = fitted(&columns::group_cell(column, &look, &means), column.width);
         (aligned(theme.line(text, Role::Text), column), 1)

@@ -9,7 +9,7 @@ use crate::shared::Shared;
 /// Fields before the metrics.
 const FIELDS: [&str; 5] = ["base_valid", "valid", "base_exact", "exact", "step"];
 
-pub(super) fn page(group: &Group, shared: &Shared, smoothed: bool) -> Vec<Block> {
+pub(super) fn page(group: &Group, shared: &Shared) -> Vec<Block> {
     let runs = group.runs(shared);
     let named = |run: &&RunRow| match run.directory.name() {
         "" => short_id(run.directory.id()).to_owned(),
@@ -29,7 +29,7 @@ pub(super) fn page(group: &Group, shared: &Shared, smoothed: bool) -> Vec<Block>
         .filter(|name| !FIELDS.contains(name))
         .collect();
     let row = |name: &str| {
-        let found = runs.mean(name, smoothed)?;
+        let found = runs.mean(name, false)?;
         let cell = |number| Cell::Text(number_text(name, number));
         let std = Cell::known(found.std.map(cell), "one run");
         let [mean, least, most] = [found.mean, found.least, found.most].map(cell);

@@ -4,8 +4,7 @@ use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    COLUMNS, DETAIL, LIST, PIPELINE, Row, Runs, column_chooser, detail, draw, list_actions,
-    measure, pipeline, under_cursor,
+    DETAIL, LIST, PIPELINE, Row, Runs, detail, draw, list_actions, measure, pipeline, under_cursor,
 };
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place, Spot};
@@ -31,11 +30,11 @@ impl screen::Screen for Runs {
     }
 
     fn is_typing(&self) -> bool {
-        self.filter.is_typing || self.chooser.filter.is_typing
+        self.filter.is_typing
     }
 
     fn stop_typing(&mut self) {
-        (self.chooser.filter.is_typing, self.filter.is_typing) = (false, false);
+        self.filter.is_typing = false;
     }
 
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
@@ -47,7 +46,6 @@ impl screen::Screen for Runs {
         match place.id {
             PIPELINE => pipeline::content(self, shared, inside.width),
             LIST => draw::list(self, shared, place),
-            COLUMNS => column_chooser::content(self, shared, inside.width.into()),
             _ => detail::content(self, shared, inside),
         }
     }
@@ -57,7 +55,6 @@ impl screen::Screen for Runs {
             PIPELINE => Some(&mut self.stage),
             LIST => Some(&mut self.cursor),
             DETAIL => Some(&mut self.detail_top),
-            COLUMNS => Some(&mut self.chooser.cursor),
             _ => None,
         }
     }
@@ -88,14 +85,10 @@ impl screen::Screen for Runs {
     }
 
     fn field(&mut self) -> Option<&mut dyn TextField> {
-        self.chooser.filter.typed().or(self.filter.typed())
+        self.filter.typed()
     }
 
     fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
-        if self.pane == COLUMNS {
-            self.chooser.cursor = Cursor::default();
-            return Vec::new();
-        }
         self.arrange(shared);
         under_cursor(self, shared)
     }
@@ -183,10 +176,6 @@ fn pointed(
         return None;
     }
     match (hit.place.id, hit.spot) {
-        (COLUMNS, Spot::Item(row)) => {
-            runs.chooser.cursor.index = row;
-            Some(column_chooser::toggle(runs, shared))
-        }
         (LIST, Spot::Item(row)) => {
             let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
             runs.cursor.index = row;

@@ -150,12 +150,6 @@ fn regroup(runs: &mut Runs, shared: &mut Shared, by: Option<String>) -> Vec<Comm
     under_cursor(runs, shared)
 }
 
-/// Groups the list by tags, or no more: a sweep's tag is its name, and its table is in the details of the group.
-pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let is_shown = runs.group_by.as_deref() == Some("tags");
-    regroup(runs, shared, (!is_shown).then(|| "tags".to_owned()))
-}
-
 pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else {
         return Vec::new();
@@ -182,7 +176,10 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             Ok(format!("{} is now {name}", short_id(renamed.id())))
         };
         let renaming = Work::once("runs.rename", rename, |_: &mut (), shared, outcome| {
-            _ = crate::export::report(&mut (), shared, outcome);
+            match outcome {
+                Ok(text) => shared.say(text),
+                Err(error) => shared.complain(error),
+            };
             shared.look_for_runs()
         });
         vec![renaming.like(line)]
@@ -197,7 +194,7 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     shared.open_popup(Popup::Ask(question.checked(wrong)))
 }
 
-pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
+pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let sort = &mut runs.sort;
     let usual = || columns::usual_of(rows_of(&shared.runs.listing));
     let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
@@ -213,7 +210,7 @@ pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) ->
         .iter()
         .position(|field| *field == sort.field)
         .unwrap_or(0);
-    let next = (now as isize + by).rem_euclid(fields.len() as isize) as usize;
+    let next = (now + 1) % fields.len();
     sort.descending = is_descending_by_default(&fields[next]);
     sort.field.clone_from(&fields[next]);
     runs.arrange(shared);

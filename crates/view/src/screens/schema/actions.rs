@@ -4,9 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::{
-    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview,
-};
+use super::{EDITOR, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview};
 use crate::action::Scope;
 use crate::drafts;
 use crate::drafts::choice::{self, undecided};
@@ -33,7 +31,6 @@ impl Described for Schema {
 
 const HERE: Scope = Scope::Screen(Screen::Schema);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
-const IN_OUTLINE: Scope = Scope::Pane(Screen::Schema, OUTLINE);
 const IN_PROGRAM: Scope = Scope::Pane(Screen::Schema, PROGRAM);
 
 const ACTIONS: &[Action] = &[
@@ -152,45 +149,6 @@ const ACTIONS: &[Action] = &[
     .also(&["errors", "warnings", "problems", "diagnostics"])
     .unless(no_faults),
     Action::new(
-        "schema.help",
-        "Explain keyword",
-        "docs",
-        &["K", "alt-k"],
-        IN_EDITOR,
-        navigate::keyword_help,
-    )
-    .also(&["hover", "documentation", "docs"]),
-    Action::new(
-        "schema.outline",
-        "Outline",
-        "",
-        &["s", "alt-s"],
-        IN_EDITOR,
-        navigate::outline,
-    )
-    .also(&["symbols", "properties", "definitions"])
-    .unless(no_text),
-    Action::new(
-        "schema.definition",
-        "Go to definition",
-        "",
-        &["J", "alt-g"],
-        IN_EDITOR,
-        navigate::definition,
-    )
-    .also(&["goto definition", "references", "$ref"])
-    .unless(no_text),
-    Action::new(
-        "schema.back",
-        "Jump back",
-        "",
-        &["backspace", "ctrl-t"],
-        IN_EDITOR,
-        navigate::back,
-    )
-    .also(&["back", "jump_backward"])
-    .unless(navigate::no_jumps),
-    Action::new(
         "schema.complete",
         "Complete",
         "",
@@ -220,22 +178,6 @@ const ACTIONS: &[Action] = &[
             schema.editor.select_all();
             Vec::new()
         },
-    ),
-    Action::new(
-        "schema.left",
-        "Move left",
-        "",
-        &["h", "left"],
-        IN_EDITOR,
-        |schema, shared| move_by(schema, shared, KeyCode::Left),
-    ),
-    Action::new(
-        "schema.right",
-        "Move right",
-        "",
-        &["l", "right"],
-        IN_EDITOR,
-        |schema, shared| move_by(schema, shared, KeyCode::Right),
     ),
     Action::new(
         "schema.line.start",
@@ -272,22 +214,6 @@ const ACTIONS: &[Action] = &[
             navigate::jump(schema, shared, (last, schema.editor.cursor().1))
         },
     ),
-    Action::new(
-        "schema.outline.go",
-        "Go to entry",
-        "go to",
-        &["enter"],
-        IN_OUTLINE,
-        navigate::go_to_entry,
-    )
-    .also(&["goto", "jump"])
-    .unless(|_, shared| {
-        shared
-            .draft
-            .outline
-            .is_empty()
-            .then(|| "the outline is empty".to_owned())
-    }),
     Action::new(
         "schema.sample.next",
         "Next sample",
@@ -556,10 +482,10 @@ pub(super) fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str
     schema.pane = match pane {
         // Other tasks have no program pane: the focus skips it.
         PROGRAM if !program_pane::needs_trust(shared) => {
-            if schema.pane == OUTLINE {
+            if schema.pane == EDITOR {
                 SCORES
             } else {
-                OUTLINE
+                EDITOR
             }
         }
         pane => pane,
@@ -590,8 +516,7 @@ pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Chang
             show_text(schema, shared);
             (schema.rejections, schema.baseline, schema.degenerate) = (None, None, None);
             (shared.draft.expected, shared.last_scores) = (None, None);
-            (schema.outline, schema.sample, schema.tried) =
-                (Cursor::default(), Cursor::default(), None);
+            (schema.sample, schema.tried) = (Cursor::default(), None);
             commands.extend(drafts::look::<Schema>(shared));
             commands
         }

@@ -5,8 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::keyword_help::{draft_of, summary};
-use super::structure::{Role, Structure};
+use super::structure::{Role, Structure, draft_of, summary};
 use crate::fuzzy;
 use crate::json_reader::{Kind, Place};
 use crate::pane::content::{Content, List};

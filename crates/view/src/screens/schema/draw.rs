@@ -5,19 +5,14 @@ use std::borrow::Cow;
 use ratatui::text::{Line, Span};
 
 use super::completion::Completion;
-use super::{
-    COMPLETIONS, EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane,
-    program_pane, side_panes,
-};
+use super::{COMPLETIONS, EDITOR, PANES, PROGRAM, Schema, layout, program_pane, side_panes};
 use crate::drafts::choice;
 use crate::format::counted;
 use crate::pane::content::{Body, Content, Edited, Place};
-use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::editor::paint::fault_at;
-use crate::widgets::text_width::fitted;
 
 pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place) -> Content<'a> {
     if let Some(why) = layout::no_text(shared) {
@@ -36,12 +31,12 @@ pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place)
             .map_or_else(Content::default, |list: &Completion| {
                 list.content(&shared.theme)
             }),
-        EDITOR => editor(schema, shared, usize::from(place.inside().width)),
+        EDITOR => editor(schema, shared),
         _ => side(schema, shared, place),
     }
 }
 
-fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content<'a> {
+fn editor<'a>(schema: &'a Schema, shared: &'a Shared) -> Content<'a> {
     let theme = &shared.theme;
     let draft = &shared.draft;
     let focused = schema.pane == EDITOR;
@@ -93,22 +88,12 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
         theme.span(format!(" {}:{} ", row + 1, column + 1), Role::Faint),
         status,
     ]);
-    // The rest of the lower edge explains what is under the cursor, if most of that fits.
-    let room = columns.saturating_sub(bottom.width() + 1);
-    let about =
-        keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
-    let about = about.filter(|_| room >= MIN_HELP_COLUMNS);
-    let about =
-        about.map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))));
     let (faults, wraps) = (
         Cow::Borrowed(draft.faults.as_slice()),
         shared.wraps(&schema.editor),
     );
     Content {
         legend: bottom,
-        about: about
-            .map(|about| theme.line(about, Role::Faint))
-            .unwrap_or_default(),
         body: Body::Editor(Edited {
             editor: &schema.editor,
             typing: schema.typing,
@@ -132,14 +117,10 @@ fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     }
 }
 
-/// The fewest columns for an explanation of what is under the cursor.
-const MIN_HELP_COLUMNS: usize = 24;
-
 fn side<'a>(schema: &Schema, shared: &Shared, place: &Place) -> Content<'a> {
     let name = place.id;
     // Stale: of the last schema that compiled, not of the current text.
     let stale = match name {
-        OUTLINE => shared.draft.is_outline_old,
         // Nothing of an older text is shown.
         _ if name == PROGRAM || program_pane::untrusted(shared).is_some() => false,
         _ => shared.draft.stale.is_some() && shared.draft.scorer.is_some(),
@@ -153,9 +134,6 @@ fn side<'a>(schema: &Schema, shared: &Shared, place: &Place) -> Content<'a> {
         edge: stale.then_some(Role::Warning),
         ..Content::titled(title)
     };
-    if name == OUTLINE {
-        return outline_pane::content(content, schema, shared);
-    }
     let at = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
     let top = schema.tops.get(at).copied().unwrap_or_default();
     let inside = place.inside();

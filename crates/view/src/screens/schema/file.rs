@@ -91,9 +91,9 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
                 drafts::park(schema, shared)
             };
             shared.draft.file = drafts::begin::<Schema>(shared, task);
-            (shared.draft.outline, shared.draft.faults) = (Vec::new(), Vec::new());
+            shared.draft.faults = Vec::new();
             // Undo stays within one file.
-            (schema.shown, schema.jumps) = (None, Vec::new());
+            schema.shown = None;
         }
         if !again {
             shared.draft.scorer = None;
@@ -126,9 +126,7 @@ fn compile(draft: &SchemaDraft) -> Command {
             draft.faults = found.faults;
             draft.needs_command = found.needs_command;
             let is_read = found.scorer.is_ok() || found.needs_command;
-            draft.is_outline_old = !is_read && !draft.outline.is_empty();
             if is_read {
-                draft.outline = found.outline;
                 draft.programs = found.programs;
             }
             match (found.scorer, found.task) {
@@ -431,8 +429,7 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     follow(schema, shared);
 }
 
-/// The values of a schema's text; empty for other definitions, where no keyword is offered or
-/// explained.
+/// The values of a schema's text; empty for other definitions, where no keyword is offered.
 pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
     let is_schema = shared
         .draft

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 
 use super::actions::{changed, focus, on_change};
 use super::completion::Completion;
-use super::{COMPLETIONS, EDITOR, OUTLINE, PANES, Schema, draw, layout};
+use super::{COMPLETIONS, EDITOR, PANES, Schema, draw, layout};
 use crate::interaction;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place, Spot};
@@ -47,7 +47,6 @@ impl Screen for Schema {
 
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
-            OUTLINE => Some(&mut self.outline),
             COMPLETIONS => self
                 .completion
                 .as_mut()

@@ -2,7 +2,7 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{COMPLETIONS, DEGENERATE, EDITOR, OUTLINE, PROGRAM, SCORES, Schema, program_pane};
+use super::{COMPLETIONS, DEGENERATE, EDITOR, PROGRAM, SCORES, Schema, program_pane};
 use crate::drafts::choice;
 use crate::pane::content::Place;
 use crate::shared::Shared;
@@ -69,53 +69,48 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
             Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
         return vec![(EDITOR, editor), (beside, other)];
     }
-    // A program's output needs more rows than the outline of its keys.
-    let about = if program_pane::needs_trust(shared) && focused != OUTLINE {
-        PROGRAM
-    } else {
-        OUTLINE
-    };
+    let has_program = program_pane::needs_trust(shared);
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] =
         Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 18 {
-        let upper = if focused == DEGENERATE {
-            DEGENERATE
+        let upper = if has_program && focused != DEGENERATE {
+            PROGRAM
         } else {
-            about
+            DEGENERATE
         };
-        let [accepts, scores] = Layout::vertical([
+        let [above, scores] = Layout::vertical([
             Constraint::Fill(1),
             Constraint::Length(SCORE_ROWS.min(side.height / 2)),
         ])
         .areas(side);
-        return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
+        return vec![(EDITOR, editor), (upper, above), (SCORES, scores)];
     }
     // In a small terminal the focused pane gets most of the space.
-    let is_low = side.height < 30;
-    let (scores, weights) = match focused {
-        OUTLINE | PROGRAM if is_low => (SCORE_ROWS, [3, 1]),
-        DEGENERATE if is_low => (SCORE_ROWS, [1, 3]),
-        SCORES if is_low => (SCORE_ROWS + 3, [1, 1]),
-        _ if is_low => (SCORE_ROWS, [1, 1]),
-        DEGENERATE => (SCORE_ROWS + 3, [1, 1]),
-        _ => (
-            SCORE_ROWS + 3,
-            if about == PROGRAM { [2, 1] } else { [1, 1] },
-        ),
+    let scores = match focused {
+        SCORES => SCORE_ROWS + 3,
+        _ if side.height >= 30 => SCORE_ROWS + 3,
+        _ => SCORE_ROWS,
     };
-    let [accepts, scores, degenerate] = Layout::vertical([
-        Constraint::Fill(weights[0]),
+    let programs = match focused {
+        _ if !has_program => 0,
+        DEGENERATE => 1,
+        _ => 2,
+    };
+    let [program, scores, degenerate] = Layout::vertical([
+        Constraint::Fill(programs),
         Constraint::Length(scores),
-        Constraint::Fill(weights[1]),
+        Constraint::Fill(1),
     ])
     .areas(side);
-    vec![
+    let panes = vec![
         (EDITOR, editor),
-        (about, accepts),
+        (PROGRAM, program),
         (SCORES, scores),
         (DEGENERATE, degenerate),
-    ]
+    ];
+    let is_there = |(pane, _): &(&str, Rect)| has_program || *pane != PROGRAM;
+    panes.into_iter().filter(is_there).collect()
 }
 
 pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {

@@ -1,47 +1,20 @@
-//! Navigation in the schema: search, lines, problems, definitions, the outline, and back.
+//! Navigation in the schema: search, lines, problems, rejected answers.
 
 use super::file::follow;
-use super::keyword_help::{self, name, summary};
-use super::structure::{Role, Structure};
-use super::{EDITOR, Schema, outline_pane};
+use super::{EDITOR, Schema};
 use crate::help::Fault;
 use crate::json_reader::Place;
 use crate::message::{Change, Command};
-use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
+use crate::popup::{Ask, Pick, PickEntry, Popup};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role as Style;
 
-/// The most positions that are remembered to go back to.
-const MAX_JUMPS: usize = 100;
-
-/// Moves the cursor; [`back`] returns to where it was.
 pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Place) -> Vec<Command> {
-    let from = schema.editor.cursor();
-    if from != (row, column) && schema.jumps.last() != Some(&from) {
-        schema.jumps.push(from);
-        let surplus = schema.jumps.len().saturating_sub(MAX_JUMPS);
-        schema.jumps.drain(..surplus);
-    }
     schema.editor.go_to(row, column);
     schema.completion = None;
     follow(schema, shared);
     Vec::new()
-}
-
-pub(super) fn back(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    if let Some((row, column)) = schema.jumps.pop() {
-        schema.editor.go_to(row, column);
-        follow(schema, shared);
-    }
-    Vec::new()
-}
-
-pub(super) fn no_jumps(schema: &Schema, _: &Shared) -> Option<String> {
-    schema
-        .jumps
-        .is_empty()
-        .then(|| "no earlier position".to_owned())
 }
 
 pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -164,139 +137,6 @@ fn pick_place(
         },
     );
     shared.open_popup(Popup::Pick(pick))
-}
-
-/// Properties, definitions and the branches around them, in the order of the text.
-pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let structure = &schema.structure;
-    if structure.nodes.is_empty() {
-        let (entries, places) = outline_pane::choices(shared);
-        return pick_place(schema, shared, "Outline", entries, places);
-    }
-    let (mut entries, mut places) = (Vec::new(), Vec::new());
-    for (index, node) in structure.nodes.iter().enumerate() {
-        let (Some(Role::Named(keyword)), Some(key)) = (structure.parent_role(index), &node.key)
-        else {
-            continue;
-        };
-        let is_named = |at: &usize| matches!(structure.parent_role(*at), Some(Role::Named(_)));
-        let kind = if keyword.name == "properties" {
-            String::new()
-        } else {
-            format!(" ({})", keyword.name)
-        };
-        entries.push(PickEntry {
-            label: key.text.clone(),
-            beside: format!("{}{kind}", summary(structure, index)),
-            detail: format!("line {}  {}", key.start.0 + 1, structure.pointer(index)),
-            role: Some(Style::JsonKey),
-            depth: structure.around(index).skip(1).filter(is_named).count(),
-            ..PickEntry::default()
-        });
-        places.push(key.start);
-    }
-    if entries.is_empty() {
-        return shared.complain("the schema names no properties and no definitions");
-    }
-    pick_place(schema, shared, "Outline", entries, places)
-}
-
-/// Moves the text cursor to where the selected entry of the outline is defined.
-pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let entries = &shared.draft.outline;
-    match schema
-        .outline
-        .at(entries.len())
-        .and_then(|index| entries.get(index))
-        .map(|entry| entry.place)
-    {
-        Some(Some((line, column))) => {
-            schema.pane = EDITOR;
-            jump(schema, shared, (line - 1, column - 1))
-        }
-        Some(None) => shared.complain("this line has no source location"),
-        None => Vec::new(),
-    }
-}
-
-pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let structure = &schema.structure;
-    match subject(structure, schema.editor.cursor()) {
-        Some(Subject::Reference(at)) => match structure.target(at) {
-            Ok(target) => {
-                let place = start_of(structure, target);
-                jump(schema, shared, place)
-            }
-            Err(why) => shared.complain(format!("definition not found: {why}")),
-        },
-        Some(Subject::Definition(at, uses)) => match uses.as_slice() {
-            [] => shared.complain(format!("no `$ref` names {}", name(structure, at))),
-            [only] => {
-                let place = start_of(structure, *only);
-                jump(schema, shared, place)
-            }
-            several => {
-                let entry = |at: &usize| PickEntry {
-                    label: format!("line {}", start_of(structure, *at).0 + 1),
-                    beside: structure.pointer(*at),
-                    ..PickEntry::default()
-                };
-                let entries = several.iter().map(entry).collect();
-                let places = several.iter().map(|at| start_of(structure, *at)).collect();
-                let title = format!("References to {}", name(structure, at));
-                pick_place(schema, shared, &title, entries, places)
-            }
-        },
-        None => shared.complain("no `$ref` and no definition under the cursor"),
-    }
-}
-
-enum Subject {
-    Reference(usize),
-    Definition(usize, Vec<usize>),
-}
-
-/// The reference or definition at a position, else the reference in its row.
-fn subject(structure: &Structure, place: Place) -> Option<Subject> {
-    let at = structure.at(place);
-    if let Some(at) = at.filter(|at| structure.is_reference(*at)) {
-        return Some(Subject::Reference(at));
-    }
-    let on_key = |at: &usize| {
-        let key = structure.node(*at).and_then(|node| node.key.as_ref());
-        key.is_some_and(|key| key.contains(place))
-    };
-    if let Some(at) = at.filter(on_key) {
-        let uses = structure.uses(at);
-        let parent = structure.parent_role(at);
-        let is_definition =
-            matches!(parent, Some(Role::Named(keyword)) if keyword.name != "properties");
-        if is_definition || !uses.is_empty() {
-            return Some(Subject::Definition(at, uses));
-        }
-    }
-    let in_row = |at: &usize| {
-        structure
-            .node(*at)
-            .is_some_and(|node| node.start.0 == place.0)
-    };
-    (0..structure.nodes.len())
-        .find(|at| structure.is_reference(*at) && in_row(at))
-        .map(Subject::Reference)
-}
-
-/// The start of a value: of its key, if it has one.
-fn start_of(structure: &Structure, index: usize) -> Place {
-    structure.node(index).map_or((0, 0), |node| {
-        node.key.as_ref().map_or(node.start, |key| key.start)
-    })
-}
-
-pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    match keyword_help::page(&schema.structure, schema.editor.cursor(), &shared.theme) {
-        Some((title, lines)) => shared.open_popup(Popup::Page(Page::new(title, lines))),
-        None => shared.complain("no keyword or property under the cursor"),
-    }
 }
 
 pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {

@@ -1,8 +1,8 @@
-//! The structure of a schema's text, which may be incomplete: the role of each value, and the targets of `$ref`.
+//! The structure of a schema's text, which may be incomplete: the role of each value.
 
-use crate::json_reader::{Kind, Node, Place, read};
-use crate::schema_keywords::{Keyword, KeywordValue};
-use crate::task::{decode_path, escaped, unescaped};
+use crate::json_reader::{Kind, Node, read};
+use crate::schema_keywords::{Draft, Keyword, KeywordValue};
+use crate::task::escaped;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
@@ -56,13 +56,6 @@ impl Structure {
             roles.push(parent.map_or(Role::Schema, |parent| parent.inner(node)));
         }
         Self { nodes, roles }
-    }
-
-    pub(super) fn at(&self, place: Place) -> Option<usize> {
-        self.nodes.iter().rposition(|node| {
-            (node.start..node.end).contains(&place)
-                || node.key.as_ref().is_some_and(|key| key.contains(place))
-        })
     }
 
     pub(super) fn node(&self, index: usize) -> Option<&Node> {
@@ -129,76 +122,6 @@ impl Structure {
             .collect()
     }
 
-    pub(super) fn is_reference(&self, index: usize) -> bool {
-        matches!(self.role(index), Some(Role::Value(keyword)) if keyword.holds == KeywordValue::Reference)
-    }
-
-    /// The target of a reference.
-    ///
-    /// # Errors
-    /// The reason if the text does not contain it.
-    pub(super) fn target(&self, reference: usize) -> Result<usize, String> {
-        let Some(Node {
-            kind: Kind::Text(address),
-            ..
-        }) = self.node(reference)
-        else {
-            return Err("no address here".to_owned());
-        };
-        // An inner `$id` begins a document of its own.
-        let id_of = |schema: usize| self.text(schema, "$id").filter(|id| !id.starts_with('#'));
-        let base = self
-            .around(reference)
-            .find(|index| id_of(*index).is_some())
-            .unwrap_or(0);
-        let (file, fragment) = address.split_once('#').unwrap_or((address, ""));
-        let is_schema = |index: &usize| self.is_schema(*index);
-        let document = match file.is_empty()
-            || id_of(base).is_some_and(|id| id.trim_end_matches('#') == file)
-        {
-            true => Some(base),
-            false => (0..self.nodes.len())
-                .filter(is_schema)
-                .find(|index| id_of(*index) == Some(file)),
-        };
-        let document = document.ok_or_else(|| format!("{file} is another file"))?;
-        let found = if fragment.is_empty() {
-            Some(document)
-        } else if let Some(pointer) = decode_path(fragment).strip_prefix('/') {
-            pointer
-                .split('/')
-                .try_fold(document, |at, step| self.step(at, step))
-        } else {
-            let named = |index: &usize| {
-                ["$anchor", "$dynamicAnchor"]
-                    .iter()
-                    .any(|key| self.text(*index, key) == Some(fragment))
-                    || ["$id", "id"]
-                        .iter()
-                        .any(|key| self.text(*index, key).is_some_and(|id| id == address))
-            };
-            (0..self.nodes.len()).filter(is_schema).find(named)
-        };
-        found.ok_or_else(|| format!("{address} is not in the schema"))
-    }
-
-    fn step(&self, at: usize, step: &str) -> Option<usize> {
-        let step = unescaped(step);
-        match self.node(at)?.kind {
-            Kind::Array => self
-                .children(at)
-                .nth(step.parse().ok()?)
-                .map(|(index, _)| index),
-            _ => self.member(at, &step),
-        }
-    }
-
-    pub(super) fn uses(&self, of: usize) -> Vec<usize> {
-        (0..self.nodes.len())
-            .filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of))
-            .collect()
-    }
-
     pub(super) fn pointer(&self, index: usize) -> String {
         let mut steps: Vec<String> = Vec::new();
         for at in self.around(index) {
@@ -219,6 +142,77 @@ impl Structure {
             .iter()
             .rev()
             .fold("#".to_owned(), |pointer, step| format!("{pointer}/{step}"))
+    }
+}
+
+/// The draft that the schema names; the newest without one.
+pub(super) fn draft_of(structure: &Structure) -> Draft {
+    structure
+        .text(0, "$schema")
+        .and_then(Draft::from_address)
+        .unwrap_or(Draft::D2020)
+}
+
+/// A schema in a few words: its type and the keywords that narrow it.
+pub(super) fn summary(structure: &Structure, index: usize) -> String {
+    let Some(node) = structure.node(index) else {
+        return String::new();
+    };
+    match &node.kind {
+        Kind::Word(word) if word == "false" => return "nothing is accepted".to_owned(),
+        Kind::Object => {}
+        _ => return "anything".to_owned(),
+    }
+    let mut words = Vec::new();
+    for (at, member) in structure.children(index) {
+        let Some(key) = member.key.as_ref().map(|key| key.text.as_str()) else {
+            continue;
+        };
+        let items = || structure.children(at).count();
+        match (key, &member.kind) {
+            ("type" | "format" | "$ref" | "const" | "pattern", Kind::Text(text)) => words.insert(
+                if key == "type" { 0 } else { words.len() },
+                if key == "type" {
+                    text.clone()
+                } else {
+                    format!("{key} {text}")
+                },
+            ),
+            ("type", Kind::Array) => {
+                let types: Vec<&str> = structure
+                    .children(at)
+                    .filter_map(|(_, node)| {
+                        if let Kind::Text(text) = &node.kind {
+                            Some(text.as_str())
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                words.insert(0, types.join(" or "));
+            }
+            ("enum", _) => words.push(format!("{} values", items())),
+            ("properties", _) => words.push(format!("{} properties", items())),
+            ("required", _) => words.push(format!("{} required", items())),
+            ("allOf" | "anyOf" | "oneOf", _) => words.push(format!("{key} of {}", items())),
+            (
+                "minLength" | "maxLength" | "minimum" | "maximum" | "exclusiveMinimum"
+                | "exclusiveMaximum" | "minItems" | "maxItems" | "multipleOf",
+                Kind::Word(value),
+            ) => words.push(format!("{key} {value}")),
+            (
+                "items" | "additionalProperties" | "not" | "if" | "contains" | "patternProperties",
+                _,
+            ) => {
+                words.push(key.to_owned());
+            }
+            _ => {}
+        }
+    }
+    if words.is_empty() {
+        "anything".to_owned()
+    } else {
+        words.join(", ")
     }
 }
 
@@ -309,53 +303,5 @@ mod tests {
         check("", &[]);
         check("]}{", &[("#", "schema")]);
         check("{} {}", &[("#", "schema")]);
-    }
-
-    #[test]
-    fn references_lead_to_their_targets() {
-        let text = r##"{
-          "$id": "https://example.com/a.json",
-          "$defs": {
-            "a/b": {"$anchor": "here"},
-            "list": [{}, {}],
-            "inner": {"$id": "https://example.com/b.json", "$defs": {"c": {}}, "not": {"$ref": "#/$defs/c"}}
-          },
-          "allOf": [
-            {"$ref": "#/$defs/a~1b"}, {"$ref": "#here"}, {"$ref": "#"}, {"$ref": "#/$defs/list/1"},
-            {"$ref": "https://example.com/a.json#here"}, {"$ref": "https://example.com/b.json#/$defs/c"},
-            {"$ref": "other.json#/a"}, {"$ref": "#/$defs/none"}, {"$ref": 3}
-          ]
-        }"##;
-        let found = structure(text);
-        let all: Vec<usize> = (0..found.nodes.len())
-            .filter(|index| found.is_reference(*index))
-            .collect();
-        let targets: Vec<String> = all
-            .iter()
-            .map(|index| {
-                found
-                    .target(*index)
-                    .map_or_else(|error| error, |target| found.pointer(target))
-            })
-            .collect();
-        assert_eq!(
-            targets,
-            [
-                "#/$defs/inner/$defs/c",
-                "#/$defs/a~1b",
-                "#/$defs/a~1b",
-                "#",
-                "#/$defs/list/1",
-                "#/$defs/a~1b",
-                "#/$defs/inner/$defs/c",
-                "other.json is another file",
-                "#/$defs/none is not in the schema",
-                "no address here",
-            ]
-        );
-        let named = found
-            .member(found.member(0, "$defs").unwrap(), "a/b")
-            .unwrap();
-        assert_eq!(found.uses(named).len(), 3);
     }
 }

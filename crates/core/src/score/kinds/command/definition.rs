@@ -235,17 +235,6 @@ impl Definition for CommandRules {
         })
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        let command = self.command.join(" ");
-        match &self.mode {
-            CommandMode::Lines | CommandMode::ExitCode | CommandMode::Python(_) => {
-                format!("what `{command}` scores")
-            }
-            CommandMode::Code(_) => format!("code that passes `{command}`"),
-            CommandMode::Tests(_) => "python that passes the row's tests".to_owned(),
-        }
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         if let Some(code) = self.code() {
             return lazy_code(&code.file);

@@ -106,10 +106,6 @@ impl Definition for HttpRules {
         Cow::Owned(json!({"type": "object"}))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        format!("a {} as one JSON object", self.part.name())
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let narrow =
             "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";

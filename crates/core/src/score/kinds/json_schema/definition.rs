@@ -127,10 +127,6 @@ impl Definition for SchemaFiles {
         Cow::Borrowed(&self.schema)
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        "one JSON value that the schema accepts".to_owned()
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let has_own = rows.iter().any(has_own_schema);
         let values = Self::lazy_values(&self.schema);
@@ -173,7 +169,6 @@ impl Definition for SchemaFiles {
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         Some(AnswerSchema {
             value: &self.schema,
-            notation: None,
         })
     }
 

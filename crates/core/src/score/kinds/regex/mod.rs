@@ -22,7 +22,7 @@ use crate::score::error::ScoreError;
 use crate::score::verdict::field_compare::equal_text;
 use crate::score::verdict::field_rules::Rules;
 use crate::score::verdict::{Attempt, FailureClass, OrderedMap, Tier, Verdict};
-use crate::task::{Home, Normalisations, Read, Section, TaskFiles};
+use crate::task::{Home, Read, Section, TaskFiles};
 use shortest_match::shortest_match;
 
 pub(crate) static KIND: Kind = Kind {
@@ -82,16 +82,6 @@ impl Definition for Pattern {
 
     fn expected_schema(&self) -> Cow<'_, Value> {
         Cow::Owned(Value::Bool(true))
-    }
-
-    fn summary(&self, task: &TaskFiles) -> String {
-        let group =
-            |(group, names): (&String, &Normalisations)| format!("; {group}{}", names.note());
-        format!(
-            "a text with a match for {}{}",
-            self.0,
-            task.score.normalise.iter().map(group).collect::<String>()
-        )
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {

@@ -134,19 +134,6 @@ impl Definition for RubricRules {
         Cow::Owned(Value::Bool(true))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        let names: Vec<&str> = self
-            .criteria
-            .iter()
-            .map(|criterion| criterion.name.as_str())
-            .collect();
-        format!(
-            "what the judge {} grades by {}",
-            self.endpoint.model,
-            names.join(", ")
-        )
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let obeyed = "the judge obeys the answer: choose another judge";
         let instruction = LazyAnswer::same("an instruction to the judge", INSTRUCTION, obeyed);

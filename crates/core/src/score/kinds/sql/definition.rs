@@ -156,18 +156,6 @@ impl Definition for SqlRules {
         Cow::Owned(json!({"type": "string"}))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        let whose = if self.has_schema {
-            "these tables"
-        } else {
-            "those of the row's `schema`"
-        };
-        format!(
-            "a query ({}) on {whose}, with the result of `expected`",
-            self.dialect
-        )
-    }
-
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let lazy = [
             ("an empty answer", ""),

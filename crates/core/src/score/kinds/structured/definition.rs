@@ -66,10 +66,6 @@ impl Definition for YamlRules {
         Cow::Borrowed(&self.0.schema)
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        "one value that the schema accepts, in YAML".to_owned()
-    }
-
     fn lazy_answers<'a>(
         &self,
         _task: &'a TaskFiles,
@@ -107,7 +103,6 @@ impl Definition for YamlRules {
     fn schema(&self) -> Option<AnswerSchema<'_>> {
         Some(AnswerSchema {
             value: &self.0.schema,
-            notation: Some("YAML".to_owned()),
         })
     }
 }

@@ -136,30 +136,6 @@ impl Definition for ToolRules {
         Cow::Owned(json!({"type": ["array", "object"]}))
     }
 
-    fn summary(&self, _task: &TaskFiles) -> String {
-        let order = if self.in_order {
-            "in the order of `expected`"
-        } else {
-            "in any order"
-        };
-        let whose = if self.tools.is_some() {
-            ""
-        } else {
-            " of the row's `tools`"
-        };
-        let name = self.call_format().name;
-        let format = match self.named_format {
-            Some(_) => format!("in the format {name}"),
-            None => format!("in the format of the model's chat template ({name} without a model)"),
-        };
-        let prose = if self.takes_prose() {
-            ", after text or none"
-        } else {
-            ""
-        };
-        format!("calls of functions{whose}, {format}, {order}{prose}")
-    }
-
     fn lazy_answers<'a>(
         &self,
         _task: &'a TaskFiles,

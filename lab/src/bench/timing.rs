@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::kernels::device::Engine;
-use crate::kernels::matmul::matmul;
+use grpo_tui_engine::kernels::device::Engine;
+use grpo_tui_engine::kernels::matmul::matmul;
 
 /// Peak throughput and bandwidth of the device.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,14 @@
 """Clients of a server at the Qwen3-8B shape, random weights: `serve` with an adapter on, with two adapters loaded, without, and a peer where one is given.
 
-    python3 scripts/gpu-serve.py BINARY FOLDER OUT [PEER...]    FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm); OUT: the figures, JSON;
+    python3 scripts/studies/gpu-serve.py BINARY FOLDER OUT [PEER...]    FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm); OUT: the figures, JSON;
                                                                PEER: a command that serves MODEL on 127.0.0.1:8001, such as vLLM's
 
-The load is that of `bench serve`: 64 clients, each with one request after the other, prompts of 100 random tokens, 64 new ones, no stop. Three rounds, whole answers.
+The load is that of `grpo-tui-lab bench serve`, beside BINARY: 64 clients, each with one request after the other, prompts of 100 random tokens, 64 new ones, no stop. Three rounds, whole answers.
 Of the base also with a `response_format` for none, all and half of the clients, whose answers do not end within 64 tokens; by clients in Python.
 """
 import concurrent.futures, glob, http.client, json, os, pathlib, random, subprocess, sys, tempfile, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import random_qwen3
 
 ENTRY = {"type": "object", "properties": {"id": {"type": "integer"}, "name": {"type": "string"}}, "required": ["id", "name"], "additionalProperties": False}
@@ -69,7 +71,7 @@ def measure(name, command, port, model, also=None):
         try:
             wait(port, process)
             ready = time.time() - start
-            load = [binary, "bench", "serve", "--url", f"http://127.0.0.1:{port}/v1", "--model", model, "--vocabulary", "150000", "--requests", "640", "--no-stream", "--json"]
+            load = [str(pathlib.Path(binary).with_name("grpo-tui-lab")), "bench", "serve", "--url", f"http://127.0.0.1:{port}/v1", "--model", model, "--vocabulary", "150000", "--requests", "640", "--no-stream", "--json"]
             rounds = [json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)["results"] for _ in range(3)]
             if also:
                 figures["formats"] = also(port, model)

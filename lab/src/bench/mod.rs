@@ -1,25 +1,27 @@
 //! Benchmarks of this machine at a model's shape: random weights and prompts, stop tokens off,
 //! plain GRPO.
 
+mod command; // its arguments and what it prints
 mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
 mod gpu;
 mod server;
 mod timing; // peaks, medians
 
-pub use cpu::measure_cpu;
-pub use gpu::{GpuBench, ToolCalls, measure_gpu};
-pub use server::{LoadError, ServerLoad, measure_server};
+pub(crate) use command::{Arguments, run};
+use cpu::measure_cpu;
+use gpu::{GpuBench, ToolCalls, measure_gpu};
+use server::{ServerLoad, measure_server};
 
 use serde::Serialize;
 
-use crate::config::{KlEstimator, PolicyLoss};
-use crate::kernels::philox::philox;
-use crate::rollout::{Request, Sampling};
-use crate::update::{LossSettings, PolicySettings};
+use grpo_tui_core::config::{KlEstimator, PolicyLoss};
+use grpo_tui_engine::kernels::philox::philox;
+use grpo_tui_engine::rollout::{Request, Sampling};
+use grpo_tui_engine::update::{LossSettings, PolicySettings};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Measurement {
+pub(super) struct Measurement {
     /// `gemm`, `prefill`, `decode`, `train`, ...
     pub name: String,
     /// Lengths, in words.
@@ -38,7 +40,7 @@ pub struct Measurement {
 
 impl Measurement {
     /// Arguments in field order.
-    pub fn new(
+    fn new(
         name: &str,
         shape: &str,
         batch: usize,
@@ -57,7 +59,7 @@ impl Measurement {
         }
     }
 
-    pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
+    fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
         Self {
             missing: Some(why.to_owned()),
             ..Self::new(name, shape, batch, f64::NAN, "", None)

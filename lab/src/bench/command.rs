@@ -1,26 +1,22 @@
-//! `grpo-tui bench`: measures the speed of this machine, as JSON or as a table.
-
-use std::path::Path;
-use std::process::ExitCode;
+//! `bench`: measures the speed of this machine or of a server, as JSON or as a table.
 
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::device::DeviceArguments;
-use super::{Failure, Outcome, print_json, train};
-use crate::bench::{GpuBench, Measurement, ToolCalls, measure_cpu, measure_gpu};
-use crate::bench::{ServerLoad, measure_server};
-use crate::config::BasePrecision;
-use crate::format::percent_short;
-use crate::hub::{find_model, named_shape, shape_names};
-use crate::kernels::device::Engine;
-use crate::plan::CONTEXT_BYTES;
-use crate::rollout::ThreadPool;
-use crate::run::{EventBody, EventReader, LogItem, RunFolders};
-use crate::score::Task;
-use crate::train::{Ended, Report};
+use super::{
+    GpuBench, Measurement, ServerLoad, ToolCalls, measure_cpu, measure_gpu, measure_server,
+};
+use crate::Fault;
+use grpo_tui_core::config::BasePrecision;
+use grpo_tui_core::format::percent_short;
+use grpo_tui_core::hub::{find_model, named_shape, shape_names};
+use grpo_tui_core::plan::CONTEXT_BYTES;
+use grpo_tui_core::run::{EventBody, EventReader, LogItem, RunFolders};
+use grpo_tui_engine::kernels::device::Engine;
+use grpo_tui_engine::rollout::ThreadPool;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -35,9 +31,6 @@ enum Command {
         /// CPU threads; 0: all cores
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Skip the full run of the embedded task (about a minute)
-        #[arg(long)]
-        no_run: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -139,10 +132,14 @@ struct GpuArguments {
     #[arg(long, value_parser = ["never", "always"])]
     recompute: Option<String>,
     /// Take this much of the GPU's memory, such as 22GiB
-    #[arg(long, value_name = "SIZE", value_parser = super::device::gib)]
+    #[arg(long, value_name = "SIZE", value_parser = gib)]
     gpu_memory: Option<u64>,
-    #[command(flatten)]
-    device: DeviceArguments,
+    /// GPU index as CUDA numbers them
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "cpu")]
+    gpu: usize,
+    /// Use the CPU
+    #[arg(long)]
+    cpu: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -161,7 +158,7 @@ fn step_shape(text: &str) -> Result<(usize, usize), String> {
 }
 
 /// A thousand lengths between the given quantiles, or the lengths of all completions of a run.
-fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
+fn lengths(text: &str) -> Result<Vec<usize>, Fault> {
     const COUNT: usize = 1000;
     let quantiles: Option<Vec<f64>> = text
         .split(',')
@@ -173,9 +170,10 @@ fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
             .iter()
             .all(|quantile| (1.0..1e6).contains(quantile));
         if !rises || !bounded || quantiles.len() < 2 {
-            return Err(Failure::usage(format!(
+            return Err(format!(
                 "`{text}`: write two or more rising token counts, such as 8,30,60,150,512"
-            )));
+            )
+            .into());
         }
         let at = |index: usize| {
             let place = index as f64 / (COUNT - 1) as f64 * (quantiles.len() - 1) as f64;
@@ -195,35 +193,24 @@ fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
         }
     })?;
     if lengths.is_empty() {
-        return Err(Failure::usage(format!(
-            "run {} has no rollouts yet",
-            run.id()
-        )));
+        return Err(format!("run {} has no rollouts yet", run.id()).into());
     }
     Ok(lengths)
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
-    let (shape, threads, no_run, json) = match arguments.command {
+pub(crate) fn run(arguments: Arguments) -> Result<(), Fault> {
+    let (shape, threads, json) = match arguments.command {
         Command::Cpu {
             shape,
             threads,
-            no_run,
             json,
-        } => (shape, threads, no_run, json),
+        } => (shape, threads, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
         Command::Serve(arguments) => return run_serve(*arguments),
     };
     let threads = ThreadPool::new(threads)?;
     let config = find_model(&shape)?.config()?;
-    // The run goes first, so that the process's peak memory is the run's.
-    let run = if no_run {
-        Vec::new()
-    } else {
-        whole_run(threads.count())?
-    };
-    let mut results = measure_cpu(&config, &threads)?;
-    results.extend(run);
+    let results = measure_cpu(&config, &threads)?;
     let device = format!("cpu, {} threads", threads.count());
     if json {
         return print_json(
@@ -234,20 +221,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     results
         .iter()
         .for_each(|measurement| println!("{}", line(measurement)));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-fn run_gpu(arguments: &GpuArguments) -> Outcome {
+fn run_gpu(arguments: &GpuArguments) -> Result<(), Fault> {
     let config = match named_shape(&arguments.shape) {
         Some(config) => config,
         None => find_model(&arguments.shape)
             .and_then(|source| source.config())
-            .map_err(|error| {
-                Failure::usage(format!(
-                    "{error}; known shapes: {}",
-                    shape_names().join(", ")
-                ))
-            })?,
+            .map_err(|error| format!("{error}; known shapes: {}", shape_names().join(", ")))?,
     };
     let default = GpuBench::default();
     let bench = GpuBench {
@@ -282,7 +264,11 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
             .as_ref()
             .map_or(default.recompute, |name| vec![name == "always"]),
     };
-    let engine = arguments.device.gpu_or_asked()?;
+    let engine = if arguments.cpu {
+        Engine::cpu()
+    } else {
+        Engine::gpu(arguments.gpu)?
+    };
     if let Some(gib) = arguments.gpu_memory {
         engine.limit_memory(gib << 30, CONTEXT_BYTES)?;
     }
@@ -301,10 +287,10 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
             serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }),
         )?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-fn run_serve(arguments: ServeArguments) -> Outcome {
+fn run_serve(arguments: ServeArguments) -> Result<(), Fault> {
     let ServeArguments {
         url,
         model,
@@ -312,11 +298,8 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
         ..
     } = arguments;
     let variable = |name: String| {
-        std::env::var(&name).map_err(|_| {
-            Failure::usage(format!(
-                "--api-key-env {name}: the environment variable is not set"
-            ))
-        })
+        std::env::var(&name)
+            .map_err(|_| format!("--api-key-env {name}: the environment variable is not set"))
     };
     let load = ServerLoad {
         url: url.trim_end_matches('/').to_owned(),
@@ -343,7 +326,7 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
     results
         .iter()
         .for_each(|measurement| println!("{}", line(measurement)));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn line(
@@ -368,79 +351,14 @@ fn line(
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
 
-/// Runs `train invoice` from the base model's test eval to the final one in a temporary folder;
-/// also measures this process's peak memory.
-fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
-    let name = crate::format::hex(&crate::files::random_bytes::<8>()?);
-    let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{name}"));
-    crate::files::create_folder(&folder, crate::files::Access::Private)?;
-    let run_folders = RunFolders::discover(Some(&folder), Path::new("/"));
-    let report = one_run(&run_folders, threads);
-    let _ = std::fs::remove_dir_all(&folder);
-    let report = report?;
-    let result = report.results.first();
-    let result = result.ok_or_else(|| Failure::failed("the run has no result"))?;
-    let figure = |name: &str, value, unit: &str| {
-        Measurement::new(
-            &format!("run, {name}"),
-            "train invoice --model tiny",
-            64,
-            value,
-            unit,
-            None,
-        )
-    };
-    Ok(vec![
-        figure("base test to final test", report.seconds, "s"),
-        figure("valid before", result.base.valid, "share"),
-        figure("valid after", result.trained.valid, "share"),
-        figure(
-            "exact match after",
-            result.trained.exact.unwrap_or(0.0),
-            "share",
-        ),
-        figure("McNemar p on valid", result.comparison.mcnemar_p, "p"),
-        figure(
-            "peak memory",
-            peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
-            "MB",
-        ),
-    ])
+/// `--gpu-memory`: whole GiB.
+fn gib(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix("GiB").unwrap_or(text).trim();
+    let found = number.parse().ok().filter(|gib| (1..=1024).contains(gib));
+    found.ok_or_else(|| "give whole GiB from 1 to 1024, such as 22GiB".to_owned())
 }
 
-fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> {
-    let mut arguments = train::Arguments::default();
-    arguments.set.push(format!("threads={threads}"));
-    let run = train::create(
-        &arguments,
-        vec![Task::embedded("invoice")?],
-        run_folders,
-        Some(&[crate::run::Device::Cpu]),
-    )?;
-    let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
-    match crate::train::train(
-        &run,
-        run_folders,
-        &Engine::cpu(),
-        &worker,
-        crate::train::RankSource::default(),
-        &mut |_| (),
-    )? {
-        Ended::Finished(report) => Ok(*report),
-        Ended::Interrupted { step } => {
-            Err(Failure::failed(format!("the run stopped at step {step}")))
-        }
-        Ended::CutShort { cause, .. } => Err(Failure::failed(cause)),
-    }
-}
-
-/// Peak resident memory of this process (Linux's VmHWM).
-fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?
-        .trim()
-        .strip_suffix("kB")?;
-    Some(kib.trim().parse::<u64>().ok()? * 1024)
+fn print_json(document: impl Serialize) -> Result<(), Fault> {
+    println!("{}", serde_json::to_string_pretty(&document)?);
+    Ok(())
 }

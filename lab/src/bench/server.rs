@@ -10,11 +10,11 @@ use serde_json::{Value as Json, json};
 use ureq::Agent;
 
 use super::{Measurement, random_tokens};
-use crate::http::{Origin, agent_config, problem_of};
+use grpo_tui_core::http::{Origin, agent_config, problem_of};
 
 /// The load of a test.
 #[derive(Clone, Debug)]
-pub struct ServerLoad {
+pub(super) struct ServerLoad {
     /// URL before `/completions`, such as `http://127.0.0.1:8000/v1`.
     pub url: String,
     pub model: String,
@@ -37,7 +37,7 @@ pub struct ServerLoad {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{url}{problem}")]
-pub struct LoadError {
+pub(super) struct LoadError {
     url: String,
     /// Continues the URL.
     problem: String,
@@ -57,7 +57,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// The first wrong answer.
-pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
+pub(super) fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
     let address = || LoadError {
         url: load.url.clone(),
         problem: ": write http://HOST:PORT/v1".to_owned(),

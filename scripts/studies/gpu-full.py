@@ -1,13 +1,15 @@
 """Full training, every weight, of the Qwen3-8B shape with random weights on several GPUs of this machine: seconds of a step, and the peak memory of a GPU.
 
-    python3 scripts/gpu-full.py BINARY FOLDER RUNS [PROMPTS [GPUS]]
-    python3 scripts/gpu-full.py BINARY FOLDER RUNS checkpoint [GPUS]    a run that is stopped, with its checkpoint of 98 GB, and resumed
+    python3 scripts/studies/gpu-full.py BINARY FOLDER RUNS [PROMPTS [GPUS]]
+    python3 scripts/studies/gpu-full.py BINARY FOLDER RUNS checkpoint [GPUS]    a run that is stopped, with its checkpoint of 98 GB, and resumed
 
 FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm). RUNS: a folder for the runs. PROMPTS: prompts a step, of 8 completions each (8,32). GPUS: on how
 many (those of 2, 4 and 8 that there are). 64 new tokens, and a small KL, so that groups of equal rewards stay in the gradient; it needs a frozen copy of the weights on each
 GPU. A step's time is the median from step 3 on. The worker is killed after the last step, since the checkpoint at the end is 98 GB. Exit code 77 with fewer than two GPUs.
 """
 import json, pathlib, shutil, signal, statistics, subprocess, sys, tempfile, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from gpus import at_least_two
 
 gpus = at_least_two()

@@ -5,16 +5,18 @@ use std::time::Instant;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Measurement, policy_settings, random_tokens, requests, sampling};
-use crate::hub::ModelConfig;
-use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::rollout::{Completion, Request, RolloutMemory, StopReason, ThreadPool, generate};
-use crate::update::{PolicyGroup, StepTotals, policy_gradient};
+use grpo_tui_core::hub::ModelConfig;
+use grpo_tui_engine::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
+use grpo_tui_engine::rollout::{
+    Completion, Request, RolloutMemory, StopReason, ThreadPool, generate,
+};
+use grpo_tui_engine::update::{PolicyGroup, StepTotals, policy_gradient};
 
 const PROMPT_TOKENS: usize = 90;
 const NEW_TOKENS: usize = 48;
 
 /// Measures all figures for the shape `config`.
-pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
+pub(super) fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
     let weights = Weights::fresh(config, 0);
     let model = Decoder::new(
         config,

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::gpu::{Bench, ToolCalls};
 use super::timing::median;
 use super::{Measurement, random_tokens, sampling};
-use crate::kernels::philox::philox;
-use crate::model::Adapters;
-use crate::rollout::{
+use grpo_tui_engine::kernels::philox::philox;
+use grpo_tui_engine::model::Adapters;
+use grpo_tui_engine::rollout::{
     Arrivals, Completion, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
     Sampling, SizedSource, generate_from,
 };

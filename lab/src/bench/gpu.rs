@@ -9,24 +9,24 @@ use candle_core::{Result, Tensor};
 
 use super::timing::{Limits, REPEATS, median, seconds};
 use super::{Measurement, policy_settings, random_tokens, requests, sampling};
-use crate::config::{BasePrecision, Layers, Recompute, TrainConfig};
-use crate::format::bytes;
-use crate::hub::ModelConfig;
-use crate::kernels::cuda_errors::is_out_of_memory;
-use crate::kernels::device::Engine;
-use crate::kernels::philox::philox;
-use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
-use crate::rollout::{
+use grpo_tui_core::config::{BasePrecision, Layers, Recompute, TrainConfig};
+use grpo_tui_core::format::bytes;
+use grpo_tui_core::hub::ModelConfig;
+use grpo_tui_core::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
+use grpo_tui_engine::kernels::cuda_errors::is_out_of_memory;
+use grpo_tui_engine::kernels::device::Engine;
+use grpo_tui_engine::kernels::philox::philox;
+use grpo_tui_engine::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
+use grpo_tui_engine::rollout::{
     Completion, DecodeCounts, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
 };
-use crate::train::TrainError;
-use crate::update::{
+use grpo_tui_engine::train::TrainError;
+use grpo_tui_engine::update::{
     Optimizer, OptimizerSettings, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient,
 };
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct GpuBench {
+pub(super) struct GpuBench {
     pub prompt_tokens: usize,
     /// Tokens per completion.
     pub new_tokens: usize,
@@ -52,7 +52,7 @@ pub struct GpuBench {
 
 /// Tool calls of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToolCalls {
+pub(super) struct ToolCalls {
     /// Calls per conversation, which has one more completion.
     pub calls: usize,
     /// Duration of a call.
@@ -96,7 +96,7 @@ impl Default for GpuBench {
 /// # Errors
 /// [`TrainError::DoesNotFit`] if the GPU cannot hold one sequence of the smallest step; a failed
 /// tensor operation.
-pub fn measure_gpu(
+pub(super) fn measure_gpu(
     config: &ModelConfig,
     engine: &Engine,
     bench: &GpuBench,
