@@ -63,24 +63,6 @@ fn keys_write_down_the_commands_that_do_the_same() {
         "good -bad\n",
         "runs tag RUN good --remove=bad",
     );
-    check(
-        &mut stage,
-        "w ctrl-u",
-        "a b.html\n",
-        "runs export RUN --html 'a b.html'",
-    );
-    check(
-        &mut stage,
-        "W ctrl-u",
-        "m.csv\n",
-        "runs export RUN --csv > m.csv",
-    );
-    check(
-        &mut stage,
-        "P ctrl-u",
-        "best adapter\n",
-        "runs promote RUN@best --out adapter",
-    );
     check(&mut stage, "v", "", "runs compare RUN");
     check(&mut stage, "f1 d", "y", "runs remove RUN --yes");
     stage.keys("u");

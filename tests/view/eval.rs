@@ -210,7 +210,7 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
             );
         });
         stage.keys("enter");
-        stage.keys("6 alt-9 z");
+        stage.keys("6 alt-8 z");
         let screen = stage.screen();
         ["eval on test (trained)", "eval on test (base)"].map(|text| screen.contains(text))
     };

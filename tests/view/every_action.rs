@@ -43,7 +43,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          scores.draw scores.confidence scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
          scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
          launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
-         launch.sections launch.only_different live.chart.in \
+         launch.sections launch.only_different live.chart.in live.chart.left \
          live.member.next live.group.open live.text.next live.text.prompt live.prompt.completion \
          live.small.next live.small.previous live.small.enlarge live.result.open \
          live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
@@ -67,6 +67,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("G", Outcome::Done, "launch.section"),
     ("d y", Outcome::Done, "runs.undo"),
+    ("alt-1", Outcome::Done, "live.pane.groups"),
     (
         "l",
         Outcome::Done,
@@ -81,7 +82,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "c",
         Outcome::Done,
-        "prompts.finding prompts.undo_rows scores.back live.chart.left live.pane.groups",
+        "prompts.finding prompts.undo_rows scores.back",
     ),
     (
         "v",
@@ -114,7 +115,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "o / y enter",
         Outcome::Done,
-        "schema.find.next schema.find.previous ",
+        "schema.find.next schema.find.previous",
     ),
     ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
     ("v enter", Outcome::Done, "prompts.format"),

@@ -107,8 +107,7 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["stop", "terminate"], "Stop run");
     check(&every, &["kill", "abort"], "Kill run");
     check(&every, &["note", "annotate"], "Add note");
-    check(&every[..6], &["comment"], "Add note");
-    check(&["f7"], &["comment"], "Comment on prompt");
+    check(&every, &["comment"], "Add note");
     check(&every, &["tag", "label"], "Edit tags");
     check(&every, &["rename", "rename run"], "Rename run");
     check(&every, &["quit", "exit"], "Quit");

@@ -97,11 +97,6 @@ fn one_key_starts_a_run_and_one_opens_the_recorded_one() {
         last(&stage).as_deref(),
         Some("this is a recording: 5 starts a run of your own")
     );
-    stage.keys("V m esc");
-    assert_eq!(
-        last(&stage).as_deref(),
-        Some("this is a recording: 5 starts a run of your own")
-    );
     assert!(
         !stage.folder.path().join("runs").exists(),
         "{}",

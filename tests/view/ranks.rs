@@ -58,7 +58,7 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
         "{}",
         stage.screen()
     );
-    stage.keys("alt-8 z");
+    stage.keys("alt-7 z");
     assert!(
         stage.shows("  15  GPU 15") && !stage.shows("more ranks"),
         "{}",

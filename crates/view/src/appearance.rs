@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::chosen_theme::{AUTO, chosen_theme};
 use super::keymap::Keymap;
 use super::options::{AppearanceInput, Options};
 use super::settings::{Notifications, Settings};
-use super::terminal_capability::{Background, ColourDepth};
+use super::terminal_capability::ColourDepth;
 use super::theme::Theme;
 use super::user_file::UserFile;
-use super::{keymap_file, settings, theme_file};
-
-/// The theme that follows the terminal's background.
-pub const AUTO: &str = "auto";
+use super::{keymap_file, settings};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Appearance {
@@ -56,19 +54,11 @@ impl Appearance {
             .unwrap_or_default();
         notes.extend(keys.errors.into_iter().chain(keys.warnings));
         let low_bandwidth = input.low_bandwidth || settings.low_bandwidth;
-        let depth = depth(input, &settings, low_bandwidth);
-        let mut read = theme_file::read(
-            &theme_name(input, &settings, depth),
-            input.themes_folder().as_deref(),
-        );
+        let (read, depth) = chosen_theme(input, &settings);
         notes.extend(read.notes);
         files.extend(read.files);
-        if input.linear {
-            read.theme = Theme::linear();
-        }
-        read.theme.ascii = input.ascii || settings.ascii.unwrap_or(!input.capability.unicode);
         Self {
-            theme: read.theme.at_depth(depth),
+            theme: read.theme,
             keymap: keys.keymap,
             depth,
             low_bandwidth,
@@ -129,35 +119,11 @@ impl Appearance {
     }
 }
 
-/// The configured colour depth, else the environment's; no 24-bit colours over a slow link: up to 19 bytes each.
-fn depth(input: &AppearanceInput, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
-    match input.colour.or(settings.colour) {
-        Some(depth) => depth,
-        None if low_bandwidth && input.capability.depth == ColourDepth::TrueColour => {
-            ColourDepth::Colours256
-        }
-        None => input.capability.depth,
-    }
-}
-
-fn theme_name(input: &AppearanceInput, settings: &Settings, depth: ColourDepth) -> String {
-    if depth == ColourDepth::None {
-        return "monochrome".to_owned();
-    }
-    match (
-        input.theme.as_ref().unwrap_or(&settings.theme).as_str(),
-        input.background.or(input.capability.background),
-    ) {
-        (AUTO, Some(Background::Light)) => "light".to_owned(),
-        (AUTO, _) => "dark".to_owned(),
-        (name, _) => name.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::style_role::Role;
+    use crate::terminal_capability::Background;
 
     #[test]
     fn the_command_line_stands_above_the_file_and_the_file_above_the_terminal() {

@@ -10,6 +10,7 @@ use grpo_tui_core::{
 pub mod action;
 pub mod app;
 pub mod appearance;
+mod chosen_theme;
 mod colour;
 pub mod command_log;
 pub mod drafts;

@@ -1,11 +1,13 @@
 //! Actions on the user's settings: choose a theme, which applies at once, and open the file, which is read at the next
 //! start.
 
-use super::appearance::Appearance;
+use super::chosen_theme::chosen_theme;
 use super::message::{Command, Work};
 use super::popup::{Pick, PickEntry, Popup};
+use super::settings::Settings;
 use super::shared::Shared;
 use super::theme::Theme;
+use super::user_file::UserFile;
 use super::{settings, theme_file};
 use crate::files::{self, Access};
 
@@ -26,7 +28,7 @@ pub(super) fn choose_theme(shared: &Shared) -> Vec<Command> {
 }
 
 fn list(shared: &Shared, mut names: Vec<String>) -> Pick {
-    names.insert(0, settings::Settings::default().theme);
+    names.insert(0, Settings::default().theme);
     let entry = |name: &String| {
         let beside = if *name == names[0] {
             "dark or light, like the terminal's background"
@@ -68,7 +70,9 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
     let work = move |_: &_| {
         settings::save(&file, "theme", Some(name.as_str().into()))?;
         let saved = format!("theme {name} saved in {}{overridden}", file.display());
-        Ok((saved, Appearance::load(&input).theme))
+        let settings =
+            UserFile::read(&file)?.map_or_else(Settings::default, |file| settings::read(&file).0);
+        Ok((saved, chosen_theme(&input, &settings).0.theme))
     };
     vec![Work::latest(
         "theme.save",

@@ -13,13 +13,14 @@ fn opened_by_clicks() -> User {
         .sees(["oldest first"]);
     user.double_clicks("done02")
         .sees(["[6 Live]", "groups of step 40", "result: finished"]);
-    user.clicks("step time").sees(["▸ step time"]);
+    user.clicks("informative groups 1/")
+        .sees(["▸ informative groups 1/"]);
     user.clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
     user.clicks("= test-066").sees(["▸= test-066"]);
     user.clicks("3 Prompts")
         .sees(["[3 Prompts]", "train-002"])
         .clicks("train-002")
-        .sees(["▸ train train-002"]);
+        .sees(["▸train train-002"]);
     user.clicks("5 Launch").sees(["START 2 steps"]);
     user
 }

@@ -362,18 +362,6 @@ fn the_mouse_marks() {
     assert!(stage.shows("4 marked"), "{}", stage.screen());
     stage.keys("A");
     assert!(!stage.shows("marked"));
-    stage.keys("|");
-    let screen = stage.screen();
-    let row = screen
-        .lines()
-        .position(|line| line.contains("[x] status"))
-        .unwrap();
-    press(&mut stage, 6, row as u16, KeyModifiers::NONE);
-    assert!(
-        !list(&stage).contains("state"),
-        "a click hides a column: {}",
-        stage.screen()
-    );
 }
 
 /// Members of a sweep and renamed runs differ in their names, which are there where any run has one.

@@ -30,9 +30,14 @@ const PHASES: [(&str, &str, &str, Role); 3] = [
 /// The rest of a step's time.
 const OTHER: (&str, Role) = ("·", Role::Faint);
 
-/// Whether a GPU or ranks are measured: else the pane shares its place.
+/// Whether the run is on GPUs or ranks: else the pane shares its place.
 pub(super) fn is_shown(run: &FollowedRun) -> bool {
-    run.history.device.is_some() || !run.history.ranks.is_empty()
+    let name = run
+        .history
+        .run
+        .as_ref()
+        .map_or("", |run| run.device.as_str());
+    !name.starts_with("cpu") || !run.history.ranks.is_empty()
 }
 
 pub(super) fn content<'a>(

@@ -82,14 +82,9 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
     let last = titles.len().saturating_sub(1);
     let title = |(at, (_, name, width)): (usize, (Column, &'static str, usize))| {
-        let (name, width) = if at == 0 {
-            (format!(" {name}"), width + 1)
-        } else {
-            (name.to_owned(), width)
-        };
         // The text column gets the rest.
         let width = if at == last {
-            width + columns.saturating_sub(used + 1)
+            width + columns.saturating_sub(used)
         } else {
             width
         };
