@@ -76,7 +76,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Split(arguments) => split::run(&arguments),
         Command::Check(arguments) => check(&arguments),
-        Command::Propose(arguments) => propose::run(&arguments),
+        Command::Propose(arguments) => match arguments.labelling() {
+            Some((task, set, count)) => label::label_rows(&Task::resolve(task)?, set, count),
+            None => propose::run(&arguments),
+        },
         Command::Demonstrate(arguments) => demonstrate(&arguments),
     }
 }

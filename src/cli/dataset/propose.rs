@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::super::{Failure, Outcome, print_json};
 use super::import::path_of;
-use super::label::label_rows;
 use crate::dataset::{self, PROPOSED, PromptRow};
 use crate::exact_json;
 use crate::files::{Access, replace_files};
@@ -52,6 +51,17 @@ const AFTER_HELP: &str = "Examples:\n  grpo-tui dataset propose receipts\n  grpo
      the likeliest value of each field, or `$any` of several where it is in doubt, and `proposed`, the probability that all are\n\
      right. Proposed values train; evals and checks count only labels that a person wrote. Proposing again replaces them.";
 
+impl Arguments {
+    /// The task, the set and the number of the rows that a person wants to label.
+    pub(super) fn labelling(&self) -> Option<(&str, PromptSet, usize)> {
+        let set = match self.on.as_str() {
+            "eval" => PromptSet::Eval,
+            _ => PromptSet::Train,
+        };
+        Some((&self.task, set, self.label?))
+    }
+}
+
 /// What the command found, and wrote.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -80,13 +90,6 @@ struct DoubtfulRow {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    if let Some(count) = arguments.label {
-        let set = match arguments.on.as_str() {
-            "eval" => PromptSet::Eval,
-            _ => PromptSet::Train,
-        };
-        return label_rows(&task, set, count);
-    }
     let labelled = labelled_rows(&task)?;
     let mut unlabelled = dataset::load(&task, PromptSet::Train)?;
     unlabelled.retain(is_unlabelled);
