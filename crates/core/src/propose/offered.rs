@@ -11,7 +11,7 @@ use super::prompt_text::PromptText;
 use crate::dataset::{PromptRow, expected_target};
 use crate::exact_json;
 use crate::format::{counted, percent};
-use crate::score::{PartValue, RewardPart, Scorer, Task};
+use crate::score::{PartValue, RewardPart, Scorer, Task, Tier};
 
 /// Rows tried, spread evenly.
 const MAX_ROWS: usize = 20;
@@ -105,6 +105,11 @@ pub fn offered_values(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<O
         };
         let reward =
             |index: usize, value: Value| scorer.score(&answer(index, value), Some(row)).reward;
+        // Where the schema rejects the right answer, no reward says anything of values.
+        let right = exact_json::write(&base);
+        if row.expected.is_some() && scorer.score(&right, Some(row)).tier != Tier::Valid {
+            continue;
+        }
         for (index, field) in fields.iter().enumerate() {
             let truth = row
                 .expected
