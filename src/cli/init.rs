@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     )]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), agent (a program that holds the conversation),
-    /// classify, extract (nested lists), python-scorer (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
+    /// classify, extract (nested lists), python-scorer (a program that scores), support-judge (a model that grades), tool-call, unlabeled (few expected answers) or yaml-config
     #[arg(long, value_name = "NAME", value_parser = super::template_parser())]
     template: Option<String>,
 }

@@ -40,34 +40,16 @@ const PROMPT: &str =
 
 /// The same values in another notation, with places in their own text.
 #[test]
-fn values_of_yaml_and_xml_are_looked_for_too() {
-    let lines =
-        |format: &str| format!("[score]\nkind = \"structured\"\nformat = \"{format}\"\n{GROUNDED}");
-    for (format, answer, place) in [
-        (
-            "yaml",
-            "vendor: Gröner Books\ndate: 2024-03-12\namount: 1249.50\n",
-            (2, 7),
-        ),
-        (
-            "xml",
-            "<i><vendor>Gröner Books</vendor>\n <date>2024-03-12</date><amount>1249.5</amount></i>",
-            (2, 8),
-        ),
-    ] {
-        let score = scorer(INVOICE, &lines(format)).score(answer, Some(&asked(PROMPT)));
-        assert!(
-            (score.parts.get("grounded").unwrap() - 2.0 / 3.0).abs() < 1e-9,
-            "{format}: {:?}",
-            score.parts
-        );
-        let reason = score
-            .errors
-            .iter()
-            .find(|reason| reason.instance_path == "/date")
-            .unwrap();
-        assert_eq!((reason.line, reason.column), place, "{format}: {reason:?}");
-    }
+fn values_of_yaml_are_looked_for_too() {
+    let lines = format!("[score]\nkind = \"structured\"\n{GROUNDED}");
+    let answer = "vendor: Gröner Books\ndate: 2024-03-12\namount: 1249.50\n";
+    let score = scorer(INVOICE, &lines).score(answer, Some(&asked(PROMPT)));
+    assert!((score.parts.get("grounded").unwrap() - 2.0 / 3.0).abs() < 1e-9);
+    let mut reasons = score.errors.iter();
+    let reason = reasons
+        .find(|reason| reason.instance_path == "/date")
+        .unwrap();
+    assert_eq!((reason.line, reason.column), (2, 7), "{reason:?}");
 }
 
 #[test]

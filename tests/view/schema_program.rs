@@ -40,7 +40,7 @@ fn stage() -> (Stage, PathBuf) {
 fn a_program_is_asked_once_it_is_trusted_and_all_that_it_says_is_shown() {
     let (mut stage, _) = stage();
     insta::assert_snapshot!(stage.screen());
-    stage.keys("tab tab T y");
+    stage.keys("tab T y");
     for text in [
         "✓ trusted",
         "sample 1 of 2, line 1",

@@ -357,27 +357,6 @@ fn the_picture_follows_and_goes_back() {
     assert!(stage.shows("groups of step 1 "));
     stage.keys("end");
     assert!(stage.shows("step 5, latest"));
-    // The same prompts at an earlier step, the previous one or one of the user's choice.
-    stage.keys("alt-6");
-    assert!(
-        stage.shows("p001  step 4 → 5  2/4 → 2/4"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("[ b end");
-    assert!(
-        stage.shows("changes since step 4") && stage.shows("step 4 → 5"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("home b end");
-    assert!(
-        stage.shows("p003  step 1 → 5  0/4 → 0/4"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("enter");
-    assert!(stage.shows("▸ p001 across steps"), "{}", stage.screen());
 }
 
 /// Serves whatever is asked, and tells what it was.

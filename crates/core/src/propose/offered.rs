@@ -103,8 +103,8 @@ pub fn offered_values(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<O
             set(&mut answer, &fields[index].path, value);
             exact_json::write(&answer)
         };
-        let reward =
-            |index: usize, value: Value| scorer.score(&answer(index, value), Some(row)).reward;
+        let score = |index: usize, value: Value| scorer.score(&answer(index, value), Some(row));
+        let reward = |index: usize, value: Value| score(index, value).reward;
         // Where the schema rejects the right answer, no reward says anything of values.
         let right = exact_json::write(&base);
         if row.expected.is_some() && scorer.score(&right, Some(row)).tier != Tier::Valid {
@@ -127,12 +127,17 @@ pub fn offered_values(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<O
             earned.sort_by(|left, right| right.0.total_cmp(&left.0));
             let floor = reward(index, not_stated(field));
             let best = match truth {
-                Some(Some(truth)) => reward(index, truth),
+                Some(Some(truth)) => score(index, truth),
                 Some(None) => continue,
                 // One of them may be right; the next one is not.
-                None if earned.len() > 1 => earned.remove(0).0,
+                None if earned.len() > 1 => score(index, earned.remove(0).1.value),
                 None => continue,
             };
+            // An invalid answer earns the same with any value.
+            if best.tier != Tier::Valid {
+                continue;
+            }
+            let best = best.reward;
             let Some((wrong, tried)) = earned.into_iter().next() else {
                 continue;
             };
