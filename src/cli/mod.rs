@@ -258,7 +258,19 @@ fn has_json(arguments: &[OsString]) -> bool {
 }
 
 /// Removed subcommands, and what replaces them.
-const REMOVED: [(&str, &str); 4] = [
+const REMOVED: [(&str, &str); 7] = [
+    (
+        "bench",
+        "`train TASK --plan` says memory and pace; developers run `grpo-tui-lab bench` of the repository",
+    ),
+    (
+        "dataset hide",
+        "allow null in the schema, and expect null in the rows",
+    ),
+    (
+        "task judge-check",
+        "compare the judge's grades with your own on Scores",
+    ),
     (
         "eval import",
         "convert the log by `python3 -m grpo_tui.eval_logs LOG > FILE`, then `eval TASK --completions NAME=FILE`",

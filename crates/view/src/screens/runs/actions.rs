@@ -200,7 +200,7 @@ const ACTIONS: &[Action] = &[
         "",
         &[">"],
         HERE,
-        |runs, shared| list_actions::sort_by_column(runs, shared),
+        list_actions::sort_by_column,
     ),
     Action::new(
         "runs.sort_turn",
