@@ -230,7 +230,12 @@ fn answers_in_python_are_graded_with_checkers() {
                 "invalid silences_checker",
             ),
             (
+                // Ruff reads it only where the comment begins with it.
                 "import os  # _Pragma() ruff: ignore[F401]\n",
+                "invalid F401 1:8",
+            ),
+            (
+                "import os  # foo # ruff: ignore[F401]\n",
                 "invalid silences_checker",
             ),
             (
