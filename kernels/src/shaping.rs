@@ -166,6 +166,7 @@ pub fn sample_shaped(
 /// Most likely tokens per row of logits, [rows, vocabulary], with log-probs, descending: as the
 /// alternatives of [`sample_shaped`], in one pass and without candidates.
 pub fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+    on_gpu!(logits => gpu::likeliest(logits, count));
     let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     rows.par_iter().map(|row| first_of(row, count)).collect()
 }

@@ -326,9 +326,8 @@ def wait(value):
 
 
 def trainer_state(question):
-    """As TRL's: what is known of the run."""
-    known = question.get("trainer_state")
-    return types.SimpleNamespace(**known) if known else None
+    """As TRL's: what is known of the run; without one (`score`, `task check`) as at the start of a run of one step."""
+    return types.SimpleNamespace(**question.get("trainer_state", {"global_step": 0, "max_steps": 1}))
 
 
 def metric(name, value):

@@ -10,7 +10,9 @@ use grpo_tui::kernels::sampler::{
     sample_tokens,
 };
 
-use grpo_tui::kernels::shaping::{SeenTokens, ShapedRow, ShapedToken, Shaping, sample_shaped};
+use grpo_tui::kernels::shaping::{
+    SeenTokens, ShapedRow, ShapedToken, Shaping, likeliest, sample_shaped,
+};
 use grpo_tui::model::Adapters;
 use grpo_tui::rollout::{Request, RolloutMemory, Sampling, ThreadPool, generate};
 
@@ -391,6 +393,15 @@ fn both_devices_draw_the_same_tokens_of_shaped_rows() {
                     };
                     for (one, other) in log_probs(found).iter().zip(log_probs(expected)) {
                         assert!((one - other).abs() < 1e-5, "{what}: {one}, not {other}");
+                    }
+                }
+                let (found, expected) = (likeliest(&device, 9), likeliest(&logits, 9));
+                for (found, expected) in found.unwrap().iter().zip(expected.unwrap()) {
+                    for (one, other) in found.iter().zip(expected) {
+                        assert!(
+                            one.0 == other.0 && (one.1 - other.1).abs() < 1e-5,
+                            "{kind}, {vocabulary} tokens: {one:?}, not {other:?}"
+                        );
                     }
                 }
                 let on_gpu = device.to_vec2::<f32>().unwrap();

@@ -1,11 +1,13 @@
 //! Shaped rows of one pass on a GPU, between its logits and its tokens.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{ShapedRow, ShapedToken};
+use super::{ShapedRow, ShapedToken, Shaping};
 use crate::cuda::{Grid, Module, arguments, at, device, empty, module};
 use crate::embedding::gather_rows;
-use crate::sampler::{SampledToken, mask_words, read_sampled};
+use crate::sampler::{SampleParams, SampledToken, mask_words, read_sampled};
 
 static MODULE: Module = module!("shaping");
 
@@ -100,6 +102,27 @@ pub fn read_alternatives(pairs: &[[u32; 2]]) -> Vec<(u32, f32)> {
     possible
         .map(|[id, bits]| (*id, f32::from_bits(*bits)))
         .collect()
+}
+
+pub(super) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+    let shaping = Arc::new(Shaping {
+        alternatives: count,
+        ..Shaping::default()
+    });
+    let row = |row| ShapedRow {
+        row,
+        shaping: Arc::clone(&shaping),
+        params: SampleParams {
+            uniform: 0.0,
+            temperature: 1.0,
+        },
+        seen: None,
+        newest: None,
+        suppressed: Vec::new(),
+    };
+    let rows: Vec<ShapedRow> = (0..logits.dims2()?.0).map(row).collect();
+    let shaped = sample_shaped(logits, &rows, &[], None)?;
+    Ok(shaped.into_iter().map(|row| row.alternatives).collect())
 }
 
 pub(super) fn sample_shaped(

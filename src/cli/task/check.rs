@@ -181,14 +181,16 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// Why the task's program cannot score: tries it on an empty answer to the first row.
+/// Why the task's program cannot score: tries it on an empty answer to the first row, of which the
+/// end alone was sampled.
 fn scorer_fault(scorer: &Scorer, loaded: &[CheckedSet<'_>]) -> Option<String> {
     if !scorer.runs_programs() || scorer.asks_judge() {
         return None;
     }
     let first = |set: &CheckedSet<'_>| set.read(set.rows().get(..1)?).pop();
     let row = loaded.iter().find_map(first)?;
-    let score = scorer.score("", Some(&row));
+    let scores = scorer.score_sampled(&[("", Some(&row), &[0])], || true);
+    let score = scores?.pop()?;
     let why = score.errors.first().filter(|_| score.is_error())?;
     Some(format!(
         "the scorer fails on an empty answer to `{}`: {}",

@@ -9,8 +9,6 @@ use crate::score::{WrittenDate, WrittenNumber, currencies_in, dates_in, numbers_
 
 /// Longer prompts are cut off: a value beyond is not proposed.
 const MAX_BYTES: usize = 20_000;
-/// Codes of ISO 4217 in use.
-const CODES: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWL";
 
 /// A word between white space.
 pub(super) struct Word {
@@ -68,12 +66,6 @@ impl PromptText {
             .map(|(span, code)| (span, code.to_owned()))
             .collect();
         let tokens = tokens(&text);
-        for token in &tokens {
-            let written = &text[token.span.clone()];
-            if written.len() == 3 && CODES.split(' ').any(|code| code == written) {
-                currencies.push((token.span.clone(), token.text.clone()));
-            }
-        }
         let ringgit = tokens
             .iter()
             .filter(|token| token.text == "rm" || token.text.starts_with("rm9"));

@@ -49,8 +49,7 @@ pub struct ReadToken {
     pub likeliest: Vec<(u32, f32)>,
 }
 
-/// Evaluates all sequences' tokens, in order, with `count` alternatives each. With `count` > 0 the
-/// host reads the logits of the whole vocabulary.
+/// Evaluates all sequences' tokens, in order, with `count` alternatives each.
 pub async fn read_tokens(
     reading: ReadingModel<'_>,
     micro_batch: &MicroBatch,
@@ -76,10 +75,7 @@ pub async fn read_tokens(
                 log_prob: own.log_prob,
                 likeliest,
             }));
-            match count {
-                0 => pauses.after_head(rows.len()).await,
-                _ => pauses.after_logits(rows.len()).await,
-            }
+            pauses.after_head(rows.len()).await;
         }
     }
     Ok(found)
@@ -163,7 +159,7 @@ pub async fn read_logits(
     Ok(found)
 }
 
-/// Rows of logits that the host holds at once.
+/// Rows of logits that are held twice at once.
 const LOGIT_ROWS: usize = 64;
 
 /// Adds a loss gradient over a micro-batch. `d_log_probs`: derivative by each token of a sequence,

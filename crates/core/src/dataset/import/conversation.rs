@@ -77,9 +77,12 @@ pub(super) fn turn(value: &Value) -> Option<Message> {
     })
 }
 
-/// The text of a content in parts, `[{"type": "text", "text": ..}]`; `None` with other parts, such as pictures.
+/// The text of a content in parts, `[{"type": "text", "text": ..}]` or texts; `None` with other parts, such as pictures.
 fn joined_parts(content: &Value) -> Option<String> {
-    let text = |part: &Value| Some(part.get("text")?.as_str()?.to_owned());
+    let text = |part: &Value| {
+        let text = part.as_str().or_else(|| part.get("text")?.as_str());
+        text.map(str::to_owned)
+    };
     content.as_array()?.iter().map(text).collect()
 }
 
@@ -96,6 +99,19 @@ pub(super) fn stored_as_text(text: &str) -> Option<Value> {
         .starts_with('[')
         .then(|| exact_json::parse(text).ok())??;
     is_conversation(&value).then_some(value)
+}
+
+/// The user's turn; refuses a conversation in Python's notation, as an export of a table writes a column of lists.
+pub(super) fn asked(content: String) -> Result<Message, String> {
+    let begin = content.trim_start().strip_prefix("[{'").unwrap_or_default();
+    let keys = ["role': '", "from': '", "content': ", "value': "];
+    match keys.iter().any(|key| begin.starts_with(key)) {
+        true => Err(
+            "prompt: a conversation as Python prints it; write it as JSON, with `json.dumps`"
+                .to_owned(),
+        ),
+        false => Ok(Message::new("user", content)),
+    }
 }
 
 fn tagged<'t>(text: &'t str, [open, close]: [&str; 2]) -> Vec<&'t str> {
@@ -161,5 +177,20 @@ mod tests {
         let broken = json!([{"from": "function_call", "value": "pay(7)"}]);
         let error = turns(&broken).unwrap_err();
         assert!(error.contains("is not a turn"), "{error}");
+    }
+    #[test]
+    fn parts_are_joined_and_pythons_notation_is_refused() {
+        for content in [json!(["a", "b"]), json!([{"type": "text", "text": "ab"}])] {
+            let turn = turn(&json!({"role": "user", "content": content})).unwrap();
+            assert_eq!(turn.content, "ab");
+        }
+        for (text, is_refused) in [
+            ("[{'role': 'user', 'content': 'a'}]", true),
+            ("[{'content': \"it's\", 'role': 'user'}]", true),
+            ("[{'a': 1}]", false),
+            ("Read: [{'role': 'user'}]", false),
+        ] {
+            assert_eq!(asked(text.to_owned()).is_err(), is_refused, "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use minijinja::Environment;
 use serde_json::{Map, Value, json};
 
 use super::cells::{insert, property, tags_of, type_problem, value_of};
-use super::conversation::{has_calls, turn, turns};
+use super::conversation::{asked, has_calls, turn, turns};
 use super::records::{Record, clip};
 use super::row_schemas;
 use super::survey::{Survey, cell};
@@ -397,7 +397,7 @@ impl Mapping {
             Source::Column(name) if let Some(value @ Value::Array(_)) = cell(record, name) => {
                 messages.extend(turns(value)?)
             }
-            prompt => messages.push(Message::new("user", self.text("prompt", prompt, record)?)),
+            prompt => messages.push(asked(self.text("prompt", prompt, record)?)?),
         }
         let expected = self.expected(record, &mut messages)?;
         if !messages

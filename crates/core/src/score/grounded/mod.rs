@@ -15,7 +15,7 @@ use crate::score::verdict::{GroundedValue, PromptPlace, Reason};
 use crate::task::TaskFiles;
 pub(crate) use dates::{WrittenDate, dates as dates_in};
 pub(crate) use numbers::{WrittenNumber, numbers as numbers_in};
-pub(crate) use prompt_index::currency_signs as currencies_in;
+pub(crate) use prompt_index::currencies as currencies_in;
 
 use dates::{Day, whole_date};
 use fields::{FieldForm, Fields};

@@ -30,7 +30,7 @@ pub(super) struct PromptIndex<'r> {
     by_number: HashMap<String, Vec<usize>>,
     dates: Vec<(usize, WrittenDate)>,
     /// By the code that they state, in lower case.
-    currency_signs: HashMap<&'static str, Vec<Place>>,
+    currencies: HashMap<&'static str, Vec<Place>>,
 }
 
 /// Signs of one currency, and the codes of ISO 4217 that they state.
@@ -44,6 +44,16 @@ const CURRENCY_SIGNS: [(&str, &[&str]); 8] = [
     ("Fr", &["chf"]),
     ("$", &["usd"]),
 ];
+/// Words of one currency, in lower case.
+const CURRENCY_WORDS: [(&str, &str); 5] = [
+    ("euro", "eur"),
+    ("euros", "eur"),
+    ("dollar", "usd"),
+    ("dollars", "usd"),
+    ("yen", "jpy"),
+];
+/// Codes of ISO 4217 in use.
+const CODES: &str = "aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd btn bwp byn bzd cad cdf chf clp cny cop crc cup cve czk djf dkk dop dzd egp ern etb eur fjd fkp gbp gel ghs gip gmd gnf gtq gyd hkd hnl htg huf idr ils inr iqd irr isk jmd jod jpy kes kgs khr kmf kpw krw kwd kyd kzt lak lbp lkr lrd lsl lyd mad mdl mga mkd mmk mnt mop mru mur mvr mwk mxn myr mzn nad ngn nio nok npr nzd omr pab pen pgk php pkr pln pyg qar ron rsd rub rwf sar sbd scr sdg sek sgd shp sle sos srd ssp stn syp szl thb tjs tmt tnd top try ttd twd tzs uah ugx usd uyu uzs ves vnd vuv wst xaf xcd xof xpf yer zar zmw zwl";
 /// Letters before `$`, and the code that they make of it.
 const DOLLARS: [(&str, &str); 9] = [
     ("US", "usd"),
@@ -76,8 +86,8 @@ impl<'r> PromptIndex<'r> {
                     .push(found.words.len());
                 found.words.push((Place { message, span }, word));
             }
-            for (span, code) in currency_signs(text) {
-                let places = found.currency_signs.entry(code).or_default();
+            for (span, code) in currencies(text) {
+                let places = found.currencies.entry(code).or_default();
                 places.push(Place { message, span });
             }
             for number in numbers(text) {
@@ -102,7 +112,7 @@ impl<'r> PromptIndex<'r> {
         let sought: Vec<String> = words(text).map(|(_, word)| word).collect();
         let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else {
             let code = sought.first().filter(|_| sought.len() == 1);
-            let signs = code.and_then(|code| self.currency_signs.get(code.as_str()));
+            let signs = code.and_then(|code| self.currencies.get(code.as_str()));
             return signs.cloned().unwrap_or_default();
         };
         let place = |start: &usize| {
@@ -201,10 +211,20 @@ fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
         .any(|place| place.message == message && overlap(&place.span, span))
 }
 
-/// Places of signs with the codes that they state: `$` after letters is another dollar, and a sign of letters is no part
-/// of a word.
-pub(crate) fn currency_signs(text: &str) -> Vec<(Range<usize>, &'static str)> {
-    let mut found = Vec::new();
+/// Places of currencies with the codes that they state: codes in capitals, also beside a digit; words; signs, of which
+/// `$` after letters is another dollar, and one of letters is no part of a word.
+pub(crate) fn currencies(text: &str) -> Vec<(Range<usize>, &'static str)> {
+    let (mut found, mut start) = (Vec::new(), 0);
+    for piece in text.split_inclusive(|letter: char| !letter.is_alphabetic()) {
+        let written = piece.trim_end_matches(|letter: char| !letter.is_alphabetic());
+        let lower = written.to_lowercase();
+        let is_code = written.len() == 3 && written.bytes().all(|byte| byte.is_ascii_uppercase());
+        let word = CURRENCY_WORDS.iter().find(|(word, _)| *word == lower);
+        let code = CODES.split(' ').find(|code| is_code && *code == lower);
+        let code = code.or(word.map(|(_, code)| *code));
+        found.extend(code.map(|code| (start..start + written.len(), code)));
+        start += piece.len();
+    }
     for (sign, codes) in CURRENCY_SIGNS {
         for (start, _) in text.match_indices(sign) {
             let span = start..start + sign.len();
@@ -239,4 +259,25 @@ fn words(text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
         }
         Some((start..end, text[start..end].to_lowercase()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn currencies_are_signs_codes_and_words() {
+        for (text, codes) in [
+            ("20€ or €20", "eur eur"),
+            ("24.50EUR, EUR24, EUR 7", "eur eur eur"),
+            ("5 Euros, 3 dollars", "eur usd"),
+            ("US$5 C$6 $7", "usd cad usd"),
+            ("EURO, EURX, eur, krone", "eur"),
+        ] {
+            let mut found = currencies(text);
+            found.sort_by_key(|(span, _)| span.start);
+            let found: Vec<&str> = found.iter().map(|(_, code)| *code).collect();
+            assert_eq!(found.join(" "), codes, "{text}");
+        }
+    }
 }
