@@ -75,6 +75,11 @@ impl Stage {
         self
     }
 
+    /// Runs an action by its title in the palette.
+    pub(super) fn command(&mut self, title: &str) -> &mut Self {
+        self.keys("ctrl-p").types(title).keys("enter")
+    }
+
     /// Text, letter by letter.
     pub(super) fn types(&mut self, text: &str) -> &mut Self {
         for letter in text.chars() {

@@ -323,12 +323,6 @@ fn runs_are_ordered_by_columns_and_metrics() {
         stage.shows("no matches") && stage.model.shared.popup.is_some(),
         "the list stays until something is chosen"
     );
-    stage.keys("esc > > > > >");
-    assert!(
-        stage.shows("by step") && stage.shows("highest first"),
-        "{}",
-        stage.screen()
-    );
 }
 
 #[test]
@@ -431,7 +425,7 @@ fn marks_overlay_and_comparison() {
 #[test]
 fn tags_are_given_and_found() {
     let mut stage = stage_with(120, 36, several);
-    stage.keys("t").types("kept -old").keys("enter");
+    stage.command("edit tags").types("kept -old").keys("enter");
     let run = stage
         .folder
         .path()
@@ -442,14 +436,14 @@ fn tags_are_given_and_found() {
         "{}",
         stage.screen()
     );
-    stage.keys("t").types("two words,").keys("enter");
+    stage.command("edit tags").types("two words,").keys("enter");
     assert!(
         stage.shows("is not a tag"),
         "the question stays until it is right"
     );
     stage.keys("esc / ").types("tags:kept").keys("enter");
     assert!(stage.shows("Runs 1 of 5"));
-    stage.keys("t").types("-kept").keys("enter");
+    stage.command("edit tags").types("-kept").keys("enter");
     assert_eq!(read_tags(&run).unwrap(), [] as [&str; 0]);
     assert!(stage.shows("Runs 0 of 5"));
 }
@@ -477,7 +471,7 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
         .join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
     assert!(
-        stage.shows("99.0% valid, 3") && stage.shows("In the trash for 7 days; u brings it back."),
+        stage.shows("99.0% valid, 3") && stage.shows("In the trash for 7 days"),
         "{}",
         stage.screen()
     );
@@ -491,14 +485,6 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
         "{}",
         stage.screen()
     );
-    stage.keys("u");
-    assert!(
-        run.exists() && stage.shows("6sx3dn is back (") && stage.shows("Runs 5"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("u");
-    assert!(stage.shows("the trash is empty: there is nothing to undo"));
     stage.keys("G d");
     assert!(
         stage.shows("cannot read the run"),
@@ -530,7 +516,7 @@ fn what_cannot_be_done_says_why() {
         "run 6sx3dn is finished: to train further, start a run from its result (Launch, m)",
     );
     stage.keys("G");
-    for key in ["enter", "p", "r", "t"] {
+    for key in ["enter", "p", "r"] {
         check(&mut stage, key, "this run");
     }
 }
@@ -567,25 +553,8 @@ fn a_stop_that_was_asked_for_is_no_warning() {
 }
 
 #[test]
-fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
+fn a_click_selects_and_two_open() {
     let mut stage = stage_with(120, 36, several);
-    // Below the pipeline.
-    let titles = |stage: &Stage| stage.screen().lines().nth(9).unwrap().to_owned();
-    let at = |stage: &Stage, title: &str| {
-        titles(stage).split(title).next().unwrap().chars().count() as u16
-    };
-    let valid = at(&stage, "valid");
-    stage.click(valid, 9);
-    assert!(
-        stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"),
-        "{}",
-        stage.screen()
-    );
-    stage.click(valid, 9);
-    assert!(stage.shows("by valid, lowest first"), "{}", stage.screen());
-    let state = at(&stage, "state");
-    stage.click(state, 9);
-    assert!(stage.shows("by status, lowest first"), "{}", stage.screen());
     stage.keys("g");
     stage.click(20, 11);
     assert_eq!(stage.model.shared.screen, Screen::Runs);

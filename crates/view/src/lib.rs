@@ -3,8 +3,7 @@
 
 use grpo_tui_core::{
     advantage, confidence, config, dataset, environment, exact_json, facts, files, format, help,
-    hub, page, plan, prompts, report, run, schema_keywords, score, secrets, statistics, study,
-    task, text,
+    hub, page, plan, prompts, report, run, schema_keywords, score, secrets, statistics, task, text,
 };
 
 pub mod action;

@@ -44,7 +44,7 @@ const ACTIONS: &[Action] = &[
         list_actions::open,
     )
     .also(&["attach", "show", "view", "describe"])
-    .unless(|runs, shared| no_readable(runs, shared).filter(|_| runs.group().is_none())),
+    .unless(no_readable),
     Action::new(
         "runs.start",
         "Start run",
@@ -82,12 +82,11 @@ const ACTIONS: &[Action] = &[
         leave_filter,
     )
     .unless(|runs, shared| {
-        let nothing = runs.group_by.is_none()
-            && !runs.filter.is_shown()
+        let nothing = !runs.filter.is_shown()
             && runs.marked.is_empty()
             && !shared.zoomed
             && (runs.pane == LIST || shared.runs.listing.entries().is_empty());
-        nothing.then(|| "no filter, marks or groups to clear".to_owned())
+        nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new(
         "runs.mark",
@@ -98,17 +97,7 @@ const ACTIONS: &[Action] = &[
         list_actions::mark,
     )
     .also(&["select"])
-    .unless(|runs, shared| no_run(runs, shared).filter(|_| runs.group().is_none())),
-    Action::new(
-        "runs.mark_all",
-        "Mark all runs",
-        "",
-        &["A"],
-        HERE,
-        list_actions::mark_all,
-    )
-    .also(&["select all", "unmark all"])
-    .unless(|runs, _| (runs.filtered == 0).then(|| "no runs in the list".to_owned())),
+    .unless(no_run),
     Action::new(
         "runs.compare",
         "Compare marked runs",
@@ -165,7 +154,7 @@ const ACTIONS: &[Action] = &[
     run_control::stop().hint("stop"),
     run_control::kill(),
     run_control::note(),
-    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, tags::tag)
+    Action::new("runs.tag", "Edit tags", "", &[], HERE, tags::tag)
         .also(&["tag", "label"])
         .asking()
         .unless(none_chosen),
@@ -173,35 +162,13 @@ const ACTIONS: &[Action] = &[
         "runs.rename",
         "Rename run",
         "",
-        &["n"],
+        &[],
         HERE,
         list_actions::rename,
     )
     .also(&["rename", "name", "title"])
     .asking()
     .unless(no_readable),
-    Action::new(
-        "runs.group",
-        "Group runs",
-        "group",
-        &["b"],
-        HERE,
-        list_actions::group_by,
-    )
-    .also(&["group by", "seeds", "mean", "aggregate"])
-    .asking()
-    .unless(|_, shared| {
-        let none = shared.runs.listing.entries().is_empty();
-        none.then(|| "no runs in the list".to_owned())
-    }),
-    Action::new(
-        "runs.sort_next",
-        "Sort by next column",
-        "",
-        &[">"],
-        HERE,
-        list_actions::sort_by_column,
-    ),
     Action::new(
         "runs.sort_turn",
         "Reverse sort",
@@ -217,7 +184,7 @@ const ACTIONS: &[Action] = &[
     .also(&["descending", "ascending"]),
     Action::new(
         "runs.sort_by",
-        "Sort by field",
+        "Sort runs",
         "sort",
         &["s"],
         HERE,
@@ -235,8 +202,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["delete", "remove", "rm", "trash"])
     .unless(removal::no_removal),
-    Action::new("runs.undo", "Undo delete", "", &["u"], HERE, removal::undo)
-        .also(&["restore", "undelete", "trash"]),
     Action::new(
         "runs.copy",
         "Copy run id",
@@ -254,7 +219,7 @@ const ACTIONS: &[Action] = &[
         "runs.demonstration",
         "Open recorded run",
         "",
-        &["O"],
+        &[],
         HERE,
         list_actions::open_recording,
     )
@@ -301,11 +266,8 @@ fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     } else if !runs.filter.text().is_empty() {
         runs.filter = Filter::default();
         runs.arrange(shared);
-    } else if !runs.marked.is_empty() {
-        runs.marked.clear();
     } else {
-        runs.group_by = None;
-        runs.arrange(shared);
+        runs.marked.clear();
     }
     under_cursor(runs, shared)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use unicode_width::UnicodeWidthStr;
 
 use crate::format::{age, percent, short_id};
-use crate::report::{FIELDS, Metric, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
+use crate::report::{FIELDS, Metric, RunRow, SMOOTHED, field_text, spread};
 use crate::run::Field;
 use crate::style_role::Role;
 use crate::task::PromptSet;
@@ -26,7 +26,7 @@ pub(super) struct Look<'a> {
     pub(super) now_ms: u64,
 }
 
-/// The columns without a choice of the user, in their order, with their rank: higher ones are dropped first.
+/// The columns in their order, with their rank: higher ones are dropped first.
 const USUAL: [(u8, &str); 17] = [
     (0, "status"),
     (1, "run"),
@@ -47,7 +47,7 @@ const USUAL: [(u8, &str); 17] = [
     (14, "tags"),
 ];
 
-/// Usual columns that are left out while no run has a value.
+/// Columns that are left out while no run has a value.
 const IF_ANY: [&str; 4] = ["name", "seconds_left", "alerts", "tags"];
 
 /// Columns that are no field of their own.
@@ -64,10 +64,6 @@ pub(super) fn sorted_by(row: &RunRow, field: &str) -> Option<Field> {
             .map(|(_, step)| Field::Number(step as f64)),
         _ => row.field(field, false),
     }
-}
-
-pub(super) fn usual() -> Vec<String> {
-    USUAL.map(|(_, field)| field.to_owned()).to_vec()
 }
 
 /// All that can be a column, apart from the configuration's keys: fields, then metrics of these runs.
@@ -96,44 +92,29 @@ pub(super) fn offered<'a>(rows: impl Iterator<Item = &'a RunRow>) -> Vec<String>
         .collect()
 }
 
-/// The usual columns of these runs: without those that would be empty.
-pub(super) fn usual_of<'a>(rows: impl Iterator<Item = &'a RunRow> + Clone) -> Vec<String> {
+/// The columns that fit and are not empty for all of these runs; `sort`: a field without a column of its own gets one.
+pub(super) fn columns<'a>(
+    width: usize,
+    rows: impl Iterator<Item = &'a RunRow> + Clone,
+    sort: &str,
+) -> Vec<Column> {
     let has = |row: &RunRow, field: &str| match row.field(field, false) {
         Some(Field::Text(text)) => !text.is_empty(),
         value => value.is_some(),
     };
-    let is_shown = |field: &String| {
-        !IF_ANY.contains(&field.as_str()) || rows.clone().any(|row| has(row, field))
-    };
-    usual().into_iter().filter(is_shown).collect()
-}
-
-/// The columns of `fields` that fit, in their order. Those beyond the usual ones are dropped late; `sort`: a field
-/// without a column of its own gets one.
-pub(super) fn columns(width: usize, fields: &[String], sort: &str, grouped: bool) -> Vec<Column> {
-    let rank = |field: &str| {
-        USUAL
-            .iter()
-            .find(|(_, usual)| *usual == field)
-            .map_or(1, |(rank, _)| *rank)
-    };
-    let mut all: Vec<(u8, Column)> = fields
-        .iter()
-        .map(|field| (rank(field), column(field)))
+    let is_shown =
+        |field: &str| !IF_ANY.contains(&field) || rows.clone().any(|row| has(row, field));
+    let mut all: Vec<(u8, Column)> = USUAL
+        .into_iter()
+        .filter(|(_, field)| is_shown(field))
+        .map(|(rank, field)| (rank, column(field)))
         .collect();
-    if !all.iter().any(|(_, column)| column.field == sort) && sort != "created" {
+    if !all.iter().any(|(_, column)| column.field == sort) {
         let after_text = all
             .iter()
             .rposition(|(_, column)| column.right)
             .map_or(all.len(), |place| place + 1);
         all.insert(after_text, (0, column(sort)));
-    }
-    if grouped {
-        all.retain(|(_, column)| ![TREND, "of", "created"].contains(&column.field.as_str()));
-        let means = all
-            .iter_mut()
-            .filter(|(_, column)| column.right && column.field != "step");
-        means.for_each(|(_, column)| column.width = column.width.max(14));
     }
     let total = |all: &[(u8, Column)]| {
         all.iter()
@@ -148,16 +129,15 @@ pub(super) fn columns(width: usize, fields: &[String], sort: &str, grouped: bool
             .map_or(0, |(index, _)| index);
         all.remove(worst);
     }
-    // Remaining width goes to the texts: to what a group is of, first.
+    // Remaining width goes to the texts.
     let mut left = width.saturating_sub(total(&all));
-    let of_group = grouped.then_some(("run", 60));
-    for (field, most) in of_group.into_iter().chain([
+    for (field, most) in [
         ("name", 30),
         ("alerts", 16),
         ("model", 20),
         ("tags", 20),
         ("task", 12),
-    ]) {
+    ] {
         if let Some((_, column)) = all.iter_mut().find(|(_, column)| column.field == field) {
             let more = left.min(most);
             column.width += more;
@@ -313,26 +293,6 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
     }
 }
 
-/// A cell of a group: mean and spread over its runs, or its value.
-pub(super) fn group_cell(column: &Column, look: &Look<'_>, group: &RunGroup<'_>) -> String {
-    match column.field.as_str() {
-        // Means of these say nothing.
-        "step" | "total_steps" | "checkpoint" | "best" => String::new(),
-        field => group.mean(field, false).map_or_else(String::new, |found| {
-            let sign = look.theme.glyph("±", "+-");
-            let std = found.std.map_or_else(String::new, |std| {
-                format!(" {sign}{}", number_text(field, std))
-            });
-            let n = if found.n == group.runs.len() {
-                String::new()
-            } else {
-                format!(" n{}", found.n)
-            };
-            format!("{}{std}{n}", number_text(field, found.mean))
-        }),
-    }
-}
-
 fn unknown() -> (String, Role) {
     ("n/a".to_owned(), Role::Faint)
 }
@@ -352,23 +312,18 @@ mod tests {
 
     #[test]
     fn columns_fit_at_every_width() {
-        let chosen: Vec<String> = ["run", "config.seed", "kl", "name"]
-            .map(str::to_owned)
-            .to_vec();
         for width in 0..220 {
             for sort in ["created", "completions/mean_length", "config.learning_rate"] {
-                for fields in [usual().as_slice(), chosen.as_slice()] {
-                    let columns = columns(width, fields, sort, false);
-                    let total: usize = columns.iter().map(|column| column.width + 1).sum();
-                    assert!(
-                        total <= width || columns.len() == 1,
-                        "{width} {sort}: {total}"
-                    );
-                    assert!(
-                        width < 30 || ["status", "run"].contains(&columns[0].field.as_str()),
-                        "{width}"
-                    );
-                }
+                let columns = columns(width, std::iter::empty(), sort);
+                let total: usize = columns.iter().map(|column| column.width + 1).sum();
+                assert!(
+                    total <= width || columns.len() == 1,
+                    "{width} {sort}: {total}"
+                );
+                assert!(
+                    width < 30 || ["status", "run"].contains(&columns[0].field.as_str()),
+                    "{width}"
+                );
             }
         }
     }

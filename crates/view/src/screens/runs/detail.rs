@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Runs, group_detail, rows_of};
+use super::{Runs, rows_of};
 use crate::format::{age, bytes, percent, percent_interval, short_id};
 use crate::page::Fact;
 use crate::pane::content::{Body, Content, Text};
@@ -24,11 +24,8 @@ const TWO_COLUMNS: u16 = 100;
 const NAME: usize = 11;
 
 pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content<'a> {
-    let title = match (runs.entry(shared), runs.group()) {
-        (Some(entry), _) => entry.id(),
-        (None, Some(group)) => group.label.clone(),
-        (None, None) => "Details".to_owned(),
-    };
+    let entry = runs.entry(shared);
+    let title = entry.map_or_else(|| "Details".to_owned(), Entry::id);
     let columns = columns(runs, shared, inside)
         .into_iter()
         .map(|(lines, area)| (area, lines))
@@ -50,18 +47,6 @@ pub(super) fn rows(runs: &Runs, shared: &Shared, inside: Rect) -> u16 {
 }
 
 fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
-    if let Some(group) = runs.group() {
-        let own = runs
-            .sweep
-            .as_ref()
-            .filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
-        let page = match own {
-            Some((_, table)) => table.page(),
-            None => group_detail::page(group, shared),
-        };
-        let facts = Facts::new(runs, shared, inside.width);
-        return vec![(facts.page.lines(&page), inside)];
-    }
     let Some(entry) = runs.entry(shared) else {
         return Vec::new();
     };

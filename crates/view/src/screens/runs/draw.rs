@@ -1,11 +1,11 @@
-//! The panes of the runs screen: the pipeline, the list of runs, and beside it details or columns.
+//! The panes of the runs screen: the pipeline, the list of runs, and its details.
 
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{DETAIL, Group, LIST, PIPELINE, Row, Runs, detail, pipeline};
+use super::{DETAIL, LIST, PIPELINE, Runs, detail, pipeline};
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::report::Entry;
 use crate::shared::Shared;
@@ -19,14 +19,10 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     if entries == 0 {
         return vec![Place::new(PIPELINE, area)];
     }
-    if entries == 0 || shared.zoomed || area.width < 50 || area.height < 14 {
+    if shared.zoomed || area.width < 50 || area.height < 14 {
         return vec![Place::new(runs.pane, area)];
     }
-    let rows = match runs.group_by {
-        None => entries,
-        Some(_) => runs.shown.len(),
-    };
-    let list_height = u16::try_from(rows + 4).unwrap_or(u16::MAX).max(7);
+    let list_height = u16::try_from(entries + 4).unwrap_or(u16::MAX).max(7);
     let room = area.height.saturating_sub(pipeline::ROWS + DETAIL_ROWS);
     let high = if runs.pane == PIPELINE || list_height <= room {
         pipeline::ROWS
@@ -54,26 +50,8 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
 const DETAIL_ROWS: u16 = 8;
 
 fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
-    let usual = || columns::usual_of(super::rows_of(&shared.runs.listing));
-    let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
-    columns::columns(
-        (width as usize).saturating_sub(2),
-        &fields,
-        &runs.sort.field,
-        runs.group_by.is_some(),
-    )
-}
-
-pub(super) fn field_of(
-    runs: &Runs,
-    shared: &Shared,
-    place: &Place,
-    title: usize,
-) -> Option<String> {
-    columns_of(runs, shared, place.inside().width)
-        .into_iter()
-        .nth(title)
-        .map(|column| column.field)
+    let rows = super::rows_of(&shared.runs.listing);
+    columns::columns((width as usize).saturating_sub(2), rows, &runs.sort.field)
 }
 
 pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Content<'a> {
@@ -92,12 +70,9 @@ pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Con
         "  no runs match filter; {} clears it",
         shared.key_of("runs.leave_filter")
     );
-    let cells = move |place: usize| match runs.shown[place] {
-        Row::Group(index) => group_row(runs, shared, &runs.groups[index], &columns),
-        Row::Run(index) => match shared.runs.listing.entries().get(index) {
-            Some(entry) => row(runs, shared, entry, &columns),
-            None => Vec::new(),
-        },
+    let cells = move |place: usize| match shared.runs.listing.entries().get(runs.shown[place]) {
+        Some(entry) => row(runs, shared, entry, &columns),
+        None => Vec::new(),
     };
     Content {
         head: runs
@@ -117,7 +92,7 @@ pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Con
 }
 
 fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
-    let (shown, all) = (runs.filtered, shared.runs.listing.entries().len());
+    let (shown, all) = (runs.shown.len(), shared.runs.listing.entries().len());
     let count = if shown == all {
         format!("Runs {all}")
     } else {
@@ -139,20 +114,9 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
             )
         }
     };
-    let sign = shared.theme.glyph("±", "+-");
-    let groups = runs.group_by.as_ref().map_or_else(String::new, |by| {
-        format!(
-            " in {} by {by}, mean {sign}std over runs",
-            crate::format::counted(runs.groups.len(), "group")
-        )
-    });
-    let full = format!("{count}{groups}{marked}{reading}{}{sort}", " · ");
-    let by = runs
-        .group_by
-        .as_ref()
-        .map_or_else(String::new, |by| format!(" by {by}: mean {sign}std"));
+    let full = format!("{count}{marked}{reading} · {sort}");
     if full.width() + 6 > width {
-        format!("{count}{by}{marked}")
+        format!("{count}{marked}")
     } else {
         full
     }
@@ -203,10 +167,14 @@ fn row(
     columns: &[Column],
 ) -> Vec<(Line<'static>, u16)> {
     let theme = &shared.theme;
-    let mark = mark(shared, runs.marked.contains(&entry.path));
+    let is_marked = runs.marked.contains(&entry.path);
+    let mark = theme.span(if is_marked { "◆" } else { " " }, Role::Marked);
     match &entry.row {
         Ok(run) => {
-            let look = look_of(shared);
+            let look = Look {
+                theme,
+                now_ms: shared.now_ms,
+            };
             let cell = |column: &Column| {
                 let (text, role) = columns::cell(column, &look, run);
                 (
@@ -235,58 +203,6 @@ fn row(
             vec![(Line::from(vec![mark, why]), columns.len() as u16)]
         }
     }
-}
-
-fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
-    let mark = if is_marked { "◆" } else { " " };
-    shared.theme.span(mark, Role::Marked)
-}
-
-fn look_of(shared: &Shared) -> Look<'_> {
-    Look {
-        theme: &shared.theme,
-        now_ms: shared.now_ms,
-    }
-}
-
-/// The value and the size of the group in place of the columns up to the first number, then means.
-fn group_row(
-    runs: &Runs,
-    shared: &Shared,
-    group: &Group,
-    columns: &[Column],
-) -> Vec<(Line<'static>, u16)> {
-    let theme = &shared.theme;
-    let mark = mark(
-        shared,
-        group.paths(shared).all(|path| runs.marked.contains(path)),
-    );
-    let is_open = runs.expanded.contains(&group.value);
-    let fold = if is_open { "▾" } else { "▸" };
-    let texts = columns
-        .iter()
-        .take_while(|column| !column.right)
-        .count()
-        .max(1);
-    let room = columns[..texts.min(columns.len())]
-        .iter()
-        .map(|column| column.width + 1)
-        .sum::<usize>();
-    let size = format!(", n={}", group.entries.len());
-    let value = format!("{fold} {}", group.label);
-    let head = format!(
-        "{}{size}",
-        fitted(&value, room.saturating_sub(size.width() + 1))
-    );
-    let head = Line::from(vec![mark, theme.span(head, Role::Title)]);
-    let (look, means) = (look_of(shared), group.runs(shared));
-    let cell = |column: &Column| {
-        let text = fitted(&columns::group_cell(column, &look, &means), column.width);
-        (aligned(theme.line(text, Role::Text), column), 1)
-    };
-    std::iter::once((head, texts as u16))
-        .chain(columns.iter().skip(texts).map(cell))
-        .collect()
 }
 
 fn aligned(line: Line<'static>, column: &Column) -> Line<'static> {

@@ -1,13 +1,10 @@
 //! The runs screen as the rest of the view sees it.
 
-use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
-use super::{
-    DETAIL, LIST, PIPELINE, Row, Runs, detail, draw, list_actions, measure, pipeline, under_cursor,
-};
+use super::{DETAIL, LIST, PIPELINE, Runs, detail, draw, measure, pipeline, under_cursor};
 use crate::message::{Change, Command};
-use crate::pane::content::{Content, Hit, Place, Spot};
+use crate::pane::content::{Content, Place};
 use crate::report::RunRow;
 use crate::run::Status;
 use crate::screen;
@@ -68,22 +65,6 @@ impl screen::Screen for Runs {
         }
     }
 
-    fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
-        if let Some(field) = draw::field_of(self, shared, place, title) {
-            list_actions::sort_by_title(self, shared, &field);
-        }
-        Vec::new()
-    }
-
-    fn pointed(
-        &mut self,
-        shared: &mut Shared,
-        hit: &Hit,
-        event: MouseEvent,
-    ) -> Option<Vec<Command>> {
-        pointed(self, shared, hit, event)
-    }
-
     fn field(&mut self) -> Option<&mut dyn TextField> {
         self.filter.typed()
     }
@@ -115,7 +96,7 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
             }
             let mut commands = under_cursor(runs, shared);
             if *news && commands.is_empty() {
-                commands = measure(runs, shared);
+                commands = measure(runs);
             }
             commands.extend(show_live(shared, *first));
             commands
@@ -163,38 +144,4 @@ fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
         commands.push(Command::GoTo(Screen::Live));
     }
     commands
-}
-
-/// A click on a title sorts. On the marks, or with ctrl, a click on a row marks too, and with shift everything up to it.
-fn pointed(
-    runs: &mut Runs,
-    shared: &mut Shared,
-    hit: &Hit,
-    event: MouseEvent,
-) -> Option<Vec<Command>> {
-    if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
-        return None;
-    }
-    match (hit.place.id, hit.spot) {
-        (LIST, Spot::Item(row)) => {
-            let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
-            runs.cursor.index = row;
-            if event.modifiers.contains(KeyModifiers::SHIFT) {
-                let run = |place| match runs.shown.get(place)? {
-                    Row::Run(index) => {
-                        Some(shared.runs.listing.entries().get(*index)?.path.clone())
-                    }
-                    Row::Group(_) => None,
-                };
-                let between: Vec<_> = before.filter_map(run).collect();
-                runs.marked.extend(between);
-            } else if event.modifiers.contains(KeyModifiers::CONTROL)
-                || event.column <= hit.place.area.x + 2
-            {
-                list_actions::toggle_marks(runs, runs.under_marks(shared));
-            }
-            None
-        }
-        _ => None,
-    }
 }

@@ -1,31 +1,22 @@
-//! Actions on the list of runs: open, mark, sort, group, rename, compare.
+//! Actions on the list of runs: open, mark, sort, rename, compare.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Row, Runs, columns, rows_of, under_cursor};
+use super::{Runs, columns, rows_of, under_cursor};
 use crate::command_log::CommandLine;
-use crate::format::{counted, short_id};
+use crate::format::short_id;
 use crate::message::{Command, Work};
 use crate::page::Block;
 use crate::pane::page::PageLines;
 use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
 use crate::report::{
-    GROUPINGS, Report, RunComparison, RunGroup, base_and_trained, field_text, group_values,
-    held_out_sets, result_on,
+    Report, RunComparison, base_and_trained, field_text, held_out_sets, result_on,
 };
 use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    if let Some(value) = runs.group().map(|group| group.value.clone()) {
-        if !runs.expanded.remove(&value) {
-            runs.expanded.insert(value);
-        }
-        runs.arrange(shared);
-        return Vec::new();
-    }
     let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else {
         return Vec::new();
     };
@@ -52,101 +43,15 @@ pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
+/// Marks the run under the cursor, or unmarks it, and goes to the next.
 pub(super) fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    toggle_marks(runs, runs.under_marks(shared));
+    if let Some(path) = runs.entry(shared).map(|entry| entry.path.clone())
+        && !runs.marked.remove(&path)
+    {
+        runs.marked.insert(path);
+    }
     let length = runs.shown.len();
     runs.cursor.go(1, length);
-    under_cursor(runs, shared)
-}
-
-/// Marks these runs; unmarks them if all of them were marked.
-pub(super) fn toggle_marks(runs: &mut Runs, paths: Vec<PathBuf>) {
-    if paths.iter().all(|path| runs.marked.contains(path)) {
-        paths.iter().for_each(|path| _ = runs.marked.remove(path));
-    } else {
-        runs.marked.extend(paths);
-    }
-}
-
-/// Marks or unmarks all runs that the filter lets through.
-pub(super) fn mark_all(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let entries = shared.runs.listing.entries();
-    let seen = runs.shown.iter().flat_map(|row| match row {
-        Row::Run(index) => vec![*index],
-        Row::Group(index) => runs.groups[*index].entries.clone(),
-    });
-    let all = seen
-        .filter_map(|index| Some(entries.get(index)?.path.clone()))
-        .collect();
-    toggle_marks(runs, all);
-    Vec::new()
-}
-
-/// Lists the fields by which runs are grouped, those in which these runs differ with the number of groups.
-pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let rows = || rows_of(&shared.runs.listing);
-    let of_field = |by: &str| {
-        let values: BTreeSet<String> = rows().flat_map(|row| group_values(row, by)).collect();
-        (by.to_owned(), values.len())
-    };
-    let all = RunGroup {
-        value: String::new(),
-        runs: rows().collect(),
-    };
-    let different = all.different_keys();
-    let of_key = |key: &crate::config::Key| {
-        let found = different.iter().find(|(name, _)| name == key.name);
-        (
-            format!("config.{}", key.name),
-            found.map_or(1, |(_, count)| *count),
-        )
-    };
-    let mut fields: Vec<(String, usize)> = GROUPINGS
-        .into_iter()
-        .map(of_field)
-        .chain(crate::config::KEYS.iter().map(of_key))
-        .collect();
-    // A field in which no two runs differ makes one group.
-    fields.sort_by_key(|(_, count)| *count < 2);
-    let now = runs.group_by.as_deref().unwrap_or("setup");
-    let now = fields.iter().position(|(by, _)| by == now).unwrap_or(0) + 1;
-    let entry = |(by, count): &(String, usize)| PickEntry {
-        label: by.clone(),
-        beside: match by.as_str() {
-            "setup" => format!(
-                "{} of runs that differ in their seed only",
-                counted(*count, "group")
-            ),
-            _ => counted(*count, "group"),
-        },
-        ..PickEntry::default()
-    };
-    let none = PickEntry {
-        label: NO_GROUPS.to_owned(),
-        ..PickEntry::default()
-    };
-    let entries = std::iter::once(none)
-        .chain(fields.iter().map(entry))
-        .collect();
-    let chosen = move |runs: &mut Runs, shared: &mut Shared, index: usize| {
-        let by = index.checked_sub(1).and_then(|at| fields.get(at));
-        regroup(runs, shared, by.map(|(by, _)| by.clone()))
-    };
-    shared.open_popup(Popup::Pick(Pick::new(
-        "Group runs by",
-        entries,
-        now,
-        chosen,
-    )))
-}
-
-const NO_GROUPS: &str = "no groups";
-
-fn regroup(runs: &mut Runs, shared: &mut Shared, by: Option<String>) -> Vec<Command> {
-    runs.group_by = by;
-    runs.expanded.clear();
-    runs.cursor.index = 0;
-    runs.arrange(shared);
     under_cursor(runs, shared)
 }
 
@@ -194,46 +99,11 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     shared.open_popup(Popup::Ask(question.checked(wrong)))
 }
 
-pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let sort = &mut runs.sort;
-    let usual = || columns::usual_of(rows_of(&shared.runs.listing));
-    let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
-    let fields: Vec<String> = columns::columns(usize::MAX, &fields, "created", false)
-        .into_iter()
-        .map(|column| column.field)
-        .filter(|field| field != columns::TREND)
-        .collect();
-    if fields.is_empty() {
-        return Vec::new();
-    }
-    let now = fields
-        .iter()
-        .position(|field| *field == sort.field)
-        .unwrap_or(0);
-    let next = (now + 1) % fields.len();
-    sort.descending = is_descending_by_default(&fields[next]);
-    sort.field.clone_from(&fields[next]);
-    runs.arrange(shared);
-    Vec::new()
-}
-
 fn is_descending_by_default(field: &str) -> bool {
     ![
         "status", "run", "task", "model", "tags", "name", "alerts", "outcome",
     ]
     .contains(&field)
-}
-
-/// Sorts by the column whose title was clicked; a second click reverses the order.
-pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str) {
-    let sort = &mut runs.sort;
-    sort.descending = if sort.field == field {
-        !sort.descending
-    } else {
-        is_descending_by_default(field)
-    };
-    field.clone_into(&mut sort.field);
-    runs.arrange(shared);
 }
 
 /// Lists the fields, metrics and keys to sort by, with the value of the run under the cursor.

@@ -1,4 +1,4 @@
-//! Deletion of the chosen runs, into the trash, and back: what goes is shown first.
+//! Deletion of the chosen runs, into the trash: what goes is shown first.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::format::{bytes, counted, listed, percent, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::report::{Entry, RunRow};
-use crate::run::{Removal, RunDirectory, RunFolders, Status, Trash, TrashItem, disk_use};
+use crate::run::{Removal, RunDirectory, RunFolders, Status, disk_use};
 use crate::shared::Shared;
 use crate::widgets::text_width::one_line;
 
@@ -99,8 +99,7 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
 
 fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
-    let undo = shared.key_of("runs.undo");
-    let note = format!("In the trash for 7 days; {undo} brings it back.");
+    let note = "In the trash for 7 days: 'grpo-tui runs trash --restore' brings it back.";
     let rows = shared.runs.listing.entries();
     let row = |run: &RemovableRun| {
         rows.iter()
@@ -178,38 +177,6 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
             vec![delete.like(line)]
         },
     )))
-}
-
-/// Brings back what was removed last.
-pub(super) fn undo(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let run_folders = shared.options.run_folders.clone();
-    vec![Work::once(
-        "runs.undo",
-        move || restore_last(&run_folders),
-        |_: &mut Runs, shared, restored| match restored {
-            Ok(item) => {
-                let options = ["--restore", &item.name];
-                shared.log_command(&CommandLine::for_runs("trash", &[], &options));
-                shared.say(format!("{} is back ({})", item.name, bytes(item.bytes)));
-                shared.look_for_runs()
-            }
-            Err(why) => shared.complain(why),
-        },
-    )]
-}
-
-fn restore_last(run_folders: &RunFolders) -> Result<TrashItem, String> {
-    let of = |root: &PathBuf| {
-        let trash = Trash::new(root);
-        let last = trash.items().ok()?.pop()?;
-        Some((trash, last))
-    };
-    let all = run_folders.roots().iter().filter_map(of);
-    let (trash, item) = { all }
-        .max_by_key(|(_, item)| item.removed_ms)
-        .ok_or("the trash is empty: there is nothing to undo")?;
-    let restored = trash.restore(&item).map_err(|error| error.to_string());
-    restored.map(|_| item)
 }
 
 /// `40 steps, 99.0% valid, 3 checkpoints, `
