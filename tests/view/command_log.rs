@@ -51,23 +51,22 @@ fn keys_write_down_the_commands_that_do_the_same() {
         "warm start\n",
         "runs annotate RUN -- 'warm start'",
     );
+    stage.command("rename run").keys("ctrl-u");
     check(
         &mut stage,
-        "n ctrl-u",
+        "",
         "first try\n",
         "runs rename RUN 'first try'",
     );
+    stage.command("edit tags");
     check(
         &mut stage,
-        "t",
+        "",
         "good -bad\n",
         "runs tag RUN good --remove=bad",
     );
     check(&mut stage, "v", "", "runs compare RUN");
     check(&mut stage, "f1 d", "y", "runs remove RUN --yes");
-    stage.keys("u");
-    assert_eq!(last(&stage), format!("grpo-tui runs trash --restore {RUN}"));
-    stage.keys("d y");
     let folder = stage.folder.path().join("tasks/own");
     crate::program::sample_task(&folder, [10, 10, 10]);
     stage.act(|model| {
@@ -91,7 +90,7 @@ fn the_logs_are_searched_and_copied() {
         stage.screen()
     );
     let key = format!("hf_{}\n", "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h");
-    stage.keys("esc t").types("one\n").keys("a").types(&key);
+    stage.keys("esc").command("edit tags").types("one\n").keys("a").types(&key);
     stage.keys("alt-m");
     assert!(
         stage.shows("runs tag") && stage.shows("runs annotate") && stage.shows("hf_a…(37 char"),

@@ -341,40 +341,13 @@ fn sampled_conversations_are_shown_with_their_calls() {
         options.program = super::harness::script(&options.here.join("program"), &script);
     });
     stage.act(|_| vec![Command::ShowRun(path)]);
-    stage.keys("4 b r");
+    stage.keys("4 b S");
     check(
         &stage,
         &[
             "completions 1, sampled",
             "→ query {\"sql\":\"SELECT stock FROM item\"}",
             "Five.",
-        ],
-    );
-}
-
-#[test]
-fn scores_score_whole_conversations() {
-    let mut stage = stage((120, 40), "4 s");
-    while !stage.shows("step 1/1") {
-        stage.keys("s");
-    }
-    // The twenty calls end without an answer, whatever the text is; the failed tool is no fault of the model's.
-    check(
-        &stage,
-        &[
-            "scorer error",
-            "no answer",
-            "(0 calls) Five.",
-            "(20 calls) Five.",
-        ],
-    );
-    stage.keys("j enter z");
-    check(
-        &stage,
-        &[
-            "1 call; ended",
-            "→ query {\"sql\"",
-            "in the run: valid 1.000, advantage +0.000; 28 tokens",
         ],
     );
 }

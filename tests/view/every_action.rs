@@ -25,9 +25,9 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "",
         Outcome::Done,
-        "runs.pipeline.open runs.open runs.filter runs.mark runs.mark_all runs.compare runs.versus \
+        "runs.pipeline.open runs.open runs.filter runs.mark runs.compare runs.versus \
          runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename \
-         runs.group runs.sort_next runs.sort_turn runs.sort_by \
+         runs.sort_turn runs.sort_by \
          runs.remove runs.copy \
          runs.demonstration \
          schema.type schema.find schema.line schema.faults \
@@ -38,10 +38,10 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          prompts.filter prompts.messages prompts.expected prompts.system prompts.sort \
          prompts.sort.backwards prompts.add prompts.new_task \
          prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.results \
-         prompts.model prompts.health scores.open scores.source scores.later_step scores.earlier_step scores.ten_later \
-         scores.ten_earlier scores.follow scores.next_changed scores.edit scores.write scores.prompt \
-         scores.draw scores.confidence scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
-         scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
+         prompts.model prompts.health scores.open \
+         scores.edit scores.write scores.prompt \
+         scores.draw scores.confidence scores.target scores.cancel scores.only \
+         scores.filter scores.order scores.copy scores.results launch.forecast \
          launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
          launch.sections launch.only_different live.chart.in live.chart.left \
          live.member.next live.group.open live.text.next live.text.prompt live.prompt.completion \
@@ -65,8 +65,8 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          launch.next_value launch.previous_value eval.prompt.previous move.up \
          move.page_up move.first",
     ),
+    ("f", Outcome::Done, "scores.back"),
     ("G", Outcome::Done, "launch.section"),
-    ("d y", Outcome::Done, "runs.undo"),
     ("alt-1", Outcome::Done, "live.pane.groups"),
     (
         "l",
@@ -82,7 +82,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     (
         "c",
         Outcome::Done,
-        "prompts.finding prompts.undo_rows scores.back",
+        "prompts.finding prompts.undo_rows",
     ),
     (
         "v",
@@ -104,7 +104,6 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         Outcome::Done,
         "live.chart.right live.chart.out live.chart.whole",
     ),
-    ("l i s t _ f i l e s", Outcome::Done, "scores.samples"),
     (
         "o enter !",
         Outcome::Done,
@@ -127,7 +126,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("t", Outcome::Done, "eval.chat.leave"),
     ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
-    ("a x esc", Outcome::Done, "scores.remove scores.save"),
+    ("a x esc", Outcome::Done, "scores.remove scores.save scores.source"),
     ("1", Outcome::Done, "screen.live"),
     ("t x", Outcome::Done, "eval.chat.send"),
     // They complain on this stage, of what it has not: a worker that takes requests, a text to submit or to restore, a run
@@ -144,7 +143,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
 ];
 
 /// Actions that end what goes on, and the key that begins it.
-const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
+const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "S")];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
 /// run, and a program that answers forecasts. `part`: one of the task's reward, which a program or a judge scores.

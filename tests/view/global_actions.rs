@@ -167,8 +167,8 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
             .to_owned()
     };
     assert!(
-        !of_line("Sort by field", 0).contains("unavailable")
-            && !of_line("Sort by field", 1).contains("unavailable"),
+        !of_line("Sort runs", 0).contains("unavailable")
+            && !of_line("Sort runs", 1).contains("unavailable"),
         "{help}"
     );
     // A reason is given once, above all that it blocks.

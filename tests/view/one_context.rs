@@ -77,23 +77,8 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
         );
         let scored = |stage: &Stage| stage.model.scores.scored.as_ref().unwrap().tally.tiers;
         assert_eq!(scored(&stage), [0, 0, 1]);
-        // Stored completions score as recorded, by the run's own schema; the editor's is not offered for them.
-        stage.keys("]");
-        assert!(
-            stage.shows("invoice (run 6sx3dn), not tickets"),
-            "{}",
-            stage.screen()
-        );
-        assert_eq!(scored(&stage)[2], 31, "{}", stage.screen());
-        assert!(stage.model.scores.moved.iter().all(Option::is_none));
-        stage.keys("S");
-        assert!(
-            stage.shows("6sx3dn belongs to task invoice, the editor to t"),
-            "{}",
-            stage.screen()
-        );
         // The trained model answers a prompt of its own task, which is scored by that task.
-        stage.keys("s r");
+        stage.keys("S");
         let asked = arguments(&stage);
         assert!(
             asked.starts_with(&format!("sample {own_task} --model {}@best", run.display())),
@@ -107,7 +92,7 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
             stage.screen()
         );
         // So does its base.
-        stage.keys("b r");
+        stage.keys("b S");
         assert!(
             arguments(&stage)
                 .lines()
@@ -116,8 +101,10 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
                 .starts_with(&format!("sample {own_task} --model tiny "))
         );
         // Where the open task's samples are shown, the base answers the prompt under the cursor.
-        stage.act(|model| model.perform(grpo_tui::view::app::action("scores.samples").unwrap()));
-        stage.keys("r");
+        while stage.model.scores.source != Source::Samples {
+            stage.keys("o");
+        }
+        stage.keys("S");
         let asked = arguments(&stage);
         let last = asked.lines().last().unwrap();
         assert!(

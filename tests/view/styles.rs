@@ -171,7 +171,7 @@ fn prompts() {
 
 #[test]
 fn scores() {
-    snapshots("scores", "f4 ] j", "", &[("valid", Role::Valid)]);
+    snapshots("scores", "f4 j", "", &[("valid", Role::Valid)]);
 }
 
 #[test]

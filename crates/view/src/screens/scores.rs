@@ -1,5 +1,4 @@
-//! The scores screen: how completions score against the schema in the editor, one by one, in groups, and over the
-//! stored steps of a run.
+//! The scores screen: how completions score against the schema in the editor, one by one and in groups.
 
 pub mod actions;
 mod differing_parts;
@@ -26,7 +25,7 @@ use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
-use scoring::{Impact, ScoredItems, holds};
+use scoring::{ScoredItems, holds};
 
 choices! {
     #[derive(Default)]
@@ -35,8 +34,6 @@ choices! {
         Samples = "task samples",
         /// Written or pasted here.
         Written = "written completions",
-        /// A stored step of the current run.
-        Step = "completions of a run",
         /// Sampled from a model here.
         Sampled = "sampled completions",
     }
@@ -47,22 +44,13 @@ pub struct Scores {
     pub source: Source,
     /// The source before a completion was written or pasted.
     source_before: Source,
-    /// The selected step; 0 is the latest, which is followed while the run is active.
-    pub step: u64,
-    loaded_step: u64,
     pub items: Arc<Items>,
     /// The reason if there are none.
     pub error: Option<String>,
     /// Their scores under the last schema that compiled.
     pub scored: Option<ScoredItems>,
-    /// The tiers before the schema's last change that moved any; of a stored step, recorded ones that differ.
+    /// The tiers before the schema's last change that moved any.
     pub moved: Vec<Option<Tier>>,
-    /// The reason if the shown step does not belong to the open schema.
-    mismatch: Option<String>,
-    /// The effect of the schema on the latest stored steps.
-    pub impacts: Vec<Impact>,
-    /// The effect on the whole run, if requested.
-    pub whole: Option<RescoreJob>,
     pub written: Vec<Written>,
     /// Sampled here, the latest last.
     pub sampled: Vec<Written>,
@@ -71,12 +59,9 @@ pub struct Scores {
     /// Its index among the written ones.
     pub editing: usize,
     pub cursor: Cursor,
-    pub only: TierFilter,
-    pub class: Option<FailureClass>,
+    pub only: Only,
     pub filter: Filter,
     pub order: Order,
-    /// Whether the list is not grouped.
-    pub is_flat: bool,
     pub pane: Option<&'static str>,
     /// The first visible lines of the completion and of the summary.
     pub tops: [Cursor; 2],
@@ -96,7 +81,6 @@ pub struct Scores {
     /// Sampling has started and brought nothing yet.
     fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
-    stored: Option<Stored>,
     /// The task of the open run, if it is not the open task.
     own: Option<RunTask>,
 }
@@ -116,14 +100,6 @@ struct ScoredTask {
     scorer: Arc<Scorer>,
 }
 
-/// Stored steps of a run, cached so that an edit of the schema re-scores them at once.
-#[derive(Debug, Clone)]
-struct Stored {
-    task: PathBuf,
-    rows: Arc<Rows>,
-    steps: Arc<Vec<(u64, Arc<Items>)>>,
-}
-
 #[derive(Debug, Clone)]
 pub struct SamplingJob {
     pub cancel: CancelToken,
@@ -134,29 +110,18 @@ pub struct SamplingJob {
     pub since_ms: u64,
 }
 
-/// All stored steps of a run under one schema.
-#[derive(Debug, Clone, Default)]
-pub struct RescoreJob {
-    pub cancel: CancelToken,
-    pub impacts: Vec<Impact>,
-    pub steps: u64,
-    pub version: u64,
-    pub is_done: bool,
-    /// The steps that could not be read.
-    pub error: Option<String>,
-}
-
 const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TierFilter {
+pub enum Only {
     #[default]
     All,
     Tier(Tier),
     /// Those whose tier changed with the schema.
     Moved,
+    Failure(FailureClass),
 }
 
 choices! {
@@ -178,23 +143,21 @@ enum Shown {
     Completion(usize, usize),
 }
 
-impl TierFilter {
-    fn next(self) -> Self {
-        match self {
-            Self::All => Self::Tier(Tier::Unparsable),
-            Self::Tier(Tier::Unparsable) => Self::Tier(Tier::Invalid),
-            Self::Tier(Tier::Invalid) => Self::Tier(Tier::Valid),
-            Self::Tier(Tier::Valid) => Self::Moved,
-            Self::Moved => Self::All,
-        }
+impl Scores {
+    /// An order is that of all; of the written ones the newest is last.
+    fn is_grouped(&self) -> bool {
+        self.order == Order::Source && self.source != Source::Written
     }
+}
 
+impl Only {
     /// A label; empty if all are shown.
     fn name(self) -> &'static str {
         match self {
             Self::All => "",
             Self::Tier(tier) => tier.name(),
             Self::Moved => "changed by edit",
+            Self::Failure(class) => class.name(),
         }
     }
 }
@@ -229,14 +192,15 @@ fn lines(scores: &Scores) -> Vec<Shown> {
     }
     // The sort is stable, so groups stay together in the order of their first completion.
     let group = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.group);
-    if !scores.is_flat {
+    let is_grouped = scores.is_grouped();
+    if is_grouped {
         places.sort_by_key(group);
     }
     let mut lines = Vec::new();
     let mut last = None;
     for (number, place) in places.into_iter().enumerate() {
         let group = group(&place);
-        if !scores.is_flat && last != Some(group) {
+        if is_grouped && last != Some(group) {
             lines.push(Shown::Group(group));
             last = Some(group);
         }
@@ -249,20 +213,18 @@ fn is_wanted(scores: &Scores, scored: &ScoredItems, text: &str, place: usize) ->
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
         return false;
     };
-    let tier = match scores.only {
-        TierFilter::All => true,
-        TierFilter::Tier(tier) => score.tier == tier,
-        TierFilter::Moved => scores.moved.get(place).is_some_and(Option::is_some),
+    let is_chosen = match scores.only {
+        Only::All => true,
+        Only::Tier(tier) => score.tier == tier,
+        Only::Moved => scores.moved.get(place).is_some_and(Option::is_some),
+        Only::Failure(class) => score.failure == Some(class),
     };
     let name = scored
         .items
         .groups
         .get(item.group)
         .map_or("", String::as_str);
-    tier && scores
-        .class
-        .is_none_or(|class| score.failure == Some(class))
-        && holds(item, name, text)
+    is_chosen && holds(item, name, text)
 }
 
 /// The number of completions that the list shows.
@@ -283,13 +245,20 @@ fn selected(scores: &Scores) -> Option<usize> {
     })
 }
 
-fn next_class(scores: &Scores) -> Option<FailureClass> {
-    let failures = &scores.scored.as_ref()?.tally.failures;
-    match scores.class {
-        None => failures.first().map(|(class, _)| *class),
-        Some(now) => failures
-            .iter()
-            .map(|(class, _)| *class)
-            .find(|class| *class > now),
-    }
+/// The next of all, the tiers, the changed ones and the failures that there are.
+fn next_filter(scores: &Scores) -> Only {
+    let tally = scores.scored.as_ref().map(|scored| &scored.tally);
+    let failures = tally.map_or(&[][..], |tally| &tally.failures);
+    let tiers = Tier::ALL.into_iter();
+    let tiers = tiers.filter(|tier| tally.is_some_and(|tally| tally.tiers[*tier as usize] > 0));
+    let moved = scores.moved.iter().any(Option::is_some);
+    let all: Vec<Only> = tiers
+        .map(Only::Tier)
+        .chain(moved.then_some(Only::Moved))
+        .chain(failures.iter().map(|(class, _)| Only::Failure(*class)))
+        .collect();
+    let next = all.iter().position(|only| *only == scores.only);
+    all.get(next.map_or(0, |at| at + 1))
+        .copied()
+        .unwrap_or_default()
 }

@@ -219,7 +219,7 @@ const ACTIONS: &[Action] = &[
         "runs.demonstration",
         "Open recorded run",
         "",
-        &[],
+        &["O"],
         HERE,
         list_actions::open_recording,
     )

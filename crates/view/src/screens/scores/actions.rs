@@ -2,8 +2,8 @@
 
 use super::items::Written;
 use super::{
-    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, next_class, prompt_choice,
-    sampling, save, selected, source,
+    COMPLETION, LIST, Only, SUMMARY, Scores, Source, arrange, next_filter, prompt_choice, sampling,
+    save, selected, source,
 };
 use crate::action::Scope;
 use crate::message::Command;
@@ -20,8 +20,8 @@ type Action = screen::Action<Scores>;
 impl Described for Scores {
     const ABOUT: &'static About = &About {
         title: "Scores",
-        help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
-               Edits to the schema re-score them at once and show what would change in the run.",
+        help: "Completions scored with the schema in the editor: the task's samples, custom ones, or sampled from a model. \
+               Edits to the schema re-score them at once and mark what changes its tier.",
         panes: &[LIST, COMPLETION, SUMMARY],
     };
     const TABLE: &'static [Action] = ACTIONS;
@@ -44,89 +44,18 @@ const ACTIONS: &[Action] = &[
         "scores.source",
         "Next source",
         "source",
-        &["s"],
+        &["o"],
         HERE,
         |scores, shared| {
-            let next = next_source(scores, shared);
+            let next = next_source(scores);
             source::turn_to(scores, shared, next)
         },
     ),
     Action::new(
-        "scores.samples",
-        "Show task samples",
-        "",
-        &[],
-        HERE,
-        |scores, shared| source::turn_to(scores, shared, Source::Samples),
-    ),
-    Action::new(
-        "scores.later_step",
-        "Next step",
-        "step",
-        &["]"],
-        HERE,
-        |scores, shared| source::step(scores, shared, 1),
-    )
-    .unless(no_run),
-    Action::new(
-        "scores.earlier_step",
-        "Previous step",
-        "",
-        &["["],
-        HERE,
-        |scores, shared| source::step(scores, shared, -1),
-    )
-    .unless(no_run),
-    Action::new(
-        "scores.ten_later",
-        "Forward 10 steps",
-        "",
-        &["}"],
-        HERE,
-        |scores, shared| source::step(scores, shared, 10),
-    )
-    .unless(no_run),
-    Action::new(
-        "scores.ten_earlier",
-        "Back 10 steps",
-        "",
-        &["{"],
-        HERE,
-        |scores, shared| source::step(scores, shared, -10),
-    )
-    .unless(no_run),
-    Action::new(
-        "scores.follow",
-        "Toggle follow run",
-        "follow",
-        &["F"],
-        HERE,
-        source::toggle_follow,
-    )
-    .also(&["newest step", "follow step"])
-    .unless(no_run),
-    Action::new(
-        "scores.next_changed",
-        "Next changed step",
-        "",
-        &["n"],
-        HERE,
-        source::next_changed,
-    )
-    .unless(|scores, shared| {
-        let impacts = scores
-            .whole
-            .as_ref()
-            .map_or(&scores.impacts, |whole| &whole.impacts);
-        let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
-        no_run(scores, shared)
-            .or_else(|| none.then(|| "no stored step is known to change".to_owned()))
-    }),
-    Action::new(
         "scores.edit",
         "Edit completion",
         "edit",
-        &["i"],
+        &["e", "i"],
         HERE,
         |scores, shared| write(scores, shared, false),
     )
@@ -155,7 +84,7 @@ const ACTIONS: &[Action] = &[
         "scores.remove",
         "Delete written completion",
         "",
-        &["delete"],
+        &["d", "delete"],
         HERE,
         remove,
     )
@@ -167,7 +96,7 @@ const ACTIONS: &[Action] = &[
         "scores.prompt",
         "Choose prompt",
         "prompt",
-        &["p"],
+        &["P"],
         HERE,
         prompt_choice::open,
     )
@@ -177,7 +106,7 @@ const ACTIONS: &[Action] = &[
         "scores.draw",
         "Sample completions",
         "sample",
-        &["r"],
+        &["S"],
         HERE,
         sampling::sample,
     )
@@ -206,7 +135,7 @@ const ACTIONS: &[Action] = &[
         "scores.confidence",
         "Toggle confidence",
         "",
-        &["P"],
+        &[],
         HERE,
         sampling::toggle_confidence,
     )
@@ -217,74 +146,31 @@ const ACTIONS: &[Action] = &[
     }),
     Action::new(
         "scores.cancel",
-        "Cancel",
-        "cancel",
-        &["C"],
+        "Cancel sampling",
+        "",
+        &["ctrl-x"],
         HERE,
         |scores, _| {
             sampling::cancel(scores);
-            if let Some(whole) = &scores.whole {
-                whole.cancel.cancel();
-            }
             Vec::new()
         },
     )
     .unless(|scores, _| {
-        let is_busy =
-            scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
-        (!is_busy).then(|| "nothing to cancel".to_owned())
+        let is_idle = scores.sampling.is_none();
+        is_idle.then(|| "nothing is sampled".to_owned())
     }),
     Action::new(
-        "scores.rescore_run",
-        "Re-score run",
-        "re-score run",
-        &["S"],
-        HERE,
-        source::rescore_run,
-    )
-    .unless(|scores, shared| no_run(scores, shared).or_else(|| source::no_rescoring(shared))),
-    Action::new(
         "scores.only",
-        "Cycle tier filter",
-        "tier",
+        "Filter by tier or failure",
+        "tier, failure",
         &["f"],
         HERE,
         |scores, _| {
-            scores.only = scores.only.next();
-            to_the_top(scores)
-        },
-    ),
-    Action::new(
-        "scores.changed",
-        "Show changed rows",
-        "changed",
-        &["m"],
-        HERE,
-        |scores, _| {
-            scores.only = if scores.only == TierFilter::Moved {
-                TierFilter::All
-            } else {
-                TierFilter::Moved
-            };
+            scores.only = next_filter(scores);
             to_the_top(scores)
         },
     )
-    .also(&["changed by edit", "changed by schema", "moved"])
-    .unless(|scores, _| {
-        let none = scores.only != TierFilter::Moved && scores.moved.iter().all(Option::is_none);
-        none.then(|| "no row changed its tier".to_owned())
-    }),
-    Action::new(
-        "scores.class",
-        "Cycle failure filter",
-        "failure",
-        &["c"],
-        HERE,
-        |scores, _| {
-            scores.class = next_class(scores);
-            to_the_top(scores)
-        },
-    ),
+    .also(&["tier", "changed by edit", "changed by schema"]),
     Action::new(
         "scores.filter",
         "Find completion",
@@ -301,9 +187,9 @@ const ACTIONS: &[Action] = &[
     .asking(),
     Action::new(
         "scores.order",
-        "Cycle sort order",
-        "order",
-        &["o"],
+        "Sort completions",
+        "sort",
+        &["s"],
         HERE,
         |scores, _| {
             scores.order = scores.order.next();
@@ -311,18 +197,6 @@ const ACTIONS: &[Action] = &[
         },
     )
     .also(&["sort"]),
-    Action::new(
-        "scores.groups",
-        "Toggle grouping",
-        "groups",
-        &["v"],
-        HERE,
-        |scores, _| {
-            scores.is_flat = !scores.is_flat;
-            to_the_top(scores)
-        },
-    )
-    .also(&["group"]),
     Action::new(
         "scores.copy",
         "Copy completion",
@@ -359,7 +233,7 @@ const ACTIONS: &[Action] = &[
                     scores.pane = Some(LIST);
                     return Vec::new();
                 }
-                (scores.only, scores.class) = Default::default();
+                scores.only = Only::All;
             }
             scores.filter = Filter::default();
             arrange(scores);
@@ -368,17 +242,11 @@ const ACTIONS: &[Action] = &[
     ),
 ];
 
-fn next_source(scores: &Scores, shared: &Shared) -> Source {
-    let all = [
-        Source::Samples,
-        Source::Written,
-        Source::Step,
-        Source::Sampled,
-    ];
+fn next_source(scores: &Scores) -> Source {
+    let all = [Source::Samples, Source::Written, Source::Sampled];
     let has = |source: &&Source| match source {
         Source::Samples => true,
         Source::Written => !scores.written.is_empty(),
-        Source::Step => shared.current.is_some(),
         Source::Sampled => !scores.sampled.is_empty(),
     };
     let now = all
@@ -391,13 +259,6 @@ fn next_source(scores: &Scores, shared: &Shared) -> Source {
         .find(has)
         .copied()
         .unwrap_or_default()
-}
-
-fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
-    let Some(run) = shared.current_run() else {
-        return Some(shared.no_open_run());
-    };
-    (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
 }
 
 /// Applies a change of filter or order and moves to the first row.
@@ -467,9 +328,7 @@ fn add(scores: &mut Scores, written: Written) {
     }
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
-    (scores.only, scores.class, scores.filter, scores.order) = Default::default();
-    // Groups are ordered by their first completion; only the flat list has the new one last.
-    scores.is_flat = true;
+    (scores.only, scores.filter, scores.order) = Default::default();
     scores.source = Source::Written;
     scores.cursor = Cursor {
         index: scores.editing,

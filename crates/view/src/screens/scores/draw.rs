@@ -98,18 +98,11 @@ fn summary_title(scores: &Scores, shared: &Shared) -> String {
     format!("{both}{schema}")
 }
 
-fn title(scores: &Scores, shared: &Shared) -> String {
+fn title(scores: &Scores) -> String {
     let source = match scores.source {
         Source::Samples => "task samples".to_owned(),
         Source::Written => "not saved".to_owned(),
         Source::Sampled => "sampled".to_owned(),
-        Source::Step if source::is_following(scores, shared) => {
-            format!("following step {}", scores.loaded_step)
-        }
-        Source::Step => {
-            let last = shared.current_run().map_or(0, |run| run.history.last_step);
-            format!("step {}/{last}", scores.loaded_step)
-        }
     };
     let all = scores.items.all.len();
     let shown = shown_length(scores);
@@ -118,8 +111,7 @@ fn title(scores: &Scores, shared: &Shared) -> String {
     } else {
         format!("{shown} of {all}")
     };
-    let class = scores.class.map_or("", |class| class.name());
-    let filters = [scores.only.name(), class, scores.order.name()]
+    let filters = [scores.only.name(), scores.order.name()]
         .into_iter()
         .filter(|name| !name.is_empty());
     [format!("{LIST} {count}"), source]
@@ -166,22 +158,14 @@ fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'
     Content {
         head: above(scores, shared, columns),
         empty,
-        ..Content::titled(title(scores, shared)).list(list)
+        ..Content::titled(title(scores)).list(list)
     }
 }
 
-/// Lines above the list: a warning about run and task, the filter, and sampling in progress.
+/// Lines above the list: the filter, and sampling in progress.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let warning = scores
-        .mismatch
-        .as_ref()
-        .filter(|_| scores.source == Source::Step);
-    let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("▲ {text}"), columns));
-    let mut lines: Vec<_> = warning
-        .into_iter()
-        .map(|line| theme.line(line, Role::Warning))
-        .collect();
+    let mut lines = Vec::new();
     lines.extend(
         scores
             .filter
@@ -242,7 +226,6 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
             format!("No completions written here. Paste one, or write one with {write}.")
         }
         Source::Sampled => format!("Nothing sampled yet: {sample} samples."),
-        Source::Step => "Completions of this step were not stored.".to_owned(),
     };
     let mut lines = vec![plain(&hint)];
     lines.extend(scores.sampling_error.as_ref().map(|why| bad(why)));
@@ -361,7 +344,7 @@ fn label(scores: &Scores, scored: &ScoredItems, place: usize, columns: usize) ->
     // For sampled completions the group's name includes the model.
     let group = scored.items.groups.get(item.group).map(String::as_str);
     let prompt = item.row.as_ref().map(|row| row.id.as_str()).or(group);
-    let name = prompt.filter(|name| scores.is_flat && !name.is_empty());
+    let name = prompt.filter(|name| !scores.is_grouped() && !name.is_empty());
     let name = name.map_or_else(String::new, |name| {
         format!("{} ", fitted_end(name, columns / 2))
     });

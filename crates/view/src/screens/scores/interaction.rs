@@ -6,7 +6,7 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::actions::{pasted, to_the_top, written};
-use super::{LIST, SUMMARY, Scores, Source, arrange, draw, sampling, source};
+use super::{LIST, SUMMARY, Scores, arrange, draw, sampling, source};
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
 use crate::screen;
@@ -94,10 +94,7 @@ fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if scores.is_old && !scores.items.all.is_empty() {
         return source::rescore(scores, shared);
     }
-    let must_load = scores.scored.is_none()
-        || source::is_behind(scores, shared)
-        || source::is_unread(scores, shared);
-    if must_load {
+    if scores.scored.is_none() || source::is_unread(scores, shared) {
         source::load(scores, shared)
     } else {
         Vec::new()
@@ -129,21 +126,12 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
             }
         }
         Change::CurrentRun => {
-            source::forget_run(scores);
             sampling::forget_sampled(scores, shared);
-            if is_here && (scores.source == Source::Step || source::is_unread(scores, shared)) {
+            if is_here && source::is_unread(scores, shared) {
                 source::load(scores, shared)
             } else {
                 Vec::new()
             }
-        }
-        Change::RunNews
-            if is_here
-                && scores.source == Source::Step
-                && (scores.scored.is_none() || source::is_behind(scores, shared))
-                && !shared.is_busy("scores.items") =>
-        {
-            source::load(scores, shared)
         }
         _ => Vec::new(),
     }

@@ -1,17 +1,14 @@
-//! Completions from any source: the task's samples, written here, a stored step of a run, sampled from a model.
+//! Completions from any source: the task's samples, written here, sampled from a model.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
 use crate::confidence::AnswerConfidence;
-use crate::dataset::{self, PromptRow};
+use crate::dataset::PromptRow;
 use crate::environment::ToolChain;
 use crate::report::chain_text;
-use crate::run::{RolloutGroup, read_step};
-use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
 use crate::task::{PromptSet, split_set_prompt};
 
@@ -40,25 +37,10 @@ pub struct Item {
     pub group: usize,
     /// A short description of its origin.
     pub from: String,
-    /// The run's record of it.
-    pub stored: Option<Stored>,
     /// How a turn with tools or an agent came to the text, as it was recorded, without token ids.
     pub conversation: Option<Arc<ToolChain>>,
     /// Of its values, if they were sampled with it.
     pub confidence: Option<Arc<AnswerConfidence>>,
-}
-
-/// A completion's record in a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Stored {
-    pub reward: Option<f64>,
-    pub tier: Option<Tier>,
-    pub advantage: f64,
-    /// The tokens of its text, the stop token included.
-    pub tokens: usize,
-    /// Those and the ones of the calls on the way.
-    pub sampled: usize,
-    pub is_truncated: bool,
 }
 
 /// A completion that was written or pasted here, or sampled from a model.
@@ -111,19 +93,6 @@ fn row_of(rows: &Rows, name: &str) -> Option<Arc<PromptRow>> {
         .get(name)
         .or_else(|| rows.get(split_set_prompt(name)?.1));
     row.cloned()
-}
-
-/// The task rows frozen in a run, without sets that cannot be read.
-pub fn rows_of_run(task: &Path) -> Rows {
-    let mut found = Rows::new();
-    let Ok(task) = Task::load(task) else {
-        return found;
-    };
-    for set in PromptSet::ALL {
-        let rows = dataset::load(&task, set).unwrap_or_default();
-        add(&mut found, set, rows.iter());
-    }
-    found
 }
 
 /// Later turns come without the answers before them, which are not known.
@@ -242,56 +211,7 @@ impl Items {
                 from: written.from,
                 conversation: written.conversation,
                 confidence: written.confidence,
-                ..Item::default()
             });
-        }
-        items
-    }
-
-    /// The completions of one task in a stored step of a run.
-    ///
-    /// # Errors
-    /// The file and line that cannot be read.
-    pub fn step(
-        run: &Path,
-        task: &str,
-        step: u64,
-        rows: &Rows,
-        advantage: Advantage,
-    ) -> Result<Self, String> {
-        let mut groups = read_step(run, step).map_err(|error| error.to_string())?;
-        groups.retain(|group| group.task == task);
-        Ok(Self::groups(groups, rows, advantage))
-    }
-
-    fn groups(groups: Vec<RolloutGroup>, rows: &Rows, advantage: Advantage) -> Self {
-        let mut items = Self {
-            advantage: Some(advantage),
-            ..Self::default()
-        };
-        for (number, group) in groups.into_iter().enumerate() {
-            let row = rows.get(&group.prompt_id).cloned();
-            for (sample, completion) in group.completions.into_iter().enumerate() {
-                let tier = completion.score["tier"].as_str().and_then(Tier::from_name);
-                let stored = Stored {
-                    reward: completion.reward,
-                    tier,
-                    advantage: completion.advantage,
-                    tokens: completion.token_ids.len(),
-                    sampled: completion.sampled_tokens(),
-                    is_truncated: completion.stop_reason.is_truncated(),
-                };
-                items.all.push(Item {
-                    text: completion.text,
-                    row: row.clone(),
-                    group: number,
-                    from: format!("step {} sample {}", group.step, sample + 1),
-                    stored: Some(stored),
-                    conversation: completion.chain.map(|chain| Arc::new(chain.without_ids())),
-                    confidence: None,
-                });
-            }
-            items.groups.push(group.prompt_id);
         }
         items
     }

@@ -336,7 +336,7 @@ fn on_output(
             // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
                 // Clears all filters and moves the cursor to the first of them.
-                (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
+                (scores.only, scores.order, scores.fresh) = Default::default();
                 arrange(scores);
                 let commands = source::turn_to(scores, shared, Source::Sampled);
                 scores.cursor = Cursor {

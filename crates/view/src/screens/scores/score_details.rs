@@ -49,7 +49,7 @@ pub(super) fn lines(
         chain,
         // Rollouts have no times.
         call_seconds: &[],
-        tokens: item.stored.map(|stored| stored.sampled),
+        tokens: None,
         is_whole: shared.whole_results,
         whole_key: shared.key_of("scores.results"),
         width,
@@ -138,19 +138,7 @@ impl Text<'_> {
             );
         }
         let mut lines = vec![Line::from(first)];
-        let is_stored = scored
-            .items
-            .all
-            .get(place)
-            .is_some_and(|item| item.stored.is_some());
-        if let Some(before) = self
-            .scores
-            .moved
-            .get(place)
-            .copied()
-            .flatten()
-            .filter(|_| !is_stored)
-        {
+        if let Some(before) = self.scores.moved.get(place).copied().flatten() {
             let sentence = format!("↔ was {} before the last edit", before.name());
             lines.push(self.theme.line(sentence, Role::Accent));
         }
@@ -167,28 +155,6 @@ impl Text<'_> {
         }
         lines.extend(self.no_prompt(scored, place));
         self.advantage(scored, place, score, &mut lines);
-        let item = scored.items.all.get(place);
-        if let Some(stored) = item.and_then(|item| item.stored) {
-            let reward = stored
-                .reward
-                .map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
-            let tier = stored.tier.map_or("", crate::score::Tier::name);
-            let cut = if stored.is_truncated {
-                ", truncated"
-            } else {
-                ""
-            };
-            let differs = stored
-                .reward
-                .is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
-            let role = if differs { Role::Accent } else { Role::Faint };
-            let text = format!(
-                "in the run: {tier} {reward}, advantage {:+.3}; {}{cut}",
-                stored.advantage,
-                counted(stored.sampled, "token")
-            );
-            lines.push(self.theme.line(text, role));
-        }
         lines
     }
 

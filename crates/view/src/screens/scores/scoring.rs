@@ -1,10 +1,8 @@
 //! Completions scored under a schema, each with its group's mean, standard deviation and advantage;
-//! total counts; and the effect of the schema on a run.
+//! total counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use rayon::prelude::*;
 
 use super::items::{Item, Items};
 use crate::advantage::{
@@ -12,7 +10,7 @@ use crate::advantage::{
     step_advantages,
 };
 use crate::dataset::PromptRow;
-use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier, on_every_core};
+use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier};
 
 /// Returns false once the result is no longer needed.
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -56,26 +54,6 @@ pub struct Tally {
     pub failures: Vec<(FailureClass, usize)>,
 }
 
-/// The effect of a schema on a stored step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Impact {
-    /// The step; for a sum, the last one.
-    pub step: u64,
-    pub completions: usize,
-    pub rewards: usize,
-    pub tiers: usize,
-    /// Completions by recorded tier, in the order of [`Tier::ALL`].
-    pub before: [usize; 3],
-    /// Completions with a recorded tier, by their tier under the schema.
-    pub after: [usize; 3],
-    /// Number of advantages whose sign differs (including to or from 0).
-    pub signs: usize,
-    /// Groups that had zero variance and would be mixed.
-    pub revived: usize,
-    /// Groups that were mixed and would have zero variance.
-    pub silenced: usize,
-}
-
 /// Scores all items, on every core; `None` once `is_wanted` returns false.
 pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
     let rows: Vec<Option<PromptRow>> = items.all.iter().map(Item::scored_row).collect();
@@ -90,12 +68,7 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
         .map(|item| item.text.as_str())
         .zip(rows)
         .collect();
-    let mut scores = scorer.score_while(&texts, is_wanted)?;
-    for (score, item) in scores.iter_mut().zip(&items.all) {
-        if let Some(stored) = item.stored {
-            scorer.add_length(score, stored.tokens);
-        }
-    }
+    let scores = scorer.score_while(&texts, is_wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
     let mut groups = vec![Group::default(); items.groups.len()];
     for (place, item) in items.all.iter().enumerate() {
@@ -210,102 +183,11 @@ fn tally(scores: &[Score]) -> Tally {
     tally
 }
 
-/// The effect of the schema on stored steps, on every core; `None` once `is_wanted` returns false.
-pub fn impacts(
-    steps: &[(u64, Arc<Items>)],
-    scorer: &Scorer,
-    is_wanted: IsWanted<'_>,
-) -> Option<Vec<Impact>> {
-    let one =
-        |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, is_wanted)?));
-    on_every_core(|| steps.par_iter().map(one).collect())
-}
-
-fn impact(step: u64, scored: &ScoredItems) -> Impact {
-    let mut found = Impact {
-        step,
-        completions: scored.scores.len(),
-        ..Impact::default()
-    };
-    for ((item, score), advantage) in scored
-        .items
-        .all
-        .iter()
-        .zip(&scored.scores)
-        .zip(&scored.advantages)
-    {
-        let Some(stored) = item.stored else { continue };
-        found.rewards += usize::from(
-            stored
-                .reward
-                .is_some_and(|reward| (reward - score.reward).abs() > 1e-9),
-        );
-        if let Some(tier) = stored.tier {
-            found.tiers += usize::from(tier != score.tier);
-            found.before[tier as usize] += 1;
-            found.after[score.tier as usize] += 1;
-        }
-        found.signs += usize::from(sign(stored.advantage) != sign(*advantage));
-    }
-    for group in &scored.groups {
-        let stored = group
-            .members
-            .iter()
-            .filter_map(|place| scored.items.all.get(*place)?.stored);
-        let was_mixed = stored
-            .map(|stored| stored.advantage)
-            .any(|advantage| advantage != 0.0);
-        match (was_mixed, group.state == GroupSignal::Mixed) {
-            (false, true) => found.revived += 1,
-            (true, false) => found.silenced += 1,
-            _ => {}
-        }
-    }
-    found
-}
-
-fn sign(advantage: f64) -> i8 {
-    if advantage > 0.0 {
-        1
-    } else {
-        -i8::from(advantage < 0.0)
-    }
-}
-
-pub fn sum(impacts: &[Impact]) -> Impact {
-    impacts.iter().fold(Impact::default(), |sum, one| Impact {
-        step: sum.step.max(one.step),
-        completions: sum.completions + one.completions,
-        rewards: sum.rewards + one.rewards,
-        tiers: sum.tiers + one.tiers,
-        before: std::array::from_fn(|tier| sum.before[tier] + one.before[tier]),
-        after: std::array::from_fn(|tier| sum.after[tier] + one.after[tier]),
-        signs: sum.signs + one.signs,
-        revived: sum.revived + one.revived,
-        silenced: sum.silenced + one.silenced,
-    })
-}
-
 /// Previous tiers of completions whose tier changed; `None` if the completions differ.
 pub fn moved(before: &ScoredItems, now: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
     same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
-}
-
-/// Recorded tiers of stored completions whose tier differs now; `None` if none is stored.
-pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
-    let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
-    let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
-    is_stored.then(|| {
-        scored
-            .items
-            .all
-            .iter()
-            .zip(&scored.scores)
-            .map(one)
-            .collect()
-    })
 }
 
 /// Whether a completion or its prompt's name contains a text, ignoring case; `query` must be
@@ -320,7 +202,7 @@ pub fn holds(item: &Item, name: &str, query: &str) -> bool {
 mod tests {
     use super::*;
     use crate::score::Task;
-    use crate::screens::scores::items::{Rows, Stored, Written};
+    use crate::screens::scores::items::{Rows, Written};
 
     fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
         let written = texts.iter().map(|text| Written {
@@ -349,84 +231,6 @@ mod tests {
         assert_eq!(
             tally.failures,
             [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]
-        );
-    }
-
-    #[test]
-    fn what_a_schema_changes_is_counted() {
-        let stored = |reward: f64, tier, advantage| {
-            Some(Stored {
-                reward: Some(reward),
-                tier: Some(tier),
-                advantage,
-                tokens: 1,
-                sampled: 1,
-                is_truncated: false,
-            })
-        };
-        let check = |records: [Option<Stored>; 2], expected: Impact| {
-            let mut found = items(&[VALID, "{}"], Advantage::Standardized);
-            let inner = Arc::get_mut(&mut found).unwrap();
-            for (item, record) in inner.all.iter_mut().zip(records) {
-                item.stored = record;
-            }
-            assert_eq!(impact(7, &scored(&found)), expected);
-        };
-        let none = Impact {
-            step: 7,
-            completions: 2,
-            before: [0, 1, 1],
-            after: [0, 1, 1],
-            ..Impact::default()
-        };
-        check(
-            [
-                stored(1.0, Tier::Valid, 0.7),
-                stored(0.5, Tier::Invalid, -0.7),
-            ],
-            none,
-        );
-        // The second completion was valid: a zero-variance group would be informative.
-        check(
-            [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
-            Impact {
-                rewards: 1,
-                tiers: 1,
-                signs: 2,
-                revived: 1,
-                before: [0, 0, 2],
-                ..none
-            },
-        );
-        check(
-            [
-                stored(0.5, Tier::Invalid, -0.7),
-                stored(1.0, Tier::Valid, 0.7),
-            ],
-            Impact {
-                rewards: 2,
-                tiers: 2,
-                signs: 2,
-                ..none
-            },
-        );
-        assert_eq!(
-            sum(&[
-                none,
-                Impact {
-                    step: 3,
-                    signs: 2,
-                    ..none
-                }
-            ]),
-            Impact {
-                step: 7,
-                completions: 4,
-                signs: 2,
-                before: [0, 2, 2],
-                after: [0, 2, 2],
-                ..Impact::default()
-            }
         );
     }
 

@@ -1,14 +1,13 @@
-//! Summary of all completions: tiers, rates with 95% CI, kinds of failure, and the effect of the
-//! schema on the run.
+//! Summary of all completions: tiers, rates with 95% CI, kinds of failure.
 
 use std::collections::BTreeMap;
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::scoring::{Impact, ScoredItems, sum};
-use super::{RescoreJob, Scores, Source, source};
-use crate::format::{counted, percent_short};
+use super::Scores;
+use super::scoring::ScoredItems;
+use crate::format::percent_short;
 use crate::score::{Score, Tier};
 use crate::shared::Shared;
 use crate::statistics::wilson_by_prompt;
@@ -54,10 +53,6 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         ]));
     }
     lines.extend(changed(scores, shared, scored, columns));
-    let is_rescored = rows_of_changes(scores) > 0;
-    if scores.source == Source::Step && is_rescored {
-        run(scores, shared, columns, &mut lines);
-    }
     lines.push(rate(
         theme,
         "valid",
@@ -89,11 +84,6 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         false => lines.push(faint(format!("failures: {}", failures.join(", ")))),
     }
     groups(theme, scored, &mut lines);
-    match scores.source {
-        Source::Step if is_rescored => steps(scores, shared, &mut lines),
-        Source::Step => run(scores, shared, columns, &mut lines),
-        _ => {}
-    }
     lines
 }
 
@@ -134,13 +124,8 @@ fn changed(
         format!("{} → {} {count}", before.name(), now.name())
     };
     let ways: Vec<String> = ways.iter().map(way).collect();
-    let since = if scores.source == Source::Step {
-        "since recorded"
-    } else {
-        "by the last edit"
-    };
     let text = format!(
-        "{} of {} rows changed {since}: {}",
+        "{} of {} rows changed by the last edit: {}",
         moves().count(),
         scored.scores.len(),
         ways.join(", ")
@@ -172,7 +157,7 @@ fn changed(
     let rows = format!(
         "{}{more}; {} lists them",
         rows.join(", "),
-        shared.key_of("scores.changed")
+        shared.key_of("scores.only")
     );
     let line = |role: Role| move |text: String| theme.line(text, role);
     let head = wrapped(&text, columns).into_iter().map(line(Role::Accent));
@@ -184,19 +169,10 @@ const CHANGED_ROWS: usize = 4;
 
 /// Rows of the pane needed for the complete re-scoring result; 0 if nothing changed.
 pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
-    let of_run = scores
-        .whole
-        .as_ref()
-        .map_or(&scores.impacts, |whole| &whole.impacts);
-    let run = scores.source == Source::Step
-        && of_run
-            .iter()
-            .any(|one| one.rewards + one.tiers + one.signs > 0);
-    let rows = scores.moved.iter().any(Option::is_some);
-    match (run, rows) {
-        (true, _) => 26,
-        (false, true) => 16,
-        (false, false) => 0,
+    if scores.moved.iter().any(Option::is_some) {
+        16
+    } else {
+        0
     }
 }
 
@@ -280,132 +256,6 @@ fn groups(theme: &Theme, scored: &ScoredItems, lines: &mut Vec<Line<'static>>) {
         count(GroupSignal::AllEqual)
     );
     lines.push(theme.line(text, Role::Faint));
-}
-
-fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'static>>) {
-    let theme = &shared.theme;
-    let (title, impacts, notes) = match &scores.whole {
-        Some(whole) => {
-            let (title, notes) = whole_run_text(shared, whole);
-            (title, &whole.impacts, notes)
-        }
-        None if source::is_own(scores, shared) => (
-            format!(
-                "the run's own task on its last {} steps",
-                scores.impacts.len()
-            ),
-            &scores.impacts,
-            Vec::new(),
-        ),
-        None => {
-            let steps = scores.impacts.len();
-            (
-                format!("this {} on the last {steps} steps", shared.draft.name()),
-                &scores.impacts,
-                vec![format!(
-                    "{} re-scores the whole run",
-                    shared.key_of("scores.rescore_run")
-                )],
-            )
-        }
-    };
-    let all = sum(impacts);
-    lines.push(theme.line(title, Role::Title));
-    lines.extend(notes.into_iter().map(|note| theme.line(note, Role::Faint)));
-    if all.completions == 0 {
-        lines.push(theme.line("no stored completions", Role::Faint));
-    } else if all.rewards + all.tiers + all.signs == 0 {
-        lines.push(Line::from(format!(
-            "no change: {} rewards and advantages as recorded",
-            all.completions
-        )));
-    } else {
-        lines.push(theme.line(
-            format!("{:<13}{:>9}{:>9}", "tier", "recorded", "now"),
-            Role::Faint,
-        ));
-        for tier in Tier::ALL.into_iter().rev() {
-            let (before, now) = (all.before[tier as usize], all.after[tier as usize]);
-            let name = format!("{} {:<11}", theme.tier_glyph(tier), tier.name());
-            let change = if before == now {
-                String::new()
-            } else {
-                format!("  {:+}", now as i64 - before as i64)
-            };
-            lines.push(Line::from(vec![
-                theme.span(name, Theme::tier_role(tier)),
-                Span::raw(format!("{before:>9}{now:>9}")),
-                theme.span(change, Role::Accent),
-            ]));
-        }
-        let counts = [
-            (all.rewards, "rewards change"),
-            (all.tiers, "tiers change"),
-            (all.signs, "advantages change sign"),
-        ];
-        let share = |count: usize| percent_short(count as f64 / all.completions as f64);
-        let counts = counts.map(|(count, what)| format!("{count} {what} ({})", share(count)));
-        let text = format!(
-            "of {} {}; zero-variance groups that become mixed: {}, mixed that become zero-variance: {}",
-            counted(all.completions, "completion"),
-            counts.join(", "),
-            all.revived,
-            all.silenced
-        );
-        lines.extend(wrapped(&text, columns).into_iter().map(Line::from));
-    }
-}
-
-fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
-    let impacts = scores
-        .whole
-        .as_ref()
-        .map_or(&scores.impacts, |whole| &whole.impacts);
-    let changed = impacts
-        .iter()
-        .rev()
-        .filter(|one| one.rewards + one.tiers + one.signs > 0);
-    let heading = format!(
-        "  step   rewards   tiers   signs   {} next",
-        shared.key_of("scores.next_changed")
-    );
-    lines.push(shared.theme.line(heading, Role::Faint));
-    lines.extend(changed.map(|one| table_row(&shared.theme, one)));
-}
-
-fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
-    theme.line(
-        format!(
-            "{:>6} {:>9} {:>7} {:>7}",
-            one.step, one.rewards, one.tiers, one.signs
-        ),
-        Role::Text,
-    )
-}
-
-fn whole_run_text(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
-    let scored = whole.impacts.len();
-    let title = match (whole.is_done, whole.cancel.is_cancelled()) {
-        (true, _) => format!(
-            "this {} on the whole run, {scored} stored steps",
-            shared.draft.name()
-        ),
-        (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
-        (false, false) => {
-            format!(
-                "scoring: {scored} of {} steps; {} cancels",
-                whole.steps,
-                shared.key_of("scores.cancel")
-            )
-        }
-    };
-    let mut notes = Vec::new();
-    if whole.version != shared.draft.version {
-        let (name, key) = (shared.draft.name(), shared.key_of("scores.rescore_run"));
-        notes.push(format!("stale: {name} changed; {key} re-scores the run"));
-    }
-    notes.extend(whole.error.clone());
-    (title, notes)
 }
 
 #[cfg(test)]
