@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Failure;
 use crate::dataset::{self, PromptRow};
-use crate::score::Task;
+use crate::score::{Task, tag_rows};
 use crate::task::{PromptSet, SetName};
 
 /// The rows that an eval is on: a set of the task, or a file.
@@ -35,7 +35,7 @@ impl Rows {
         let mut rows = dataset::load_from(on, BufReader::new(file))?;
         dataset::expect_null(task, &mut rows);
         rows.iter_mut().for_each(PromptRow::drop_proposal);
-        task.tag_schemas(&mut rows);
+        tag_rows(task, &mut rows);
         Ok(Self {
             set: set.clone(),
             label: on.clone(),
@@ -46,7 +46,7 @@ impl Rows {
     pub(super) fn from_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
         let mut rows = dataset::load(task, set)?;
         rows.iter_mut().for_each(PromptRow::drop_proposal);
-        task.tag_schemas(&mut rows);
+        tag_rows(task, &mut rows);
         let label = task
             .set_file(set)
             .map_or_else(String::new, |file| task.label(file));

@@ -4,7 +4,7 @@ use grpo_tui::dataset::PromptRow;
 use grpo_tui::page::text::render;
 use grpo_tui::score::audit::{Finding, audit, page};
 use grpo_tui::score::mutants::{MutationCell, MutationReport, mutation_report};
-use grpo_tui::score::{LabelledField, Scorer, Task, labelled_fields};
+use grpo_tui::score::{LabelledField, Scorer, Task, labelled_fields, tag_rows};
 
 use super::{folder_with, row};
 
@@ -283,6 +283,22 @@ fn labels_that_their_prompt_does_not_state_are_named() {
         let fields = labelled_fields(&task, &rows);
         let found: Vec<String> = fields.iter().flat_map(LabelledField::problems).collect();
         assert_eq!(found, said, "{schema} {prompts:?} {expected:?}");
+        let mut tagged = rows.clone();
+        tag_rows(&task, &mut tagged);
+        let tags: Vec<&str> = tagged
+            .iter()
+            .flat_map(|row| &row.tags)
+            .map(|tag| &**tag)
+            .collect();
+        let read = "label in the prompt";
+        let expected = match said
+            .iter()
+            .any(|sentence| sentence.contains("do not state"))
+        {
+            true => vec![read, "label not in the prompt", read, read],
+            false => vec![],
+        };
+        assert_eq!(tags, expected, "{schema} {prompts:?}");
     }
 }
 

@@ -52,12 +52,7 @@ fn keys_write_down_the_commands_that_do_the_same() {
         "runs annotate RUN -- 'warm start'",
     );
     stage.command("rename run").keys("ctrl-u");
-    check(
-        &mut stage,
-        "",
-        "first try\n",
-        "runs rename RUN 'first try'",
-    );
+    check(&mut stage, "", "first try\n", "runs rename RUN 'first try'");
     stage.command("edit tags");
     check(
         &mut stage,
@@ -90,7 +85,12 @@ fn the_logs_are_searched_and_copied() {
         stage.screen()
     );
     let key = format!("hf_{}\n", "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h");
-    stage.keys("esc").command("edit tags").types("one\n").keys("a").types(&key);
+    stage
+        .keys("esc")
+        .command("edit tags")
+        .types("one\n")
+        .keys("a")
+        .types(&key);
     stage.keys("alt-m");
     assert!(
         stage.shows("runs tag") && stage.shows("runs annotate") && stage.shows("hf_a…(37 char"),

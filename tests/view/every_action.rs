@@ -79,11 +79,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "live.step.next live.step.on_far live.step.latest",
     ),
     ("space", Outcome::Done, "runs.leave_filter"),
-    (
-        "c",
-        Outcome::Done,
-        "prompts.finding prompts.undo_rows",
-    ),
+    ("c", Outcome::Done, "prompts.finding prompts.undo_rows"),
     (
         "v",
         Outcome::Done,
@@ -126,7 +122,11 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("t", Outcome::Done, "eval.chat.leave"),
     ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
-    ("a x esc", Outcome::Done, "scores.remove scores.save scores.source"),
+    (
+        "a x esc",
+        Outcome::Done,
+        "scores.remove scores.save scores.source",
+    ),
     ("1", Outcome::Done, "screen.live"),
     ("t x", Outcome::Done, "eval.chat.send"),
     // They complain on this stage, of what it has not: a worker that takes requests, a text to submit or to restore, a run

@@ -12,7 +12,9 @@ use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::{counted, listed, shown_lines};
 use crate::propose::{OfferedField, offered_values, pays_values};
-use crate::score::{FailureClass, LabelledField, Score, Scorer, Task, Tier, on_every_core};
+use crate::score::{
+    FailureClass, LabelledField, Score, Scorer, Task, Tier, on_every_core, unread_lines,
+};
 use crate::task::PromptSet;
 
 /// Expected answers scored per set, spread evenly; more take longer without new information.
@@ -211,8 +213,16 @@ fn label_problems(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
         refused_share: 0.0,
     };
     let fields = rows.labelled_fields();
+    let unread = unread_lines(&fields).len();
+    let labels = fields.iter().map(|field| field.rows).max().unwrap_or(0);
+    let readable = (unread > 0).then(|| {
+        format!(
+            "{} of these {labels} labels can be read from their prompts",
+            labels - unread
+        )
+    });
     let problems = fields.iter().flat_map(LabelledField::problems);
-    problems.map(problem).collect()
+    problems.chain(readable).map(problem).collect()
 }
 
 /// A conversation that does not do what is asked and earns as much as one that tries.

@@ -206,7 +206,9 @@ fn broken_answers(folder: &Path) -> Option<MutationReport> {
     if scorer.runs_programs() {
         return None;
     }
-    let rows = dataset::load(&task, PromptSet::Train).ok()?;
+    let mut rows = dataset::load(&task, PromptSet::Train).ok()?;
+    // What was proposed is not the truth.
+    rows.retain(|row| !row.is_proposed());
     mutation_report(&task, &scorer, &rows, Some(mutants::QUICK_LIMIT), &|| true).ok()?
 }
 

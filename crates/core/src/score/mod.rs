@@ -34,7 +34,7 @@ pub use needs::{
     RubricRules, Scale, TestRules,
 };
 pub use scorer::batch::{AppendLine, LineWork, score_stream};
-pub use scorer::unstated_values::{LabelledField, labelled_fields};
+pub use scorer::unstated_values::{LabelledField, labelled_fields, tag_rows, unread_lines};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use scorer::{audit, mutants};
 pub use task::agent_option::{AgentOptionError, command_words};

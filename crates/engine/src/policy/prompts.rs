@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
 use crate::prompts::{prompt_text, template_options, tools_of, turns_of};
-use crate::score::Task;
+use crate::score::{Task, tag_rows};
 use crate::task::PromptSet;
 use crate::text::{TemplateInput, TextError, Tokenizer, check_continuation};
 
@@ -93,7 +93,7 @@ pub fn prepare(
     };
     let (label, mut rows) = (task.label(file), load(task, set)?);
     if set != PromptSet::Train {
-        task.tag_schemas(&mut rows);
+        tag_rows(task, &mut rows);
     }
     prepare_rows(task, &label, rows, tokenizer, lengths)
 }

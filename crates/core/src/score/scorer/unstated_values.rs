@@ -1,6 +1,6 @@
 //! Fields of expected answers of which a prompt may not state the value.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -58,13 +58,15 @@ impl LabelledField {
         self.stated as f64 <= MOSTLY_STATED * self.rows as f64
     }
 
+    /// Whether prompts usually state the value, which varies.
+    fn is_read(&self) -> bool {
+        !self.is_class() && self.is_varied
+    }
+
     /// What is wrong with the labels of the field: prompts usually state the value, but not all of
     /// them do; or a class has two spellings.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        let unstated = self
-            .example
-            .as_ref()
-            .filter(|_| !self.is_class() && self.is_varied);
+        let unstated = self.example.as_ref().filter(|_| self.is_read());
         let unstated = unstated.map(|example| {
             format!(
                 "{}: {} of {} prompts do not state the expected value, {} (`{example}`): correct these rows, or expect null there if the schema allows it",
@@ -94,6 +96,35 @@ impl LabelledField {
         if self.spellings.is_none() && first.0 != text {
             self.spellings = Some([first.clone(), (text.to_owned(), line)]);
         }
+    }
+}
+
+/// Lines of rows with an expected value that their prompt does not state, though most prompts state theirs: nobody can
+/// read it there.
+pub fn unread_lines(fields: &[LabelledField]) -> BTreeSet<usize> {
+    let read = fields.iter().filter(|field| field.is_read());
+    read.flat_map(|field| field.unstated_lines.iter().copied())
+        .collect()
+}
+
+/// Tags by which the rates of an eval or test set are broken down.
+const IN_PROMPT: &str = "label in the prompt";
+const NOT_IN_PROMPT: &str = "label not in the prompt";
+
+/// Tags the rows of an eval or test set: by their own schemas, and whether their label can be read from the prompt, if
+/// some cannot.
+pub fn tag_rows(task: &Task, rows: &mut [PromptRow]) {
+    task.tag_schemas(rows);
+    let unread = unread_lines(&labelled_fields(task, rows.iter()));
+    if unread.is_empty() {
+        return;
+    }
+    for row in rows.iter_mut().filter(|row| row.expected.is_some()) {
+        let tag = match unread.contains(&row.line) {
+            true => NOT_IN_PROMPT,
+            false => IN_PROMPT,
+        };
+        row.tags.push(tag.to_owned());
     }
 }
 

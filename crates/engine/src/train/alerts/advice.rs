@@ -15,6 +15,8 @@ pub(in crate::train) struct TaskFacts {
     is_graded: bool,
     /// Whether values are compared with labels, of train or eval, or the answers have no fields.
     pub(super) measures_values: bool,
+    /// Of the expected answers of train: all, and those that were proposed.
+    pub(super) labels: (usize, usize),
     name: String,
     /// Weighted parts that compare values: name and weight.
     value_parts: Vec<(String, f64)>,
@@ -27,6 +29,7 @@ impl Default for TaskFacts {
             has_fields: true,
             is_graded: false,
             measures_values: true,
+            labels: (0, 0),
             name: String::new(),
             value_parts: Vec::new(),
         }
@@ -37,11 +40,14 @@ impl TaskFacts {
     pub(in crate::train) fn new(task: &Task, share: f64) -> Self {
         let compared = |part: &&RewardPart| part.weight > 0.0 && part.compares();
         let parts = task.rewards.iter().filter(compared);
+        let labels = self::labels(task, PromptSet::Train);
+        let has_labels = labels.0 > 0 || self::labels(task, PromptSet::Eval).0 > 0;
         Self {
             share,
             has_fields: task.schema().is_some() || task.has_calls(),
             is_graded: task.score.graded,
-            measures_values: task.schema().is_none() || has_labels(task),
+            measures_values: task.schema().is_none() || has_labels,
+            labels,
             name: task.name.clone(),
             value_parts: parts.map(|part| (part.part.clone(), part.weight)).collect(),
         }
@@ -62,6 +68,11 @@ impl TaskFacts {
 
     pub(super) fn label_rows(&self) -> String {
         format!("Label 10 rows: grpo-tui dataset propose {}.", self.name)
+    }
+
+    pub(super) fn label_doubtful_rows(&self) -> String {
+        let name = &self.name;
+        format!("Label the most doubtful rows yourself: grpo-tui dataset propose {name} --label.")
     }
 
     /// Advice for valid answers with wrong values.
@@ -92,14 +103,16 @@ impl TaskFacts {
     }
 }
 
-/// Whether a row of train or eval has an expected answer.
-fn has_labels(task: &Task) -> bool {
-    [PromptSet::Train, PromptSet::Eval].into_iter().any(|set| {
-        let Ok((file, reader)) = open(task, set) else {
-            return false;
-        };
-        read_rows(&file, reader).any(|row| row.is_ok_and(|row| row.expected.is_some()))
-    })
+/// The rows of a set that have an expected answer, and those of them whose answer was proposed.
+fn labels(task: &Task, set: PromptSet) -> (usize, usize) {
+    let Ok((file, reader)) = open(task, set) else {
+        return (0, 0);
+    };
+    let rows = read_rows(&file, reader).filter_map(Result::ok);
+    rows.filter(|row| row.expected.is_some())
+        .fold((0, 0), |(all, proposed), row| {
+            (all + 1, proposed + usize::from(row.is_proposed()))
+        })
 }
 
 pub(super) fn diverged(config: &TrainConfig) -> String {

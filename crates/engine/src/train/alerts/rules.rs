@@ -117,7 +117,7 @@ const RULE: Rule = Rule {
     replaces: &[],
 };
 
-static RULES: [Rule; 19] = [
+static RULES: [Rule; 20] = [
     Rule {
         name: Ruin::Collapsed.name(),
         measure: Measure::Own(collapsed),
@@ -375,6 +375,22 @@ static RULES: [Rule; 19] = [
             "Values are not measured: no row of train or eval has an expected answer.".to_owned()
         },
         advice: |seen, _| seen.evidence.task.label_rows(),
+        ..RULE
+    },
+    Rule {
+        name: "proposed_labels",
+        level: |_| AlertLevel::Info,
+        measure: Measure::Own(|seen| {
+            let (_, proposed) = seen.evidence.task.labels;
+            (proposed > 0).then_some(proposed as f64)
+        }),
+        sentence: |seen, proposed| {
+            format!(
+                "{proposed} of the {} expected answers of train are proposed: rewards in training count them, evals only those of a person.",
+                seen.evidence.task.labels.0
+            )
+        },
+        advice: |seen, _| seen.evidence.task.label_doubtful_rows(),
         ..RULE
     },
     Rule {
