@@ -20,15 +20,11 @@ mod program;
 #[path = "../tests/view/pty_session.rs"]
 mod session;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossterm::event::KeyEvent;
-use grpo_tui::config::Advantage;
 use grpo_tui::run::Series;
-use grpo_tui::score::{Scorer, Task};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::screens::scores::{items, scoring};
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;
 use grpo_tui::view::widgets::chart::{Chart, Curve};
@@ -50,7 +46,6 @@ fn main() {
     println!("{:<58} {:>12} {:>12}", "figure", "median", "p99");
     charts();
     long_pastes();
-    scoring_again();
     starts();
     keys_during_a_run();
     bytes(&[], "bytes a second, live run, 120 x 36");
@@ -149,42 +144,6 @@ fn long_pastes() {
         }
     }
     row("a paste of 200,000 letters, a key after it", samples, "ms");
-}
-
-/// Every stored completion of a run against the text of the schema, as after a keystroke in it.
-fn scoring_again() {
-    let (run, task) = (
-        program::sample_data("finished-run"),
-        Task::embedded("invoice").unwrap(),
-    );
-    let rows = items::rows_of_run(&run.join("task"));
-    let all: Vec<_> = (0..64)
-        .map(|index| {
-            (
-                index,
-                Arc::new(
-                    items::Items::step(&run, "", index % 40 + 1, &rows, Advantage::Standardized)
-                        .unwrap(),
-                ),
-            )
-        })
-        .collect();
-    let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();
-    let sample = || {
-        let begin = Instant::now();
-        let scorer =
-            Scorer::new(&task.with_definition_text(&task.definition_text).unwrap()).unwrap();
-        assert_eq!(
-            scoring::sum(&scoring::impacts(&all, &scorer, &|| true).unwrap()).completions,
-            count
-        );
-        milliseconds(begin.elapsed())
-    };
-    row(
-        &format!("{count} completions scored again"),
-        (0..20).map(|_| sample()).collect(),
-        "ms",
-    );
 }
 
 /// From the process's start to the first whole picture in the emulator.
