@@ -21,8 +21,6 @@ pub struct Appearance {
     pub notifications: Notifications,
     pub mouse: bool,
     pub live_charts: Vec<String>,
-    /// The columns of the list of runs.
-    pub runs_columns: Option<Vec<String>>,
     /// Problems of the files.
     pub notes: Vec<String>,
     pub files: Vec<PathBuf>,
@@ -65,7 +63,6 @@ impl Appearance {
             notifications: settings.notifications,
             mouse: settings.mouse && !input.linear,
             live_charts: settings.live_charts,
-            runs_columns: Some(settings.runs_columns).filter(|columns| !columns.is_empty()),
             notes,
             files,
         }
@@ -97,7 +94,6 @@ impl Appearance {
             notifications,
             mouse,
             live_charts,
-            runs_columns,
             notes,
             ..
         } = Self::load(&input);
@@ -110,7 +106,6 @@ impl Appearance {
             notifications,
             mouse,
             live_charts,
-            runs_columns,
             notes,
             remote,
             appearance,

@@ -33,8 +33,6 @@ pub struct Options {
     pub mouse: bool,
     /// The small charts of the live screen, by title or metric; none: the default ones.
     pub live_charts: Vec<String>,
-    /// The columns of the list of runs; `None`: the usual ones.
-    pub runs_columns: Option<Vec<String>>,
     /// The inputs of the appearance, to reload it when the user's files change.
     pub appearance: AppearanceInput,
     /// Messages to show at the start, such as a keymap file that could not be read.
@@ -59,7 +57,6 @@ impl Options {
             notifications: Notifications::default(),
             mouse: true,
             live_charts: Vec::new(),
-            runs_columns: None,
             appearance: AppearanceInput::nothing(),
             notes: Vec::new(),
         }

@@ -35,8 +35,6 @@ pub struct Settings {
     pub mouse: bool,
     /// The small charts of the live screen; none: the default ones.
     pub live_charts: Vec<String>,
-    /// The columns of the list of runs; none: the usual ones.
-    pub runs_columns: Vec<String>,
 }
 
 impl Default for Settings {
@@ -50,7 +48,6 @@ impl Default for Settings {
             notifications,
             mouse: true,
             live_charts: Vec::new(),
-            runs_columns: Vec::new(),
         }
     }
 }
@@ -64,7 +61,7 @@ pub struct Key {
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
 
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 8] = [
     Key {
         name: "theme",
         values: "\"auto\", or a theme name",
@@ -131,12 +128,6 @@ pub const KEYS: [Key; 9] = [
         values: "[] or a list of titles and metrics",
         meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones",
         take: |settings, value| set(&mut settings.live_charts, value.as_array().and_then(list)),
-    },
-    Key {
-        name: "runs_columns",
-        values: "[] or a list of names",
-        meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones",
-        take: |settings, value| set(&mut settings.runs_columns, value.as_array().and_then(list)),
     },
     Key {
         name: GPU_PRICE_KEY,
@@ -276,11 +267,6 @@ mod tests {
         check("gpu_price_per_hour = 2.5", |_| {}, &[]);
         let price = "config.toml line 1: `gpu_price_per_hour` must be a number >= 0, not -2.5: using the default";
         check("gpu_price_per_hour = -2.5", |_| {}, &[price]);
-        check(
-            "runs_columns = [\"run\"]",
-            |settings| settings.runs_columns = vec!["run".to_owned()],
-            &[],
-        );
         check(
             "live_charts = [\"kl\", \"loss\"]",
             |settings| settings.live_charts = ["kl", "loss"].map(str::to_owned).to_vec(),
