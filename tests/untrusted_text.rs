@@ -366,7 +366,6 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["sweep", task, "--set", &format!("{HOSTILE}=1,2")],
         &["study", HOSTILE, task],
         &["worker", "--run", A],
-        &["keys", "--check", task],
         &["keys"],
         &["doctor", "--runs", HOSTILE],
         &["doctor", "--json"],

@@ -1,17 +1,13 @@
-//! `grpo-tui keys`: the table of actions with their keys, and a check of a keymap file.
-
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+//! `grpo-tui keys`: the table of actions with their keys.
 
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, print, print_indented};
+use super::{Outcome, print, print_indented};
 use crate::report::text_table;
 use crate::view::action::{ActionInfo, Scope};
 use crate::view::app;
 use crate::view::appearance::Appearance;
 use crate::view::keymap::Keymap;
-use crate::view::keymap_file::{self, KeymapRead};
 use crate::view::options::AppearanceInput;
 
 #[derive(Debug, clap::Args)]
@@ -19,55 +15,14 @@ pub(super) struct Arguments {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Check a keymap file; exit code 1 if an entry is invalid
-    #[arg(long, value_name = "FILE")]
-    check: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    match &arguments.check {
-        Some(file) => check(file, arguments.json),
-        None => {
-            let keymap = Appearance::load(&AppearanceInput::detect()).keymap;
-            if arguments.json {
-                print_indented(&document(&keymap))
-            } else {
-                print(&table(&keymap))
-            }
-        }
+    let keymap = Appearance::load(&AppearanceInput::detect()).keymap;
+    match arguments.json {
+        true => print_indented(&document(&keymap)),
+        false => print(&table(&keymap)),
     }
-}
-
-fn check(file: &Path, json: bool) -> Outcome {
-    let text = crate::files::read_text(file)
-        .map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
-    let KeymapRead {
-        keymap,
-        errors,
-        warnings,
-    } = keymap_file::parse(&file.display().to_string(), &text);
-    if json {
-        print_indented(
-            &json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]}),
-        )?;
-    } else {
-        let changed: Vec<&ActionInfo> = app::actions()
-            .filter(|action| keymap.is_changed(action.id))
-            .collect();
-        let lines = changed
-            .iter()
-            .map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
-        let problems = errors
-            .iter()
-            .map(|text| format!("error: {text}\n"))
-            .chain(warnings.iter().map(|text| format!("warning: {text}\n")));
-        print(&lines.chain(problems).collect::<String>())?;
-    }
-    Ok(if errors.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
 }
 
 fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {

@@ -50,7 +50,7 @@ impl Appearance {
         let keys = open(input.keymap_file(), &mut notes)
             .map(|file| keymap_file::read(&file))
             .unwrap_or_default();
-        notes.extend(keys.errors.into_iter().chain(keys.warnings));
+        notes.extend(keys.errors);
         let low_bandwidth = input.low_bandwidth || settings.low_bandwidth;
         let (read, depth) = chosen_theme(input, &settings);
         notes.extend(read.notes);

@@ -15,8 +15,6 @@ pub struct KeymapRead {
     pub keymap: Keymap,
     /// Entries that do not apply.
     pub errors: Vec<String>,
-    /// Entries that apply but may surprise.
-    pub warnings: Vec<String>,
 }
 
 pub fn parse(name: &str, text: &str) -> KeymapRead {
@@ -100,14 +98,8 @@ fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut
         };
         let Some((finding, id)) = findings
             .iter()
-            .filter(|finding| finding.is_conflict)
             .find_map(|finding| Some((finding, changed(finding)?)))
         else {
-            let warnings = findings.iter().filter(|finding| !finding.is_conflict);
-            let of_user = warnings.filter_map(|finding| Some((finding, changed(finding)?)));
-            found.warnings = of_user
-                .map(|(finding, id)| file.problem(byte_of(id), &finding.sentence))
-                .collect();
             return;
         };
         let what = format!("{}; `{id}` keeps its default keys", finding.sentence);
@@ -122,7 +114,7 @@ mod tests {
 
     #[test]
     fn entries_count_unless_they_are_wrong() {
-        let check = |text: &str, id: &str, keys: &[&str], errors: &[&str], warnings: &[&str]| {
+        let check = |text: &str, id: &str, keys: &[&str], errors: &[&str]| {
             let found = read(&UserFile::new("keys.toml", text));
             let shown: Vec<String> = found
                 .keymap
@@ -131,11 +123,14 @@ mod tests {
                 .map(ToString::to_string)
                 .collect();
             assert_eq!(shown, keys, "{text}");
-            for (messages, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
-                assert_eq!(messages.len(), expected.len(), "{text}: {messages:?}");
-                for (message, expected) in messages.iter().zip(expected) {
-                    assert!(message.contains(expected), "{text}: {message}");
-                }
+            assert_eq!(
+                found.errors.len(),
+                errors.len(),
+                "{text}: {:?}",
+                found.errors
+            );
+            for (message, expected) in found.errors.iter().zip(errors) {
+                assert!(message.contains(expected), "{text}: {message}");
             }
         };
         check(
@@ -143,10 +138,9 @@ mod tests {
             "help",
             &["f12", "alt-h"],
             &[],
-            &[],
         );
-        check("help = \"f12\"", "help", &["f12"], &[], &[]);
-        check("help = []", "help", &[], &[], &[]);
+        check("help = \"f12\"", "help", &["f12"], &[]);
+        check("help = []", "help", &[], &[]);
         check(
             "\nhepl = \"f12\"",
             "help",
@@ -154,58 +148,38 @@ mod tests {
             &[
                 "keys.toml line 2: unknown action `hepl`; did you mean `help`? `grpo-tui keys` lists all",
             ],
-            &[],
         );
         check(
             "help = [\"f13\"]",
             "help",
             &["?"],
             &["keys.toml line 1: unknown key `f13`"],
-            &[],
         );
         check(
             "help = 3",
             "help",
             &["?"],
             &["keys.toml line 1: a key is a string"],
-            &[],
         );
-        check("[help\n", "help", &["?"], &["keys.toml line 1: "], &[]);
+        check("[help\n", "help", &["?"], &["keys.toml line 1: "]);
         check(
             "[runs]\npause = \"p\"",
             "help",
             &["?"],
             &["keys.toml line 1: write action ids in quotes"],
-            &[],
         );
         check(
             "help = \"q\"",
             "help",
             &["?"],
             &["keys.toml line 1: `q` is bound to both `help` and `quit`"],
-            &[],
         );
-        check("help = \"q\"\nquit = \"f12\"", "help", &["q"], &[], &[]);
-        check(
-            "help = \"ctrl-b\"",
-            "help",
-            &["ctrl-b"],
-            &[],
-            &["keys.toml line 1: `ctrl-b` of `help`: tmux"],
-        );
-        check(
-            "help = \"ctrl-w\"",
-            "help",
-            &["ctrl-w"],
-            &[],
-            &["`ctrl-w` of `help`: edits text in fields"],
-        );
+        check("help = \"q\"\nquit = \"f12\"", "help", &["q"], &[]);
         check(
             "quit = []",
             "quit",
             &["q", "ctrl-c"],
             &["no key left for `quit`"],
-            &[],
         );
     }
 }

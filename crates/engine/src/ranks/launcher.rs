@@ -37,11 +37,33 @@ struct Rendezvous {
 /// Removed once all have connected.
 struct RendezvousFile(PathBuf);
 
+/// Sizes of worlds that other launchers start: PyTorchJob and the like, PMI, Flux, SkyPilot.
+const OTHER_WORLDS: [&str; 4] = [
+    "WORLD_SIZE",
+    "PMI_SIZE",
+    "FLUX_JOB_SIZE",
+    "SKYPILOT_NUM_NODES",
+];
+
+fn refuse_other_worlds(get: impl Fn(&str) -> Option<String>) -> Result<(), RankError> {
+    let several = OTHER_WORLDS.iter().find_map(|name| {
+        let size: usize = get(name)?.parse().ok()?;
+        (size > 1).then_some((name, size))
+    });
+    match several {
+        None => Ok(()),
+        Some((name, size)) => Err(RankError::Launcher(format!(
+            "{name} = {size}: several processes were started, but the variables of torchrun, mpirun or srun by which they find each other are incomplete: start them by one of these (torchrun --no-python), or unset {name} to train alone"
+        ))),
+    }
+}
+
 impl Placement {
     /// Reads environment variables from `get`; `None` without a launcher, or for a single rank.
     ///
     /// # Errors
-    /// [`RankError::Launcher`] naming a missing or malformed variable.
+    /// [`RankError::Launcher`] naming a missing or malformed variable, or one by which several processes were started
+    /// that cannot find each other: none of them trains alone.
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
         let number = |name| parsed(name, get(name));
         let has = |name: &str| get(name).is_some();
@@ -90,7 +112,7 @@ impl Placement {
                 job: job(&["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]),
             }
         } else {
-            return Ok(None);
+            return refuse_other_worlds(&get).map(|()| None);
         };
         let Self {
             rank,
@@ -376,6 +398,12 @@ mod tests {
             None,
         );
         check(&[("RANK", "1")], None);
+        check(&[("RANK", "0"), ("WORLD_SIZE", "1")], None);
+        // Several hosts that do not find each other never train alone.
+        for name in OTHER_WORLDS {
+            let refused = found(&[("RANK", "1"), ("MASTER_ADDR", "a"), (name, "2")]).unwrap_err();
+            assert!(refused.contains(&format!("{name} = 2")), "{refused}");
+        }
     }
 
     #[test]
