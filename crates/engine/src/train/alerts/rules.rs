@@ -230,6 +230,7 @@ static RULES: [Rule; 20] = [
     },
     Rule {
         name: "all_truncated",
+        applies: |seen| !seen.config.is_distilled(),
         measure: Measure::Own(all_truncated),
         sentence: |seen, truncated| {
             let thinking = match thinks(seen, truncated) {
