@@ -135,7 +135,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         "",
         Outcome::Refused,
         "runs.start runs.pause runs.checkpoint runs.eval prompts.take launch.start live.pause live.checkpoint \
-         live.eval prompts.calls",
+         live.eval",
     ),
     ("N", Outcome::Refused, "prompts.submit"),
     // The files that it reads again are as they were; another test changes them.

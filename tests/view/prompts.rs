@@ -237,7 +237,7 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
     for _ in 0..8 {
         stage.keys("s");
         assert_eq!(selected_id(&stage), id);
-        stage.keys("S");
+        stage.keys("R");
         assert_eq!(selected_id(&stage), id);
     }
     stage.keys("g s s");
@@ -571,7 +571,7 @@ fn every_size_holds_with_every_pane() {
 }
 
 #[test]
-fn calls_are_shown_as_demonstrated_or_as_found_by_search() {
+fn calls_are_shown_as_demonstrated() {
     let mut stage = Stage::with(120, 50, |options| {
         let folder = options.here.join("tasks/shop");
         crate::program::sample_task_named("assistant", &folder, [3, 1, 1]);
@@ -586,34 +586,16 @@ fn calls_are_shown_as_demonstrated_or_as_found_by_search() {
                 {"type": "function", "function": {"name": "remind", "arguments": {"number": 17}}}]},
             {"role": "tool", "content": "recorded"},
             {"role": "assistant", "content": "As recorded."}]);
-        rows[2]["expected"] = serde_json::json!([[1, "yacht", null]]);
         let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
         std::fs::write(file, text).unwrap();
         options.task = Some(folder.display().to_string());
     });
-    stage.keys("f3 enter z");
-    for (keys, parts) in [
-        (
-            "G",
-            &[
-                "found by search: 2 calls in 1 turn",
-                "→ pay {\"number\":3594,\"account\":\"garden\"}",
-                "{\"changed\":1}",
-            ][..],
-        ),
-        (
-            "z tab tab j enter z G",
-            &[
-                "demonstration: 1 call in 1 turn",
-                "→ remind {\"number\":17}",
-                "As recorded.",
-            ],
-        ),
-        ("z tab tab j enter z G", &["▲ no calls found: "]),
+    stage.keys("f3 j enter z G");
+    for part in [
+        "demonstration: 1 call in 1 turn",
+        "→ remind {\"number\":17}",
+        "As recorded.",
     ] {
-        stage.keys(keys);
-        for part in parts {
-            assert!(stage.shows(part), "{part}: {}", stage.screen());
-        }
+        assert!(stage.shows(part), "{part}: {}", stage.screen());
     }
 }

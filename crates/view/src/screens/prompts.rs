@@ -26,7 +26,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{FindingKind, Health, Level};
-use crate::environment::ToolChain;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -72,7 +71,6 @@ pub struct Prompts {
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
     pub chat: Option<Chat>,
-    found: Option<(Entry, FoundCalls)>,
     /// The health of the sets, or why it is unknown.
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,
@@ -100,9 +98,6 @@ impl Prompts {
         Some((self.selected()?.set, self.selected_row(shared)?.line))
     }
 }
-
-/// The calls that search found for a row, with an answer, or why it found none.
-type FoundCalls = Result<(ToolChain, String), String>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {

@@ -4,8 +4,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, demonstration, form,
-    form_new_task, preview, row_editor, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_new_task, preview,
+    row_editor, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts::choice::{self, undecided};
@@ -200,7 +200,7 @@ const ACTIONS: &[Action] = &[
         "prompts.sort.backwards",
         "Reverse sort",
         "",
-        &["S"],
+        &["R"],
         HERE,
         |prompts, shared| {
             prompts.sort.1 = !prompts.sort.1;
@@ -292,19 +292,6 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["yank", "clipboard"])
     .unless(no_row),
-    Action::new(
-        "prompts.calls",
-        "Search calls",
-        "",
-        &["f"],
-        HERE,
-        |prompts, shared| match demonstration::no_search(prompts, shared) {
-            Some(why) => shared.complain(why),
-            None => demonstration::search(prompts, shared),
-        },
-    )
-    .also(&["demonstrate", "demonstration", "find calls"])
-    .unless(demonstration::no_search),
     whole_action("prompts.results", Screen::Prompts),
     Action::new(
         "prompts.model",

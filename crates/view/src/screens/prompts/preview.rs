@@ -4,7 +4,7 @@
 use ratatui::text::Line;
 
 use super::table_row::row;
-use super::{Chat, Counter, Prompts, TokenUse, demonstration};
+use super::{Chat, Counter, Prompts, TokenUse};
 use crate::command_log::CommandLine;
 use crate::dataset::{PromptRow, expected_target, row_schema, schema_name};
 use crate::exact_json;
@@ -34,12 +34,11 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     if prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
         prompts.chat_top = Default::default();
     }
-    let mut commands = demonstration::show(prompts, shared);
     let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else {
-        return commands;
+        return Vec::new();
     };
     let scorer = shared.scorer();
-    commands.push(Work::latest(
+    vec![Work::latest(
         "prompts.chat",
         move |_| {
             // With several turns the last one, after the expected answers.
@@ -103,8 +102,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             prompts.chat = chat;
             Vec::new()
         },
-    ));
-    commands
+    )]
 }
 
 /// The number of tokens and the lines of a prompt, or why there is none.

@@ -46,7 +46,7 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
     prompts.tokens = vec![UNCOUNTED; entries.len()];
     prompts.searched = Arc::default();
     prompts.entries = entries;
-    (prompts.chat, prompts.found) = (None, None);
+    prompts.chat = None;
     if let Some(place) = place {
         prompts.cursor.index = place;
     }

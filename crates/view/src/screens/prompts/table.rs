@@ -268,7 +268,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared, width: usize) -> Ve
             shared.key_of("prompts.expected")
         ))),
     }
-    lines.extend(demonstration::lines(prompts, shared, row, width));
+    lines.extend(demonstration::lines(shared, row, width));
     if let Some((name, text)) = chat.schema.as_ref().filter(|_| shows_schemas(shared)) {
         let title = format!("schema of the row: {}", visible(name));
         lines.push(theme.line(title, Role::Title));
