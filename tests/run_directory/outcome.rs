@@ -88,7 +88,7 @@ fn a_checkpoint_that_lost_exact_match_is_not_the_best_unless_asked_for() {
         "where none holds, the rates decide"
     );
     assert_eq!(best(&[], BestBy::ValidIfExactHolds), None);
-    // An eval without a comparison is not taken for worse.
+    // Without comparisons the intervals of exact match decide.
     let mut unknown = drifting.clone();
     unknown
         .evals
@@ -96,7 +96,13 @@ fn a_checkpoint_that_lost_exact_match_is_not_the_best_unless_asked_for() {
         .for_each(|eval| eval.against_base = None);
     assert_eq!(
         unknown.best_step_by(&all, BestBy::ValidIfExactHolds),
-        Some(15)
+        Some(5)
+    );
+    // Valid with wrong values is not better than right values, whatever the base was.
+    let learning = history(&[(100, 60), (90, 70), (95, 85)]);
+    assert_eq!(
+        by.map(|by| learning.best_step_by(&all, by)),
+        [Some(15), Some(5), Some(15)]
     );
 }
 

@@ -419,7 +419,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BestBy::NAMES),
         "valid_if_exact_holds",
         "",
-        "Eval-set rate that selects the best checkpoint (RUN@best); by default the valid rate, among checkpoints whose exact match is not significantly below the base's.",
+        "Eval-set rate that selects the best checkpoint (RUN@best); by default the valid rate, among checkpoints whose exact match is not significantly below the base's, and whose 95% interval of it reaches the highest.",
     )
     .presets("valid_if_exact_holds", "valid_if_exact_holds"),
     key(

@@ -6,6 +6,7 @@ use super::events::Eval;
 use super::history::RunState;
 use crate::config::BestBy;
 use crate::facts::Target;
+use crate::statistics::wilson;
 use crate::task::{PromptSet, TASK_METRIC, split_task_metric};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,14 @@ impl StepEvals<'_> {
             .filter_map(|eval| eval.summary.exact)
             .collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    }
+
+    /// Whether the 95% interval of the exact rate reaches this rate, or the rate is unknown.
+    fn reaches_exact(&self, rate: f64) -> bool {
+        let n = self.evals.iter().map(|eval| eval.summary.with_expected);
+        let n = n.sum::<u32>() as usize;
+        let found = self.exact().unwrap_or(1.0) * n as f64;
+        wilson(found.round() as usize, n).1 >= rate
     }
 }
 
@@ -92,7 +101,8 @@ impl RunState {
     }
 
     /// The step of `candidates` with the highest rate on the eval set (with several tasks the
-    /// highest mean rate), by the run's `keep_best_by`. Ties are broken by the other rate, then in
+    /// highest mean rate), by the run's `keep_best_by`: by default of those that hold the base's exact
+    /// match and whose own may be as high as the highest. Ties are broken by the other rate, then in
     /// favour of the checkpoint evaluated on the test set as the best of a finished run, then of
     /// the latest, since a small eval set may not show what it has learned. The base wins if
     /// nothing is better. An unknown comparison with the base does not count as worse. `None`
@@ -134,8 +144,12 @@ impl RunState {
                 .is_some_and(|comparison| comparison.loses_exact())
         };
         let holds = |evals: &&StepEvals<'_>| !evals.evals.iter().any(loses);
+        let held: Vec<&StepEvals<'_>> = evals.iter().filter(holds).collect();
+        let most_exact = held.iter().filter_map(|evals| evals.exact());
+        let most_exact = most_exact.fold(0.0, f64::max);
+        let has_values = |evals: &&&StepEvals<'_>| evals.reaches_exact(most_exact);
         let held = (by == BestBy::ValidIfExactHolds)
-            .then(|| best(&mut evals.iter().filter(holds)))
+            .then(|| best(&mut held.iter().filter(has_values).copied()))
             .flatten();
         // If no candidate, not even the base, holds exact match, the rates alone decide.
         held.or_else(|| best(&mut evals.iter()))
