@@ -169,3 +169,38 @@ fn a_schema_that_refuses_every_answer_is_not_asked_about_all_of_them() {
         "{checked}"
     );
 }
+
+/// Fields that different rows have: labels are rows, not those of one field.
+#[test]
+fn labels_that_can_be_read_are_counted_by_row() {
+    let names = "Acme Bolt Cord Dyne Ezra Fynn Gray Hale Iris Jade";
+    let rows = ["a", "b", "c"].into_iter().flat_map(|field| {
+        let row = move |(index, name): (usize, &str)| {
+            let said = if index < 4 { "nobody" } else { name };
+            serde_json::json!({
+                "messages": [{"role": "user", "content": format!("{field} {said} {index}")}],
+                "expected": {field: name},
+            })
+        };
+        names.split(' ').enumerate().map(row)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let lines: String = rows.map(|row| format!("{row}\n")).collect();
+    let text = serde_json::json!({"type": "string"});
+    let schema =
+        serde_json::json!({"type": "object", "properties": {"a": text, "b": text, "c": text}});
+    let toml = "name = \"t\"\nschema = \"s.json\"\n[prompts]\ntrain = \"t.jsonl\"\n[score]\nkind = \"json_schema\"\n";
+    for (name, content) in [
+        ("t.jsonl", lines),
+        ("s.json", schema.to_string()),
+        ("task.toml", toml.to_owned()),
+    ] {
+        fs::write(here.join(name), content).unwrap();
+    }
+    let checked = stdout(&call_in_process(here, &["task", "check", "."]));
+    assert!(
+        checked.contains("18 of these 30 labels can be read from their prompts"),
+        "{checked}"
+    );
+}

@@ -1,7 +1,7 @@
 //! A prompt set as it is checked: its rows are read once, and only what they are like stays in
 //! memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -150,14 +150,16 @@ impl<'t> CheckedSet<'t> {
         last.is_none_or(|last| !self.read(&[*last]).is_empty())
     }
 
-    /// [`labelled_fields`] of the rows and later turns.
-    pub(super) fn labelled_fields(&self) -> Vec<LabelledField> {
+    /// [`labelled_fields`] of the rows and later turns, and how many were looked at.
+    pub(super) fn labelled_fields(&self) -> (Vec<LabelledField>, usize) {
         if self.task.schema().is_none() {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let counts = |mark: &&RowMark| mark.has_expected && !mark.has_own_schema;
         let labelled: Vec<RowMark> = self.marks.iter().filter(counts).copied().collect();
-        labelled_fields(self.task, &self.read(&spread(&labelled, MAX_COMPARED)))
+        let rows = self.read(&spread(&labelled, MAX_COMPARED));
+        let lines: BTreeSet<usize> = rows.iter().map(|row| row.line).collect();
+        (labelled_fields(self.task, &rows), lines.len())
     }
 }
 

@@ -212,9 +212,8 @@ fn label_problems(task: &Task, rows: &CheckedSet<'_>) -> Vec<DataProblem> {
         set: rows.set,
         refused_share: 0.0,
     };
-    let fields = rows.labelled_fields();
+    let (fields, labels) = rows.labelled_fields();
     let unread = unread_lines(&fields).len();
-    let labels = fields.iter().map(|field| field.rows).max().unwrap_or(0);
     let readable = (unread > 0).then(|| {
         format!(
             "{} of these {labels} labels can be read from their prompts",

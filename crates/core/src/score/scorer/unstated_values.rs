@@ -119,7 +119,8 @@ pub fn tag_rows(task: &Task, rows: &mut [PromptRow]) {
     if unread.is_empty() {
         return;
     }
-    for row in rows.iter_mut().filter(|row| row.expected.is_some()) {
+    let is_counted = |row: &&mut PromptRow| row.expected.is_some() && !has_own_schema(row);
+    for row in rows.iter_mut().filter(is_counted) {
         let tag = match unread.contains(&row.line) {
             true => NOT_IN_PROMPT,
             false => IN_PROMPT,
