@@ -99,7 +99,7 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
 
 fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) -> Vec<Command> {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
-    let note = "In the trash for 7 days: 'grpo-tui runs trash --restore' brings it back.";
+    let note = "In the trash for 7 days: 'grpo-tui runs trash --restore NAME' brings one back.";
     let rows = shared.runs.listing.entries();
     let row = |run: &RemovableRun| {
         rows.iter()
